@@ -1,0 +1,290 @@
+"""The bundle: a quantised model on disk, the only thing that passes from quantisation to deployment.
+
+::
+
+    config.json  weights.safetensors  scheduler/scheduler_config.json  manifest.json
+    onnx/<target>/model.onnx  onnx/<target>/manifest.json
+
+``config.json`` is diffusers' component config plus ``quantization_config``. The manifest lists
+sha256 and size of the other core files. Reading verifies all of it, refuses what is not canonical,
+follows no link and no path out of the folder, and never unpickles. ``docs/format.md`` specifies it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from .core.integer_reference import ConvGeometry, PackedLayer, check_layer, input_channels
+from .core.planes import MAX_COLUMNS, ContractError, PackedMatrix
+from .errors import BundleError
+from .files import Manifest, read_json, read_manifest, verified_bytes, write_json, write_manifest
+from .precision import BitSpec
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
+CORE_FILES = (CONFIG, WEIGHTS, SCHEDULER)
+LAYER_TENSORS = ("planes", "plane_rows", "steps", "scale", "row_order", "bias", "act_scale", "act_zero_point")
+OPTIONAL_LAYER_TENSORS = ("input_factor", "input_shift")
+TIMESTEPS, OUTPUT_BIAS = "mpq.timesteps", "mpq.output_bias"
+_MODULE_NAME = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$"
+_REBUILD = "Export the bundle again from its checkpoint"
+
+Pair = tuple[int, int]
+
+
+class LayerConfig(BaseModel):
+    """What the tensors of one layer do not say: activation bits, K and the geometry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["linear", "conv"]
+    act_bits: int = Field(ge=2, le=8)
+    K: int = Field(ge=1, le=MAX_COLUMNS)
+    kernel_shape: list[int] | None = Field(None, min_length=2, max_length=2)
+    strides: list[int] | None = Field(None, min_length=2, max_length=2)
+    pads: list[int] | None = Field(None, min_length=4, max_length=4)
+    dilations: list[int] | None = Field(None, min_length=2, max_length=2)
+    group: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _geometry_belongs_to_convolutions(self) -> LayerConfig:
+        geometry = [self.kernel_shape, self.strides, self.pads, self.dilations, self.group]
+        if any((value is None) == (self.kind == "conv") for value in geometry):
+            raise ValueError("a conv has kernel_shape, strides, pads, dilations and group; a linear none")
+        for value in (self.kernel_shape, self.strides, self.dilations):
+            if value is not None and not all(1 <= item <= 4096 for item in value):
+                raise ValueError("kernel_shape, strides and dilations are 1 to 4096")
+        if self.pads is not None and not all(0 <= item <= 4096 for item in self.pads):
+            raise ValueError("pads are 0 to 4096")
+        return self
+
+    @classmethod
+    def of(cls, layer: PackedLayer) -> LayerConfig:
+        """The config of a packed layer."""
+        conv = layer.conv
+        if conv is None:
+            return cls(kind="linear", act_bits=layer.act_bits, K=layer.weight.columns)
+        return cls(
+            kind="conv", act_bits=layer.act_bits, K=layer.weight.columns,
+            kernel_shape=list(conv.kernel_shape), strides=list(conv.strides),
+            pads=list(conv.pads), dilations=list(conv.dilations), group=conv.group,
+        )  # fmt: skip
+
+    def geometry(self) -> ConvGeometry | None:
+        """The convolution's geometry; None for a linear layer."""
+        if self.kernel_shape is None or self.strides is None or self.pads is None:
+            return None
+        if self.dilations is None or self.group is None:
+            return None
+        top, left, bottom, right = self.pads
+        return ConvGeometry(
+            _pair(self.kernel_shape), _pair(self.strides), (top, left, bottom, right),
+            _pair(self.dilations), self.group,
+        )  # fmt: skip
+
+
+class QuantizationConfig(BaseModel):
+    """The ``quantization_config`` of ``config.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quant_method: Literal["mpq"] = "mpq"
+    format_version: int = FORMAT_VERSION
+    bits: str
+    method: str
+    recipe: dict[str, Any]
+    family: str | None = Field(None, pattern=r"^[a-z0-9_]+$")
+    source: str
+    full_precision_parameters: int = Field(ge=0)
+    layers: dict[str, LayerConfig]
+    eight_bit: dict[str, str]
+    kept: dict[str, str]
+
+    @model_validator(mode="after")
+    def _layer_names_are_module_paths(self) -> QuantizationConfig:
+        for name in self.layers:
+            if len(name) > 512 or not re.match(_MODULE_NAME, name):
+                raise ValueError(f"{name!r} is not a module path")
+        return self
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle in memory.
+
+    Attributes:
+        path: its folder.
+        model_config: diffusers' component config, without ``quantization_config``.
+        scheduler_config: diffusers' scheduler config.
+        quantization: method, bits, layer geometry, what stays in floating point.
+        layers: packed layers by module name, in the model's order.
+        parameters: float32 tensors of what stays in floating point, by diffusers' names.
+        timesteps: int32 ``[T]``, the timesteps of the activation tables.
+        output_bias: float32 ``[T]``, added to the prediction.
+    """
+
+    path: Path
+    model_config: dict[str, Any]
+    scheduler_config: dict[str, Any]
+    quantization: QuantizationConfig
+    layers: dict[str, PackedLayer]
+    parameters: dict[str, NDArray[np.float32]]
+    timesteps: NDArray[np.int32]
+    output_bias: NDArray[np.float32]
+
+    @property
+    def bits(self) -> BitSpec:
+        """The bits the bundle was asked for."""
+        return BitSpec.parse(self.quantization.bits)
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the core files and their manifest into an empty ``folder``.
+
+    Callers that need atomicity write into :func:`mpq_export.files.staged_folder`.
+    """
+    tensors: dict[str, NDArray[Any]] = {
+        TIMESTEPS: bundle.timesteps, OUTPUT_BIAS: bundle.output_bias, **bundle.parameters
+    }  # fmt: skip
+    for name, layer in bundle.layers.items():
+        for key, value in _layer_tensors(layer).items():
+            tensors[f"{name}.{key}"] = np.ascontiguousarray(value)
+    (folder / "scheduler").mkdir()
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "mpq"}))
+    config = bundle.model_config | {"quantization_config": bundle.quantization.model_dump(exclude_none=True)}
+    write_json(folder / CONFIG, config)
+    write_json(folder / SCHEDULER, bundle.scheduler_config)
+    write_manifest(folder, CORE_FILES)
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read and verify a bundle; raises :class:`BundleError` on anything that is not right."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleError("There is no such bundle", where=folder, why="It is not a folder")
+    manifest = read_manifest(folder, CORE_FILES, BundleError, _REBUILD)
+    config = read_json(folder, CONFIG, manifest, BundleError)
+    scheduler = read_json(folder, SCHEDULER, manifest, BundleError)
+    quantization = _quantization_of(folder, config.pop("quantization_config", None))
+    tensors = _tensors_of(folder, manifest)
+    layers = {}
+    for name, layer_config in quantization.layers.items():
+        try:
+            layers[name] = _take_layer(tensors, name, layer_config)
+        except ContractError as error:
+            raise BundleError(f"Layer {name} breaks the format", where=folder / WEIGHTS, why=str(error), fix=_REBUILD) from error
+    timesteps, output_bias = _take_tables(folder, tensors, layers)
+    return Bundle(folder, config, scheduler, quantization, layers, _parameters(folder, tensors), timesteps, output_bias)
+
+
+def _layer_tensors(layer: PackedLayer) -> dict[str, NDArray[Any]]:
+    weight = layer.weight
+    tensors: dict[str, NDArray[Any]] = {
+        "planes": weight.planes, "plane_rows": weight.plane_rows, "steps": weight.steps,
+        "scale": weight.scale, "row_order": weight.row_order, "bias": layer.bias,
+        "act_scale": layer.act_scale, "act_zero_point": layer.act_zero_point,
+    }  # fmt: skip
+    if np.any(layer.input_factor != 1):
+        tensors["input_factor"] = layer.input_factor
+    if np.any(layer.input_shift != 0):
+        tensors["input_shift"] = layer.input_shift
+    return tensors
+
+
+def _take_layer(tensors: dict[str, NDArray[Any]], name: str, config: LayerConfig) -> PackedLayer:
+    """Remove one layer's tensors and check that they are canonical."""
+    conv = config.geometry()
+    channels = input_channels(config.K, conv)
+    found = {}
+    for key in LAYER_TENSORS:
+        if f"{name}.{key}" not in tensors:
+            raise ContractError(f"tensor {key} is missing")
+        found[key] = tensors.pop(f"{name}.{key}")
+    factor = tensors.pop(f"{name}.input_factor", None)
+    shift = tensors.pop(f"{name}.input_shift", None)
+    for key, value, default in (("input_factor", factor, 1), ("input_shift", shift, 0)):
+        if value is not None and not np.any(value != default):
+            raise ContractError(f"{key} is stored although it is the default")
+    layer = PackedLayer(
+        weight=PackedMatrix(
+            found["planes"], found["plane_rows"], found["steps"], found["scale"],
+            found["row_order"], config.K,
+        ),
+        bias=found["bias"], act_scale=found["act_scale"], act_zero_point=found["act_zero_point"],
+        act_bits=config.act_bits,
+        input_factor=np.ones(channels, np.float32) if factor is None else factor,
+        input_shift=np.zeros(channels, np.int8) if shift is None else shift,
+        conv=conv,
+    )  # fmt: skip
+    check_layer(layer)
+    return layer
+
+
+def _take_tables(
+    folder: Path, tensors: dict[str, NDArray[Any]], layers: Mapping[str, PackedLayer]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    timesteps, output_bias = tensors.pop(TIMESTEPS, None), tensors.pop(OUTPUT_BIAS, None)
+    if timesteps is None or timesteps.dtype != np.int32 or timesteps.ndim != 1 or not len(timesteps):
+        raise BundleError("The table of timesteps is missing or malformed", where=folder / WEIGHTS, fix=_REBUILD)
+    if output_bias is None or output_bias.dtype != np.float32 or output_bias.shape != timesteps.shape:
+        raise BundleError("The table of output biases is missing or malformed", where=folder / WEIGHTS, fix=_REBUILD)
+    if not np.all(np.isfinite(output_bias)):
+        raise BundleError("An output bias is not finite", where=folder / WEIGHTS, fix=_REBUILD)
+    for name, layer in layers.items():
+        if len(layer.act_scale) != len(timesteps):
+            raise BundleError(
+                f"Layer {name} has {len(layer.act_scale)} activation steps, the model {len(timesteps)}",
+                where=folder / WEIGHTS, fix=_REBUILD,
+            )  # fmt: skip
+    return timesteps, output_bias
+
+
+def _parameters(folder: Path, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    for name, value in tensors.items():
+        if value.dtype != np.float32 or not np.all(np.isfinite(value)):
+            raise BundleError(
+                f"Tensor {name} is {value.dtype} or has values that are not finite",
+                where=folder / WEIGHTS, why="What is not packed is finite float32", fix=_REBUILD,
+            )  # fmt: skip
+    return dict(tensors)
+
+
+def _quantization_of(folder: Path, data: Any) -> QuantizationConfig:
+    where = folder / CONFIG
+    if not isinstance(data, dict) or data.get("quant_method") != "mpq":
+        raise BundleError("This is not an mpq bundle", where=where, why="It has no quantization_config of quant_method 'mpq'")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"The bundle has format version {version}", where=where,
+            why=f"This program reads version {FORMAT_VERSION}",
+            fix="Install the mpq-export version that wrote it, or export it again",
+        )  # fmt: skip
+    try:
+        return QuantizationConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BundleError("quantization_config is malformed", where=where, why=f"{place}: {first['msg']}", fix=_REBUILD) from error
+
+
+def _tensors_of(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    try:
+        return load(verified_bytes(folder, WEIGHTS, manifest, BundleError))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BundleError("The weights cannot be read", where=folder / WEIGHTS, why=str(error), fix=_REBUILD) from error
+
+
+def _pair(values: list[int]) -> Pair:
+    return values[0], values[1]

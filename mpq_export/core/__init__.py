@@ -1,0 +1,1 @@
+"""The MPQ core: what the integers are, and how weights and activations become them."""

@@ -1,0 +1,1 @@
+"""Measuring a bundle: bytes, per-node fidelity, image quality."""

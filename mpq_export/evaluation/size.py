@@ -1,0 +1,51 @@
+"""Bytes and average bits of a bundle, the same numbers wherever they are reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..bundle import WEIGHTS, Bundle
+from ..core.integer_reference import PackedLayer
+from ..lowering.targets import MODEL
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """Average bits count planes per weight, without scales; bytes count everything stored.
+
+    ``average_weight_bits`` is over the N-bit layers, ``average_weight_bits_all`` over all
+    quantised layers. ``onnx_bytes`` is by lowered target.
+    """
+
+    average_weight_bits: float
+    average_weight_bits_all: float
+    fp32_bytes: int
+    packed_bytes: int
+    onnx_bytes: dict[str, int]
+    layers_quantized: int
+    layers_eight_bit: int
+    layers_kept: int
+
+
+def size_report(bundle: Bundle) -> SizeReport:
+    """Measure a bundle on disk."""
+    eight_bit = bundle.quantization.eight_bit
+    requested = [layer for name, layer in bundle.layers.items() if name not in eight_bit]
+    models = sorted((bundle.path / "onnx").glob(f"*/{MODEL}"))
+    return SizeReport(
+        average_weight_bits=_average_bits(requested),
+        average_weight_bits_all=_average_bits(list(bundle.layers.values())),
+        fp32_bytes=4 * bundle.quantization.full_precision_parameters,
+        packed_bytes=(bundle.path / WEIGHTS).stat().st_size,
+        onnx_bytes={model.parent.name: model.stat().st_size for model in models},
+        layers_quantized=len(bundle.layers),
+        layers_eight_bit=len(eight_bit),
+        layers_kept=len(bundle.quantization.kept),
+    )
+
+
+def _average_bits(layers: list[PackedLayer]) -> float:
+    """Planes per weight."""
+    weights = sum(layer.weight.rows * layer.weight.columns for layer in layers)
+    planes = sum(int(layer.weight.plane_rows.sum()) * layer.weight.columns for layer in layers)
+    return planes / weights if weights else 0.0

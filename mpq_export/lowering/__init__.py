@@ -1,0 +1,1 @@
+"""From a bundle to ONNX: node definitions, function bodies, the exporter, one file per target."""

@@ -1,0 +1,148 @@
+"""From a bundle to an ONNX graph of packed nodes.
+
+The model is traced with placeholder operators where its quantised layers stood; the placeholders
+then become ``MPQLinear`` and ``MPQConv`` nodes that read the bundle's tensors as they are. Packed
+data never passes through the tracer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+
+import onnx
+import torch
+from onnx import helper
+from torch import nn
+
+from ..architectures import Architecture, architecture_of
+from ..bundle import Bundle
+from ..core.integer_reference import PackedLayer
+from ..skeleton import build_skeleton
+from .graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
+from .nodes import OPSET, make_node, model_from_graph
+
+_PLACEHOLDER_DOMAIN = "mpq.placeholder"
+
+
+class _Placeholder(nn.Module):
+    """Stands for a quantised layer while the model is traced."""
+
+    def __init__(self, name: str, layer: PackedLayer, context: _StepContext) -> None:
+        super().__init__()
+        self.name, self.layer, self.context = name, layer, context
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, conv = self.layer.weight.rows, self.layer.conv
+        if conv is None:
+            shape = (*x.shape[:-1], rows)
+        else:
+            shape = (x.shape[0], rows, *conv.output_size(x.shape[2], x.shape[3]))
+        return torch.onnx.ops.symbolic(
+            f"{_PLACEHOLDER_DOMAIN}::Layer",
+            (x, self.context.step_index),
+            attrs={"name": self.name},
+            dtype=x.dtype,
+            shape=shape,
+            version=1,
+        )
+
+
+class _StepContext:
+    """Hands the traced ``step_index`` to the placeholders."""
+
+    step_index: torch.Tensor
+
+
+class _Traced(nn.Module):
+    """The denoiser as the exported graph computes it."""
+
+    def __init__(self, bundle: Bundle, conditions: Sequence[str]) -> None:
+        super().__init__()
+        self.context = _StepContext()
+        self.conditions = conditions
+        self.model = build_skeleton(
+            bundle, lambda name, layer: _Placeholder(name, layer, self.context)
+        )
+        self.register_buffer("output_bias", torch.from_numpy(bundle.output_bias.copy()))
+
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor, step_index: torch.Tensor, *conditions: torch.Tensor
+    ) -> torch.Tensor:
+        self.context.step_index = step_index
+        named = dict(zip(self.conditions, conditions, strict=True))
+        prediction = self.model(sample, timestep, **named, return_dict=False)[0]
+        return prediction + self.output_bias[step_index.long()]
+
+
+def export_graph(bundle: Bundle) -> onnx.ModelProto:
+    """The bundle's model as ONNX, opset 21, batch size free, quantised layers as packed nodes.
+
+    Inputs ``sample`` ``[B, C, H, W]``, ``timestep`` float32 ``[1]``, ``step_index`` int32 ``[1]``
+    and the model's conditions; output ``prediction``.
+    """
+    architecture = architecture_of(bundle.model_config)
+    traced = _trace(bundle, architecture)
+    graph = traced.graph
+    nodes, tensors = [], []
+    for node in graph.node:
+        if node.domain != _PLACEHOLDER_DOMAIN:
+            nodes.append(node)
+            continue
+        name = helper.get_node_attr_value(node, "name").decode()
+        packed, initializers = make_node(
+            name, bundle.layers[name], node.input[0], STEP_INDEX, node.output[0]
+        )
+        nodes.append(packed)
+        tensors += initializers
+    return model_from_graph(
+        helper.make_graph(
+            nodes, architecture.class_name, graph.input, graph.output,
+            initializer=[*graph.initializer, *tensors],
+        )  # fmt: skip
+    )
+
+
+def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
+    """The traced model with placeholder nodes."""
+    specs = architecture.conditions(bundle.model_config)
+    shape = architecture.sample_shape(bundle.model_config)
+    # Two images: a batch of one would be taken for a constant.
+    example = (
+        torch.zeros(2, *shape),
+        torch.zeros(1),
+        torch.zeros(1, dtype=torch.int32),
+        *(torch.zeros(2, dtype=torch.long) for _ in specs),
+    )
+    batch = torch.export.Dim("batch", min=1)
+    dynamic = ({0: batch}, None, None, tuple({0: batch} for _ in specs))
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_exporter():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Traced(bundle, [spec.name for spec in specs]).eval(),
+            example,
+            input_names=[SAMPLE, TIMESTEP, STEP_INDEX, *(spec.name for spec in specs)],
+            output_names=[PREDICTION],
+            opset_version=OPSET,
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            verbose=False,
+        )
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet_exporter():
+    """The exporter logs every pass; only its errors matter to users."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

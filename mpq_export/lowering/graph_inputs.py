@@ -1,0 +1,6 @@
+"""Names of the exported graph's inputs and output; conditions keep diffusers' names."""
+
+SAMPLE = "sample"
+TIMESTEP = "timestep"
+STEP_INDEX = "step_index"
+PREDICTION = "prediction"

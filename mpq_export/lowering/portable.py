@@ -1,0 +1,187 @@
+"""The portable form: every MPQ node rewritten to standard operators on int8 weights.
+
+``QuantizeLinear -> (transpose, pad, slices) -> MatMulInteger -> correction -> scale, bias``. It is
+the ``onnx`` target, and what the ``ort`` target runs as until a native library is registered.
+Exactness is claimed for ONNX Runtime on the CPU.
+
+``MatMulInteger`` with uint8 activations and int8 weights saturates on x86 processors without VNNI
+unless the activations stay below 128 or the session sets ``session.x64quantprecision=1``.
+:class:`WeightType` chooses accordingly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ..core.integer_reference import ConvGeometry, PackedLayer, column_factors
+from ..core.planes import unpack
+from .nodes import is_mpq, model_from_graph, read_layer
+
+_TO_THE_END = np.iinfo(np.int64).max
+
+
+class WeightType(Enum):
+    """How the integer weights are handed to ``MatMulInteger``."""
+
+    PORTABLE = "portable"
+    """int8, or uint8 around 128 where activations exceed 127: exact everywhere."""
+    INT8 = "int8"
+    """Always int8: faster, exact only with ``session.x64quantprecision=1`` or VNNI."""
+
+
+def to_portable(model: onnx.ModelProto, weight_type: WeightType) -> onnx.ModelProto:
+    """A model without MPQ nodes; names of all other tensors stay as they were."""
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    builder = _Builder()
+    for node in model.graph.node:
+        if is_mpq(node):
+            _rewrite(builder, node, tensors, weight_type)
+        else:
+            builder.nodes.append(node)
+    still_read = {name for node in builder.nodes for name in node.input}
+    still_read |= {output.name for output in model.graph.output}
+    kept = [t for t in model.graph.initializer if t.name in still_read - builder.initializers.keys()]
+    graph = helper.make_graph(
+        builder.nodes, model.graph.name, model.graph.input, model.graph.output,
+        initializer=[*kept, *builder.initializers.values()],
+    )  # fmt: skip
+    return model_from_graph(graph, with_mpq=False)
+
+
+class _Builder:
+    """Collects nodes and initializers; constants of equal value are shared by name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def op(self, op_type: str, *inputs: str, name: str, **attributes: object) -> str:
+        """Append a node whose only output is called ``name``, and return that name."""
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+        return name
+
+    def tensor(self, name: str, value: np.ndarray) -> str:
+        """An initializer of the given name."""
+        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A shared int64 vector."""
+        return self.tensor("mpq.ints_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def scalar(self, value: np.generic) -> str:
+        """A shared scalar."""
+        return self.tensor(f"mpq.{value.dtype}_{value}", np.asarray(value))
+
+
+def _rewrite(
+    b: _Builder, node: onnx.NodeProto, tensors: Mapping[str, np.ndarray], weight_type: WeightType
+) -> None:
+    layer, at = read_layer(node, tensors), node.name
+    conv, matrix = layer.conv, unpack(layer.weight)
+    integers = matrix.integers()
+    step = b.op("Squeeze", node.input[1], name=f"{at}/step")
+    scale = b.op("Gather", b.tensor(f"{at}.act_scale", layer.act_scale), step, name=f"{at}/scale")
+    zero_points = b.tensor(f"{at}.act_zero_point_u8", layer.act_zero_point.astype(np.uint8))
+    zero_point = b.op("Gather", zero_points, step, name=f"{at}/zero_point")
+
+    codes = _codes(b, at, layer, node.input[0], scale, zero_point)
+    columns = codes if conv is None else _patches(b, at, conv, codes)
+    acc = _sums(b, at, layer, columns, integers, weight_type)
+
+    shift = column_factors(layer.input_shift.astype(np.int32), conv, layer.weight.rows)
+    row_sums = b.tensor(f"{at}.row_sums", (integers.astype(np.int32) << shift).sum(axis=1, dtype=np.int32))
+    zero_point_int = b.op("Cast", zero_point, name=f"{at}/zero_point_int", to=TensorProto.INT32)
+    correction = b.op("Mul", row_sums, zero_point_int, name=f"{at}/correction")
+    exact = b.op("Sub", acc, correction, name=f"{at}/accumulator")
+    as_float = b.op("Cast", exact, name=f"{at}/accumulator_float", to=TensorProto.FLOAT)
+    weight_scale = b.tensor(f"{at}.weight_scale", matrix.scale)
+    combined = b.op("Mul", scale, weight_scale, name=f"{at}/combined_scale")
+    product = b.op("Mul", as_float, combined, name=f"{at}/product")
+    bias = b.tensor(f"{at}.bias", layer.bias)
+    if conv is None:
+        b.op("Add", product, bias, name=node.output[0])
+    else:
+        result = b.op("Add", product, bias, name=f"{at}/sum")
+        b.op("Transpose", result, name=node.output[0], perm=[0, 3, 1, 2])
+
+
+def _codes(b: _Builder, at: str, layer: PackedLayer, x: str, scale: str, zero_point: str) -> str:
+    """``code << e``, uint8; for a convolution channels last and padded with the zero point."""
+    conv = layer.conv
+    if np.any(layer.input_factor != 1):
+        channel = (-1,) if conv is None else (-1, 1, 1)
+        factor = b.tensor(f"{at}.input_factor", layer.input_factor.reshape(channel))
+        x = b.op("Mul", x, factor, name=f"{at}/scaled")
+    codes = b.op("QuantizeLinear", x, scale, zero_point, name=f"{at}/quantized")
+    if layer.act_bits < 8:
+        lowest, top = b.scalar(np.uint8(0)), b.scalar(np.uint8(2**layer.act_bits - 1))
+        codes = b.op("Clip", codes, lowest, top, name=f"{at}/codes")
+    if conv is not None:
+        codes = b.op("Transpose", codes, name=f"{at}/channels_last", perm=[0, 2, 3, 1])
+        if any(conv.pads):
+            top_left_bottom_right, axes = b.ints(*conv.pads), b.ints(1, 2)
+            codes = b.op(
+                "Pad", codes, top_left_bottom_right, zero_point, axes, name=f"{at}/padded"
+            )
+    if np.any(layer.input_shift):
+        shift = b.tensor(f"{at}.input_shift_u8", layer.input_shift.astype(np.uint8))
+        codes = b.op("BitShift", codes, shift, name=f"{at}/shifted", direction="LEFT")
+    return codes
+
+
+def _patches(b: _Builder, at: str, conv: ConvGeometry, codes: str) -> str:
+    """Padded ``[N, H, W, I]`` to ``[N, H', W', K]``; with groups to ``[N, G, H', W', K]``."""
+    (kh, kw), (dh, dw) = conv.kernel_shape, conv.dilations
+    if (kh, kw) == (1, 1) and conv.strides == (1, 1):
+        taps = [codes]
+    else:
+        # Window position i of a tap starts at tap * dilation and leaves room for the later taps.
+        taps = [
+            b.op(
+                "Slice",
+                codes,
+                b.ints(row * dh, column * dw),
+                b.ints((row - kh + 1) * dh or _TO_THE_END, (column - kw + 1) * dw or _TO_THE_END),
+                b.ints(1, 2),
+                b.ints(*conv.strides),
+                name=f"{at}/tap_{row}_{column}",
+            )
+            for row in range(kh)
+            for column in range(kw)
+        ]
+    if conv.group > 1:
+        split = b.ints(0, 0, 0, conv.group, -1)
+        taps = [b.op("Reshape", tap, split, name=f"{tap}/grouped") for tap in taps]
+    patches = taps[0]
+    if len(taps) > 1:
+        patches = b.op("Concat", *taps, name=f"{at}/patches", axis=-1)
+    if conv.group > 1:
+        patches = b.op("Transpose", patches, name=f"{at}/by_group", perm=[0, 3, 1, 2, 4])
+    return patches
+
+
+def _sums(
+    b: _Builder, at: str, layer: PackedLayer, columns: str, integers: np.ndarray, weight_type: WeightType
+) -> str:
+    """``sum_k (code << e) * w_int``, int32 ``[..., O]``."""
+    group = 1 if layer.conv is None else layer.conv.group
+    weight = integers.T if group == 1 else integers.reshape(group, 1, -1, integers.shape[1]).swapaxes(2, 3)
+    largest = int(((2**layer.act_bits - 1) << layer.input_shift.astype(np.int64)).max())
+    if weight_type is WeightType.INT8 or largest <= 127:
+        stored = b.tensor(f"{at}.weight", weight)
+        acc = b.op("MatMulInteger", columns, stored, name=f"{at}/products")
+    else:
+        around_128 = (weight.astype(np.int16) + 128).astype(np.uint8)
+        stored = b.tensor(f"{at}.weight", around_128)
+        zeros = b.scalar(np.uint8(0)), b.scalar(np.uint8(128))
+        acc = b.op("MatMulInteger", columns, stored, *zeros, name=f"{at}/products")
+    if group > 1:
+        acc = b.op("Transpose", acc, name=f"{at}/groups_last", perm=[0, 2, 3, 1, 4])
+        acc = b.op("Reshape", acc, b.ints(0, 0, 0, -1), name=f"{at}/ungrouped")
+    return acc

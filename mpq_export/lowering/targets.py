@@ -1,0 +1,74 @@
+"""The lowered variants of a bundle: what each target's file is, and where it lies.
+
+``onnx/<target>/model.onnx`` with a manifest of hashes beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+import onnx
+
+from ..errors import BundleError
+from ..files import MANIFEST, read_manifest, staged_folder, verified_bytes, write_manifest
+from .function_bodies import function_bodies
+from .nodes import model_from_graph, register_schemas
+from .portable import WeightType, to_portable
+
+MODEL = "model.onnx"
+
+
+class Target(StrEnum):
+    """What a bundle can be lowered to."""
+
+    ORT = "ort"
+    """Packed MPQ nodes with function bodies, for ONNX Runtime."""
+    ONNX = "onnx"
+    """Standard operators only, for any ONNX runtime."""
+
+
+def _with_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
+    return model_from_graph(model.graph, function_bodies())
+
+
+def _portable(model: onnx.ModelProto) -> onnx.ModelProto:
+    return to_portable(model, WeightType.PORTABLE)
+
+
+_LOWER: dict[Target, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    Target.ORT: _with_function_bodies,
+    Target.ONNX: _portable,
+}
+
+
+def write_lowered(bundle: Path, packed_graph: onnx.ModelProto, target: Target) -> Path:
+    """Lower a graph of packed nodes to a target's file inside the bundle, atomically.
+
+    Returns the model's path.
+    """
+    register_schemas()
+    model = _LOWER[target](packed_graph)
+    onnx.checker.check_model(model, full_check=True)
+    folder = bundle / "onnx" / target.value
+    with staged_folder(folder, MANIFEST) as stage:
+        onnx.save(model, stage / MODEL)
+        write_manifest(stage, [MODEL])
+    return folder / MODEL
+
+
+def read_lowered(bundle: Path, target: Target) -> onnx.ModelProto:
+    """A target's model, verified against its manifest."""
+    folder = bundle / "onnx" / target.value
+    if not folder.is_dir():
+        raise BundleError(
+            f"The bundle has not been lowered to '{target.value}'", where=bundle,
+            fix=f"Run: mpq-export --ckpt {bundle} --target {target.value}",
+        )  # fmt: skip
+    manifest = read_manifest(folder, [MODEL], BundleError, "Lower the bundle again")
+    data = verified_bytes(folder, MODEL, manifest, BundleError)
+    try:
+        return onnx.load_model_from_string(data)
+    except Exception as error:
+        raise BundleError("The model is not ONNX", where=folder / MODEL, why=str(error)) from error

@@ -1,0 +1,122 @@
+"""Applying a recipe: a full-precision model becomes packed layers and activation tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..architectures import architecture_of
+from ..core.activation_quantizer import fit_table
+from ..core.bit_allocation import Allocation
+from ..core.equalization import smoothing_factors
+from ..core.integer_reference import PackedLayer, check_layer, column_factors
+from ..core.layers import geometry_of, weight_matrix
+from ..core.planes import ContractError, pack
+from ..core.weight_quantizer import quantize_weight
+from ..errors import LayerError
+from ..precision import BitSpec
+from ..schedulers import sampling_timesteps
+from ..training.calibration import InputStatistics, record_inputs
+from ..training.trajectories import full_precision_trajectory
+from .plan import LayerPlan, plan_layers
+from .recipe import Recipe
+
+
+class ProgressReporter(Protocol):
+    """Where long work says how far it is."""
+
+    def start(self, task: str, total: int) -> None:
+        """A new task of ``total`` parts begins."""
+
+    def advance(self, parts: int = 1) -> None:
+        """That many more parts of the current task are done."""
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """Everything a bundle holds of a model.
+
+    Attributes:
+        plan: bits and exceptions.
+        layers: packed layers by module name, in the model's order.
+        parameters: float32 parameters and buffers of all that stays in floating point.
+        timesteps: int32 ``[T]`` of the activation tables.
+        output_bias: float32 ``[T]``, added to the prediction.
+    """
+
+    plan: LayerPlan
+    layers: dict[str, PackedLayer]
+    parameters: dict[str, np.ndarray]
+    timesteps: np.ndarray
+    output_bias: np.ndarray
+
+
+def quantize_model(
+    model: nn.Module,
+    model_config: Mapping[str, Any],
+    scheduler_config: Mapping[str, Any],
+    bits: BitSpec,
+    recipe: Recipe,
+    num_steps: int,
+    seed: int,
+    progress: ProgressReporter,
+) -> QuantizedModel:
+    """Calibrate on the model's own trajectories and quantise every planned layer; no training."""
+    plan = plan_layers(model, architecture_of(model_config), bits)
+    timesteps = sampling_timesteps(scheduler_config, num_steps)
+    modules = {name: model.get_submodule(name) for name in plan.bits}
+    progress.start("calibrate", num_steps)
+    trajectory = full_precision_trajectory(
+        model, model_config, scheduler_config, num_steps, recipe.calibration_images, seed
+    )
+    statistics = record_inputs(modules, trajectory, num_steps, seed, progress.advance)
+    progress.start("quantize", sum(module.weight.numel() for module in modules.values()))
+    layers = {}
+    for name, module in modules.items():
+        layers[name] = _quantize_layer(name, module, plan.bits[name], recipe, statistics.pop(name))
+        progress.advance(module.weight.numel())
+    packed_prefixes = tuple(f"{name}." for name in layers)
+    parameters = {
+        key: value.float().numpy() for key, value in model.state_dict().items()
+        if not key.startswith(packed_prefixes)
+    }  # fmt: skip
+    return QuantizedModel(plan, layers, parameters, timesteps, np.zeros(len(timesteps), np.float32))
+
+
+def _quantize_layer(
+    name: str, module: nn.Module, bits: BitSpec, recipe: Recipe, seen: InputStatistics
+) -> PackedLayer:
+    conv, weights = geometry_of(module), weight_matrix(module)
+    rows, channels = len(weights), seen.low.shape[1]
+    factor = torch.ones(channels)
+    if recipe.smoothing and bits.weight < 8:
+        gain = smoothing_factors(seen.channel_range(), module.weight.detach(), module.groups if conv else 1)
+        factor = 1 / gain
+        weights = weights * torch.from_numpy(column_factors(gain.numpy(), conv, rows))
+    inputs = seen.patches
+    if inputs is not None:
+        inputs = inputs * torch.from_numpy(column_factors(factor.numpy(), conv, rows))
+    allocation = recipe.allocation if conv is None or conv.group == 1 else Allocation.EQUAL
+    if rows < 2:
+        allocation = Allocation.EQUAL
+    table = fit_table(
+        seen.samples * factor[seen.sample_channels],
+        (seen.low * factor).amin(dim=1), (seen.high * factor).amax(dim=1), bits.activation,
+    )  # fmt: skip
+    bias = torch.zeros(rows) if module.bias is None else module.bias.detach().float()
+    try:
+        matrix = quantize_weight(weights, bits.weight, recipe.weight_form, allocation, inputs)
+        layer = PackedLayer(
+            weight=pack(matrix), bias=bias.numpy(),
+            act_scale=table.scale, act_zero_point=table.zero_point, act_bits=bits.activation,
+            input_factor=factor.numpy(), input_shift=np.zeros(channels, np.int8), conv=conv,
+        )  # fmt: skip
+        check_layer(layer)
+    except ContractError as error:
+        raise LayerError("The layer cannot be packed", where=name, why=str(error)) from error
+    return layer

@@ -1,0 +1,1 @@
+"""Running a bundle: one :class:`~.denoiser.Denoiser` per runtime."""

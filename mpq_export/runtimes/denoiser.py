@@ -1,0 +1,64 @@
+"""The waist of deployment: what pipelines, checks and benchmarks see of a quantised model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..bundle import Bundle
+
+Array = TypeVar("Array")
+
+
+class Denoiser(Protocol[Array]):
+    """``(sample, timestep, **conditions) -> prediction`` with the model's config beside it.
+
+    ``Array`` is the runtime's own: ``torch.Tensor`` for torch, ``numpy.ndarray`` for ONNX Runtime.
+    """
+
+    model_config: Mapping[str, Any]
+    array_type: type
+
+    def __call__(self, sample: Array, timestep: float, **conditions: Array) -> Array:
+        """Predict for ``sample`` float32 ``[B, C, H, W]``; one timestep for the whole batch."""
+
+
+class Runtime(StrEnum):
+    """Where a denoiser runs."""
+
+    ORT = "ort"
+    """ONNX Runtime on the ``ort`` target, its nodes rewritten to the portable form at load."""
+    ORT_FUNCTIONS = "ort-functions"
+    """ONNX Runtime on the ``ort`` target's own function bodies: the slow oracle."""
+    ONNX = "onnx"
+    """ONNX Runtime on the ``onnx`` target, as it lies on disk."""
+    TORCH = "torch"
+    """The integer reference in torch."""
+
+
+def open_denoiser(bundle: Bundle, runtime: Runtime) -> Denoiser[Any]:
+    """The denoiser of a bundle in a runtime; imports only what that runtime needs."""
+    return _OPENERS[runtime](bundle, runtime)
+
+
+def _open_torch(bundle: Bundle, _runtime: Runtime) -> Denoiser[Any]:
+    from .torch_denoiser import TorchDenoiser
+
+    return TorchDenoiser(bundle)
+
+
+def _open_onnxruntime(bundle: Bundle, runtime: Runtime) -> Denoiser[np.ndarray]:
+    from .onnxruntime_denoiser import OnnxRuntimeDenoiser
+
+    return OnnxRuntimeDenoiser(bundle, runtime)
+
+
+_OPENERS: dict[Runtime, Callable[[Bundle, Runtime], Denoiser[Any]]] = {
+    Runtime.TORCH: _open_torch,
+    Runtime.ORT: _open_onnxruntime,
+    Runtime.ORT_FUNCTIONS: _open_onnxruntime,
+    Runtime.ONNX: _open_onnxruntime,
+}

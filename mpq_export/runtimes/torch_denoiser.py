@@ -1,0 +1,32 @@
+"""A bundle in torch: every layer computes the contract's integers exactly."""
+
+from __future__ import annotations
+
+import torch
+
+from ..bundle import Bundle
+from ..core.layers import FrozenLayer, StepIndex
+from ..schedulers import nearest_step
+from ..skeleton import build_skeleton
+
+
+class TorchDenoiser:
+    """The reference denoiser; arrays are ``torch.Tensor``."""
+
+    array_type = torch.Tensor
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.model_config = bundle.model_config
+        self._timesteps, self._output_bias = bundle.timesteps, bundle.output_bias
+        self._step = StepIndex()
+        self.model = build_skeleton(bundle, lambda _name, layer: FrozenLayer(layer, self._step))
+
+    @torch.no_grad()
+    def __call__(
+        self, sample: torch.Tensor, timestep: float, **conditions: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict for float32 ``[B, C, H, W]``."""
+        self._step.value = nearest_step(self._timesteps, float(timestep))
+        time = torch.as_tensor(float(timestep), device=sample.device)
+        prediction = self.model(sample, time, **conditions, return_dict=False)[0]
+        return prediction + float(self._output_bias[self._step.value])

@@ -1,0 +1,44 @@
+"""Schedulers by their diffusers config; the timesteps that index activation tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import CheckpointError
+
+
+def build_scheduler(config: Mapping[str, Any]) -> Any:
+    """The diffusers scheduler a ``scheduler_config.json`` describes."""
+    import diffusers
+
+    name = str(config.get("_class_name"))
+    cls = getattr(diffusers, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
+        raise CheckpointError(
+            f"'{name}' is not a diffusers scheduler", where="scheduler_config.json",
+            fix="Use a scheduler config saved by diffusers, for example of DDIMScheduler",
+        )  # fmt: skip
+    return cls.from_config(dict(config))
+
+
+def sampling_timesteps(config: Mapping[str, Any], num_steps: int) -> np.ndarray:
+    """int32 ``[T]``: the timesteps that the scheduler visits in ``num_steps`` steps."""
+    scheduler = build_scheduler(config)
+    limit = scheduler.config.num_train_timesteps
+    if not 1 <= num_steps <= limit:
+        raise CheckpointError(
+            f"{num_steps} sampling steps are not possible",
+            where="--inference-steps",
+            why=f"The scheduler was trained with {limit} timesteps",
+            fix=f"Choose 1 to {limit}",
+        )
+    scheduler.set_timesteps(num_steps)
+    return np.rint(scheduler.timesteps.double().numpy()).astype(np.int32)
+
+
+def nearest_step(timesteps: np.ndarray, timestep: float) -> int:
+    """Index of the entry of ``timesteps`` nearest to ``timestep``; ties go to the lower index."""
+    return int(np.argmin(np.abs(timesteps.astype(np.float64) - timestep)))

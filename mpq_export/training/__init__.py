@@ -1,0 +1,1 @@
+"""Everything that runs the full-precision model: trajectories, calibration, distillation."""

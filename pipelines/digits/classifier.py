@@ -1,0 +1,46 @@
+"""A small digit classifier: names the generated digit, and its features measure Frechet distance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+WEIGHTS = Path(__file__).parent / "classifier.safetensors"
+
+
+class DigitClassifier(nn.Module):
+    """Images ``[N, 1, 16, 16]`` in [-1, 1] to logits ``[N, 10]``; ``features`` gives ``[N, 64]``."""
+
+    num_features = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 48, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(48 * 16, self.num_features), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(self.num_features, 10)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The 64 activations before the last layer."""
+        return self.body(images)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Class logits."""
+        return self.head(self.body(images))
+
+    def save(self, path: Path = WEIGHTS) -> None:
+        """Write the weights next to this file."""
+        save_file(self.state_dict(), path)
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> DigitClassifier:
+        """The trained classifier that ships with the package."""
+        model = cls()
+        model.load_state_dict(load_file(path))
+        return model.eval().requires_grad_(False)

@@ -1,0 +1,36 @@
+"""How digits are drawn: labels 0..9 in turn, all noise from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ...schedulers import build_scheduler
+from .data import NUM_CLASSES
+from .pipeline import DigitsPipeline
+
+
+def build_pipeline(unet: Any, scheduler_config: Mapping[str, Any]) -> DigitsPipeline:
+    """The pipeline around a denoiser."""
+    pipeline = DigitsPipeline(unet, build_scheduler(scheduler_config))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def labels(num_images: int) -> torch.Tensor:
+    """The digit asked for in every image, int64 ``[N]``."""
+    return torch.arange(num_images) % NUM_CLASSES
+
+
+def draw(
+    pipeline: DigitsPipeline, num_images: int, num_steps: int, seed: int, batch_size: int = 100
+) -> torch.Tensor:
+    """Images ``[N, 1, 16, 16]`` in [0, 1]; image i depends on seed and i's batch alone."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = [
+        pipeline(part, num_steps, generator=generator, output_type="pt").images
+        for part in labels(num_images).split(batch_size)
+    ]
+    return torch.cat(batches)
