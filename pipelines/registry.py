@@ -5,7 +5,7 @@ Importing this file imports no family; :func:`load_family` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -19,7 +19,14 @@ class Family(Protocol):
     def build_pipeline(self, unet: Any, scheduler_config: Mapping[str, Any]) -> Any:
         """The diffusers pipeline around a denoiser."""
 
-    def draw(self, pipeline: Any, num_images: int, num_steps: int, seed: int, batch_size: int) -> Any:
+    def draw(
+        self,
+        pipeline: Any,
+        num_images: int,
+        num_steps: int,
+        seed: int,
+        on_images: Callable[[int], None],
+    ) -> Any:
         """Images, float32 torch tensor ``[N, C, H, W]`` in [0, 1]; same seed, same noise."""
 
 

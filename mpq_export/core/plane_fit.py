@@ -18,8 +18,8 @@ import torch
 
 from .planes import LIMIT, SnappedLevels, snap_levels
 
-CHUNK_ELEMENTS = 1 << 21
-"""Weights handled at once; bounds the memory of a fit at about 100 MB."""
+CHUNK_ELEMENTS, CHUNK_ROWS = 1 << 21, 4096
+"""Weights and rows handled at once; they bound the memory of a fit at about 200 MB."""
 _ROUNDS = 14
 _CLIP_RATIOS = torch.linspace(1.0, 0.21, 80, dtype=torch.float64)
 _STARTING_CLIPS = (1.0, 0.8, 0.6, 0.42, 0.28)
@@ -76,34 +76,38 @@ class SortedRows:
         return cls(values, prefix, values.square().sum(dim=1))
 
     def statistics(self, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How many weights are nearest to each level, and their sum: two float64 ``[O, L]``.
+        """How many weights are nearest to each level, and their sum: two float64 like ``levels``.
 
-        ``levels`` is ``[O, L]``, in any order.
+        ``levels`` is ``[O, ..., L]``, in any order; the dots are alternatives for the same row.
         """
-        ordered, order = levels.sort(dim=1)
-        borders = (ordered[:, 1:] + ordered[:, :-1]) / 2
-        cut = torch.searchsorted(self.values, borders.contiguous())
+        ordered, order = levels.sort(dim=-1)
+        borders = (ordered[..., 1:] + ordered[..., :-1]) / 2
+        cut = torch.searchsorted(self.values, borders.flatten(1)).view(borders.shape)
         cut = torch.nn.functional.pad(cut, (1, 0))
         cut = torch.nn.functional.pad(cut, (0, 1), value=self.values.shape[1])
-        count = cut.diff(dim=1).double()
-        total = self.prefix.gather(1, cut).diff(dim=1)
-        back = order.argsort(dim=1)
-        return count.gather(1, back), total.gather(1, back)
+        count = cut.diff(dim=-1).double()
+        total = self.prefix.gather(1, cut.flatten(1)).view(cut.shape).diff(dim=-1)
+        back = order.argsort(dim=-1)
+        return count.gather(-1, back), total.gather(-1, back)
 
     def error(self, levels: torch.Tensor) -> torch.Tensor:
-        """Squared error ``[O]`` when every weight takes its nearest level."""
+        """Squared error ``[O, ...]`` when every weight takes its nearest level."""
         count, total = self.statistics(levels)
-        return self.squares + (levels * (count * levels - 2 * total)).sum(dim=1)
+        return self._squares(levels) + (levels * (count * levels - 2 * total)).sum(dim=-1)
 
     def rescaled_error(self, levels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-        """Squared error ``[O]`` after the contract's refit of the scale.
+        """Squared error ``[O, ...]`` after the contract's refit of the scale.
 
-        ``levels`` decide what is nearest; ``grid`` ``[O, L]`` are the integers they stand for.
+        ``levels`` decide what is nearest; ``grid`` ``[O, ..., L]`` are the integers they stand for.
         """
         count, total = self.statistics(levels)
-        energy = (count * grid.square()).sum(dim=1)
-        match = (total * grid).sum(dim=1)
-        return self.squares - torch.where(energy > 0, match.square() / energy.clamp(min=1e-300), 0)
+        energy = (count * grid.square()).sum(dim=-1)
+        match = (total * grid).sum(dim=-1)
+        explained = torch.where(energy > 0, match.square() / energy.clamp(min=1e-300), 0)
+        return self._squares(levels) - explained
+
+    def _squares(self, levels: torch.Tensor) -> torch.Tensor:
+        return self.squares.view(-1, *(1 for _ in levels.shape[1:-1]))
 
 
 @dataclass(frozen=True)
@@ -144,39 +148,27 @@ def fit_uniform(rows: SortedRows, bits: int) -> FittedRows:
         full_scale = (high - low) / (2**bits - 1)
         offset = -(-low / full_scale.clamp(min=1e-300)).round().clamp(0, 2**bits - 1)
         ratios = _CLIP_RATIOS if bits < 6 else _CLIP_RATIOS[::4]
-    grid = offset[:, None] + (_bits(bits) @ steps)[None, :]
-    best = torch.full_like(low, torch.inf)
-    scale = torch.zeros_like(low)
-    for ratio in ratios:
-        error = rows.rescaled_error(ratio * full_scale[:, None] * grid, grid)
-        better = error < best
-        best, scale = torch.where(better, error, best), torch.where(better, ratio * full_scale, scale)
+    grid = offset[:, None, None] + _bits(bits) @ steps
+    scales = full_scale[:, None] * ratios
+    error, choice = rows.rescaled_error(scales[:, :, None] * grid, grid).min(dim=1)
+    scale = scales.gather(1, choice[:, None])[:, 0]
     usable = scale >= torch.finfo(torch.float32).tiny
     levels = SnappedLevels(
         torch.where(usable, scale, 0.0).numpy(),
         offset.to(torch.int8).numpy(),
         steps.to(torch.int8).expand(len(low), bits).numpy(),
     )
-    return FittedRows(levels, best.numpy())
+    return FittedRows(levels, error.numpy())
 
 
 def fit_planes(rows: SortedRows, form: PlaneForm) -> FittedRows:
     """Fit the form's levels to every row, snap them, and keep the exact uniform row where better."""
-    best_offset, best_steps, best = None, None, None
-    for offset, theta in _starts(rows, form):
-        for _ in range(_ROUNDS):
-            offset, theta = _improve(rows, form, offset, theta)
-        levels = torch.cat([offset[:, None], theta], dim=1) @ form.design().T
-        error = rows.error(levels)
-        steps = theta @ form.expand
-        if best is None:
-            best_offset, best_steps, best = offset, steps, error
-            continue
-        better = error < best
-        best = torch.where(better, error, best)
-        best_offset = torch.where(better, offset, best_offset)
-        best_steps = torch.where(better[:, None], steps, best_steps)
-    snapped = snap_levels(*_non_negative(best_offset, best_steps))
+    design, parameters = form.design(), _starts(rows, form)
+    for _ in range(_ROUNDS):
+        parameters = _improve(rows, design, parameters)
+    best = rows.error(parameters @ design.T).argmin(dim=1)
+    parameters = parameters[torch.arange(len(best)), best]
+    snapped = snap_levels(*_non_negative(parameters[:, 0], parameters[:, 1:] @ form.expand))
     grid = torch.from_numpy(snapped.offset).double()[:, None] + (
         torch.from_numpy(snapped.steps).double() @ _bits(form.planes).T
     )
@@ -185,8 +177,8 @@ def fit_planes(rows: SortedRows, form: PlaneForm) -> FittedRows:
 
 
 def chunks(weights: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Row blocks of ``[O, K]`` weights, each of about ``CHUNK_ELEMENTS``."""
-    yield from weights.split(max(1, CHUNK_ELEMENTS // weights.shape[1]))
+    """Row blocks of ``[O, K]`` weights, small enough for :func:`fit_planes`."""
+    yield from weights.split(min(CHUNK_ROWS, max(1, CHUNK_ELEMENTS // weights.shape[1])))
 
 
 def _bits(planes: int) -> torch.Tensor:
@@ -194,23 +186,17 @@ def _bits(planes: int) -> torch.Tensor:
     return ((torch.arange(2**planes)[:, None] >> torch.arange(planes)) & 1).double()
 
 
-def _improve(
-    rows: SortedRows, form: PlaneForm, offset: torch.Tensor, theta: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One round: nearest levels, then least squares. The error never grows beyond the damping.
+def _improve(rows: SortedRows, design: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+    """One round: nearest levels, then least squares for (offset, theta), float64 ``[O, S, 1 + q]``.
 
     A small pull towards the previous parameters keeps the system solvable where a plane is unused.
     """
-    design = form.design()
-    previous = torch.cat([offset[:, None], theta], dim=1)
-    count, total = rows.statistics(previous @ design.T)
+    count, total = rows.statistics(parameters @ design.T)
     unknowns = design.shape[1]
     products = (design[:, :, None] * design[:, None, :]).flatten(1)
-    normal = (count @ products).unflatten(1, (unknowns, unknowns))
+    normal = (count @ products).unflatten(-1, (unknowns, unknowns))
     pull = 1e-7 * rows.values.shape[1] * torch.eye(unknowns, dtype=torch.float64)
-    target = total @ design + previous @ pull
-    solution = torch.linalg.solve(normal + pull, target)
-    return solution[:, 0], solution[:, 1:]
+    return torch.linalg.solve(normal + pull, total @ design + parameters @ pull)
 
 
 def _non_negative(offset: torch.Tensor, steps: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -218,26 +204,27 @@ def _non_negative(offset: torch.Tensor, steps: torch.Tensor) -> tuple[np.ndarray
     return (offset + steps.clamp(max=0).sum(dim=1)).numpy(), steps.abs().numpy()
 
 
-def _starts(rows: SortedRows, form: PlaneForm) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """First guesses: clipped uniform grids with the residuals finest, and heavy-tailed ones."""
-    low, high = rows.values[:, 0], rows.values[:, -1]
+def _starts(rows: SortedRows, form: PlaneForm) -> torch.Tensor:
+    """First guesses for (offset, theta), float64 ``[O, S, 1 + q]``: clipped uniform grids with the
+    residuals finest, and heavy-tailed ones."""
+    low, high = rows.values[:, :1], rows.values[:, -1:]
     free = form.expand.shape[0] - 1
-    weight_of_base = form.expand[0].sum()
-    for ratio in _STARTING_CLIPS:
-        finest = ratio * (high - low) / (2**form.planes - 1)
-        theta = torch.empty(len(low), free + 1, dtype=torch.float64)
-        theta[:, 0] = finest * 2.0**free
-        theta[:, 1:] = finest[:, None] * 2.0 ** torch.arange(free - 1, -1, -1)
-        yield ratio * low, theta
+    ratios = torch.tensor(_STARTING_CLIPS, dtype=torch.float64)
+    finest = torch.tensor([2.0**free, *(2.0**j for j in range(free - 1, -1, -1))])
+    unit = (high - low) / (2**form.planes - 1)
+    uniform = torch.cat([low, unit * finest], dim=1)[:, None] * ratios[:, None]
     if free == 0:
-        return
-    mean = rows.prefix[:, -1] / rows.values.shape[1]
-    deviation = (rows.squares / rows.values.shape[1] - mean.square()).clamp(min=0).sqrt()
-    for pattern in _heavy_tailed_patterns(free + 1):
-        alphas = torch.tensor(pattern, dtype=torch.float64)
-        theta = deviation[:, None] * (2 * alphas)
-        theta[:, 0] /= weight_of_base
-        yield mean - deviation * alphas.sum(), theta
+        return uniform
+    mean = rows.prefix[:, -1:] / rows.values.shape[1]
+    power = rows.squares[:, None] / rows.values.shape[1]
+    deviation = (power - mean.square()).clamp(min=0).sqrt()
+    alphas = torch.tensor(list(_heavy_tailed_patterns(free + 1)), dtype=torch.float64)
+    theta = 2 * alphas
+    theta[:, 0] /= form.expand[0].sum()
+    relative = torch.cat([-alphas.sum(dim=1, keepdim=True), theta], dim=1)
+    heavy = deviation[:, None] * relative
+    heavy[:, :, 0] += mean
+    return torch.cat([uniform, heavy], dim=1)
 
 
 def _heavy_tailed_patterns(terms: int) -> Iterator[tuple[float, ...]]:

@@ -90,6 +90,8 @@ def export_graph(bundle: Bundle) -> onnx.ModelProto:
     nodes, tensors = [], []
     for node in graph.node:
         if node.domain != _PLACEHOLDER_DOMAIN:
+            node.doc_string = ""
+            del node.metadata_props[:]
             nodes.append(node)
             continue
         name = helper.get_node_attr_value(node, "name").decode()

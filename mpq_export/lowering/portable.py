@@ -53,6 +53,13 @@ def to_portable(model: onnx.ModelProto, weight_type: WeightType) -> onnx.ModelPr
     return model_from_graph(graph, with_mpq=False)
 
 
+def layer_input(model: onnx.ModelProto, layer: str) -> str | None:
+    """The tensor that enters a rewritten layer; the node called like the layer gives its output."""
+    nodes = {node.name: node for node in model.graph.node}
+    entry = nodes.get(f"{layer}/scaled") or nodes.get(f"{layer}/quantized")
+    return entry.input[0] if entry is not None else None
+
+
 class _Builder:
     """Collects nodes and initializers; constants of equal value are shared by name."""
 
@@ -60,10 +67,13 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
-    def op(self, op_type: str, *inputs: str, name: str, **attributes: object) -> str:
-        """Append a node whose only output is called ``name``, and return that name."""
-        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
-        return name
+    def op(
+        self, op_type: str, *inputs: str, name: str, output: str = "", **attributes: object
+    ) -> str:
+        """Append a node with one output, called like the node unless named, and return its name."""
+        output = output or name
+        self.nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
+        return output
 
     def tensor(self, name: str, value: np.ndarray) -> str:
         """An initializer of the given name."""
@@ -105,10 +115,10 @@ def _rewrite(
     product = b.op("Mul", as_float, combined, name=f"{at}/product")
     bias = b.tensor(f"{at}.bias", layer.bias)
     if conv is None:
-        b.op("Add", product, bias, name=node.output[0])
+        b.op("Add", product, bias, name=at, output=node.output[0])
     else:
         result = b.op("Add", product, bias, name=f"{at}/sum")
-        b.op("Transpose", result, name=node.output[0], perm=[0, 3, 1, 2])
+        b.op("Transpose", result, name=at, output=node.output[0], perm=[0, 3, 1, 2])
 
 
 def _codes(b: _Builder, at: str, layer: PackedLayer, x: str, scale: str, zero_point: str) -> str:

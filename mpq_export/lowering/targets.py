@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 
 import onnx
@@ -14,19 +13,11 @@ import onnx
 from ..errors import BundleError
 from ..files import MANIFEST, read_manifest, staged_folder, verified_bytes, write_manifest
 from .function_bodies import function_bodies
+from .names import Target
 from .nodes import model_from_graph, register_schemas
 from .portable import WeightType, to_portable
 
 MODEL = "model.onnx"
-
-
-class Target(StrEnum):
-    """What a bundle can be lowered to."""
-
-    ORT = "ort"
-    """Packed MPQ nodes with function bodies, for ONNX Runtime."""
-    ONNX = "onnx"
-    """Standard operators only, for any ONNX runtime."""
 
 
 def _with_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..bundle import Bundle
+from .names import Runtime
 
 Array = TypeVar("Array")
 
@@ -24,19 +24,6 @@ class Denoiser(Protocol[Array]):
 
     def __call__(self, sample: Array, timestep: float, **conditions: Array) -> Array:
         """Predict for ``sample`` float32 ``[B, C, H, W]``; one timestep for the whole batch."""
-
-
-class Runtime(StrEnum):
-    """Where a denoiser runs."""
-
-    ORT = "ort"
-    """ONNX Runtime on the ``ort`` target, its nodes rewritten to the portable form at load."""
-    ORT_FUNCTIONS = "ort-functions"
-    """ONNX Runtime on the ``ort`` target's own function bodies: the slow oracle."""
-    ONNX = "onnx"
-    """ONNX Runtime on the ``onnx`` target, as it lies on disk."""
-    TORCH = "torch"
-    """The integer reference in torch."""
 
 
 def open_denoiser(bundle: Bundle, runtime: Runtime) -> Denoiser[Any]:

@@ -15,9 +15,10 @@ from ..bundle import Bundle
 from ..errors import BundleError, missing_package
 from ..lowering.graph_inputs import SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.portable import WeightType, to_portable
-from ..lowering.targets import Target, read_lowered
+from ..lowering.names import Target
+from ..lowering.targets import read_lowered
 from ..schedulers import nearest_step
-from .denoiser import Runtime
+from .names import Runtime
 
 _TARGETS = {
     Runtime.ORT: Target.ORT, Runtime.ORT_FUNCTIONS: Target.ORT, Runtime.ONNX: Target.ONNX

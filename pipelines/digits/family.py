@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ import torch
 from ...schedulers import build_scheduler
 from .data import NUM_CLASSES
 from .pipeline import DigitsPipeline
+
+_BATCH = 50
 
 
 def build_pipeline(unet: Any, scheduler_config: Mapping[str, Any]) -> DigitsPipeline:
@@ -25,12 +27,16 @@ def labels(num_images: int) -> torch.Tensor:
 
 
 def draw(
-    pipeline: DigitsPipeline, num_images: int, num_steps: int, seed: int, batch_size: int = 100
+    pipeline: DigitsPipeline,
+    num_images: int,
+    num_steps: int,
+    seed: int,
+    on_images: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Images ``[N, 1, 16, 16]`` in [0, 1]; image i depends on seed and i's batch alone."""
+    """Images ``[N, 1, 16, 16]`` in [0, 1], drawn in batches; ``on_images`` reports progress."""
     generator = torch.Generator().manual_seed(seed)
-    batches = [
-        pipeline(part, num_steps, generator=generator, output_type="pt").images
-        for part in labels(num_images).split(batch_size)
-    ]
-    return torch.cat(batches)
+    images = []
+    for part in labels(num_images).split(_BATCH):
+        images.append(pipeline(part, num_steps, generator=generator, output_type="pt").images)
+        on_images(len(part))
+    return torch.cat(images)

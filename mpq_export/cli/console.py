@@ -1,0 +1,107 @@
+"""Habits all commands share: progress on stderr, JSON on stdout, exit codes, errors as prose."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn, Self
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ..errors import UserError, missing_package
+
+CHECK_FAILED, USER_ERROR = 1, 2
+
+_OPTIONAL_PACKAGES = {
+    "torch", "diffusers", "accelerate", "onnxscript", "onnxruntime", "polygraphy", "torchmetrics",
+    "PIL", "sklearn",
+}  # fmt: skip
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+def run(command: Callable[..., None], epilog: str) -> None:
+    """Run a command function as the program: 0 good, 1 failed check, 2 user error, 130 Ctrl-C."""
+    app = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.command(epilog=epilog)(command)
+    _quiet_libraries()
+    try:
+        app()
+    except UserError as error:
+        _fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _OPTIONAL_PACKAGES:
+            raise
+        _fail(missing_package(package, "cpu", "This command"))
+
+
+def _fail(error: UserError) -> NoReturn:
+    err.print(f"Error: {error.paragraph()}", style="red", markup=False, soft_wrap=True)
+    sys.exit(USER_ERROR)
+
+
+def print_json(data: Any) -> None:
+    """The one JSON object of a ``--json`` run."""
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def examples(*lines: str) -> str:
+    """An epilog for ``--help``."""
+    return "**Examples**\n\n" + "\n\n".join(f"`{line}`" for line in lines)
+
+
+class TaskProgress:
+    """Progress bars with ETA on stderr, one after another; a context manager."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=err,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def start(self, task: str, total: int) -> None:
+        """A new task of ``total`` parts begins."""
+        self._task = self._progress.add_task(task, total=total)
+
+    def advance(self, parts: int = 1) -> None:
+        """That many more parts of the current task are done."""
+        if self._task is not None:
+            self._progress.advance(self._task, parts)
+
+
+def _quiet_libraries() -> None:
+    """Commands speak for themselves; libraries' warnings are not the user's to mend."""
+    warnings.filterwarnings("ignore")
+    for name in ("diffusers", "transformers", "torch", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)

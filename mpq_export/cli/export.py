@@ -1,0 +1,118 @@
+"""``mpq-export``: from a checkpoint to a low-bit model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import BitsError
+from ..lowering.names import Target
+from ..precision import BitSpec
+from . import console
+
+EPILOG = console.examples(
+    "mpq-export --ckpt pipelines/digits/checkpoint --bits w3a4 --out out/digits-w3a4",
+    "mpq-export --ckpt unet.safetensors --config config.json --scheduler scheduler/ --bits w4a8",
+    "mpq-export --ckpt out/digits-w3a4 --target onnx",
+)
+
+
+def export(
+    ckpt: Annotated[
+        Path,
+        typer.Option(help="Diffusers folder, .safetensors or .pt file, or an existing bundle."),
+    ],
+    bits: Annotated[
+        str | None, typer.Option(help="Weight and activation bits, for example w3a4.")
+    ] = None,
+    target: Annotated[
+        Target,
+        typer.Option(help="ort: packed nodes for ONNX Runtime; onnx: standard operators only."),
+    ] = Target.ORT,
+    method: Annotated[
+        str, typer.Option(help="rtn, mpq-dm or mpq-dmv2.")
+    ] = "mpq-dmv2",
+    inference_steps: Annotated[
+        int, typer.Option(help="Sampler steps with an activation table of their own.")
+    ] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; default out/CHECKPOINT-BITS.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the calibration noise.")] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="config.json of the model, for a single file.")
+    ] = None,
+    scheduler: Annotated[
+        Path | None, typer.Option(help="scheduler_config.json, if none lies beside the model.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Quantise a diffusion checkpoint to 2-8 bits and lower it to ONNX.
+
+    The result is a bundle: a folder with packed weights, activation tables and the lowered model.
+    No training happens here; below 4-bit weights or 8-bit activations expect visible damage.
+    """
+    spec = BitSpec.parse(bits) if bits is not None else None
+    started = time.perf_counter()
+    from ..bundle import read_bundle
+    from ..checkpoints import is_bundle, load_checkpoint
+    from ..evaluation.size import size_report
+    from ..export import export_bundle, export_checkpoint
+
+    targets = (target,)
+    with console.TaskProgress() as progress:
+        if is_bundle(ckpt):
+            if spec is not None:
+                raise BitsError(
+                    "The bundle is already quantised", where=ckpt,
+                    fix="Leave --bits out to lower it to another target, or give the original checkpoint",
+                )  # fmt: skip
+            bundle = export_bundle(read_bundle(ckpt), targets, out, progress)
+        elif spec is None:
+            raise BitsError("A checkpoint needs --bits", where=ckpt, fix="For example --bits w3a4")
+        else:
+            checkpoint = load_checkpoint(ckpt, config, scheduler)
+            folder = out or Path("out") / f"{_label(ckpt)}-{spec}"
+            bundle = export_checkpoint(
+                checkpoint, spec, method, targets, inference_steps, seed, folder, progress
+            )
+    report = {
+        "bundle": str(bundle.path), "bits": bundle.quantization.bits,
+        "method": bundle.quantization.method, "target": target.value,
+        **asdict(size_report(bundle)),
+        "seconds": round(time.perf_counter() - started, 2),
+    }  # fmt: skip
+    if as_json:
+        console.print_json(report)
+    else:
+        _print(report)
+
+
+def _print(report: dict) -> None:
+    fp32, packed = report["fp32_bytes"], report["packed_bytes"]
+    onnx = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in report["onnx_bytes"].items())
+    console.out.print(
+        f"{report['bundle']}: {report['bits']} by {report['method']}, "
+        f"{report['average_weight_bits']:.2f} bits per weight in {report['layers_quantized']} layers "
+        f"({report['layers_eight_bit']} of them kept at 8 bits; {report['average_weight_bits_all']:.2f} over all), "
+        f"{report['layers_kept']} modules in floating point. "
+        f"{fp32 / 1e6:.2f} MB became {packed / 1e6:.2f} MB ({packed / fp32:.1%}); ONNX: {onnx}. "
+        f"{report['seconds']} s.",
+        markup=False,
+    )
+    console.out.print(f"Next: mpq-sample {report['bundle']} --num-images 40 --out grid.png", markup=False)
+
+
+def _label(path: Path) -> str:
+    """A folder called 'checkpoint' or 'unet' is named by what it lies in."""
+    path = path.resolve()
+    return path.parent.name if path.name in ("checkpoint", "unet", "transformer") else path.stem
+
+
+def main() -> None:
+    """Entry point."""
+    console.run(export, EPILOG)

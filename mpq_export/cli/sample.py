@@ -1,0 +1,54 @@
+"""``mpq-sample``: images from a bundle."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..runtimes.names import Runtime
+from . import console
+
+EPILOG = console.examples(
+    "mpq-sample out/digits-w3a4 --num-images 40 --out grid.png",
+    "mpq-sample out/digits-w3a4 --num-images 100 --steps 50 --runtime torch --out grid.png",
+)
+
+
+def sample(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    out: Annotated[Path, typer.Option(help="Image file for the grid.")] = Path("grid.png"),
+    num_images: Annotated[int, typer.Option(min=1, max=100_000, help="How many images.")] = 40,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Sampler steps; default: those of the bundle's tables.")
+    ] = None,
+    runtime: Annotated[Runtime, typer.Option(help="Where the denoiser runs.")] = Runtime.ORT,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Draw images with a quantised model and write them as one grid."""
+    from ..bundle import read_bundle
+    from ..sampling import draw_images
+    from ..pipelines.images import save_grid
+
+    opened = read_bundle(bundle)
+    started = time.perf_counter()
+    with console.TaskProgress() as progress:
+        images = draw_images(opened, runtime, num_images, steps or len(opened.timesteps), seed, progress)
+    save_grid(images, out)
+    report = {
+        "bundle": str(bundle), "runtime": runtime.value, "num_images": num_images,
+        "steps": steps or len(opened.timesteps), "out": str(out),
+        "seconds": round(time.perf_counter() - started, 2),
+    }  # fmt: skip
+    if as_json:
+        console.print_json(report)
+    else:
+        console.out.print(f"{num_images} images in {report['steps']} steps, {report['seconds']} s: {out}", markup=False)
+
+
+def main() -> None:
+    """Entry point."""
+    console.run(sample, EPILOG)

@@ -1,0 +1,155 @@
+"""What ``mpq-check`` measures: nodes by equality, the whole model by distance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..architectures import architecture_of
+from ..bundle import Bundle
+from ..runtimes.denoiser import open_denoiser
+from ..runtimes.names import Runtime
+from ..runtimes.onnxruntime_denoiser import graph_feeds
+from .node_fidelity import LayerFunction, NodeResult, compare_nodes
+from .whole_model import PredictionError, prediction_error
+
+if TYPE_CHECKING:
+    from ..checkpoints import Checkpoint
+    from ..methods.quantize import ProgressReporter
+
+
+@dataclass(frozen=True)
+class DenoisingInput:
+    """One call of a denoiser: float32 sample ``[B, C, H, W]``, its timestep, conditions."""
+
+    sample: np.ndarray
+    timestep: float
+    conditions: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Node results in graph order, and whole-model errors (None: not measured).
+
+    ``against_torch`` compares the runtime with the torch reference of the same bundle,
+    ``against_full_precision`` with the original checkpoint.
+    """
+
+    nodes: tuple[NodeResult, ...]
+    against_torch: PredictionError | None
+    against_full_precision: PredictionError | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every node equals the reference."""
+        return all(node.equal for node in self.nodes)
+
+    def worst(self, count: int) -> tuple[NodeResult, ...]:
+        """Unequal nodes first, then those with the lowest output signal-to-noise ratio."""
+        return tuple(sorted(self.nodes, key=_badness)[:count])
+
+
+def check_bundle(
+    bundle: Bundle,
+    runtime: Runtime,
+    checkpoint: Checkpoint | None,
+    num_steps: int,
+    num_images: int,
+    seed: int,
+    progress: ProgressReporter,
+) -> CheckReport:
+    """Compare a running bundle with the reference.
+
+    With a checkpoint the inputs come from its own trajectory, else from Gaussian noise.
+    """
+    steps = np.unique(np.linspace(0, len(bundle.timesteps) - 1, num_steps).round().astype(int))
+    if checkpoint is None:
+        inputs = _noise_inputs(bundle, steps, num_images, seed)
+        original, layers = None, None
+    else:
+        inputs, original = _trajectory_inputs(bundle, checkpoint, steps, num_images, seed)
+        layers = _original_layers(bundle, checkpoint)
+    feeds = [graph_feeds(bundle.timesteps, i.sample, i.timestep, dict(i.conditions)) for i in inputs]
+    progress.start("nodes", len(bundle.layers))
+    nodes = []
+    for node in compare_nodes(bundle, runtime, feeds, layers):
+        nodes.append(node)
+        progress.advance()
+    predictions = _predictions(bundle, runtime, inputs)
+    reference = _predictions(bundle, Runtime.TORCH, inputs) if _has_torch() else None
+    return CheckReport(
+        tuple(nodes),
+        prediction_error(predictions, reference) if reference is not None else None,
+        prediction_error(predictions, original) if original is not None else None,
+    )
+
+
+def _badness(node: NodeResult) -> tuple[float, float]:
+    snr = node.output_snr_db if node.output_snr_db is not None else np.inf
+    return (-node.differing, snr)
+
+
+def _has_torch() -> bool:
+    return find_spec("torch") is not None and find_spec("diffusers") is not None
+
+
+def _noise_inputs(bundle: Bundle, steps: np.ndarray, num_images: int, seed: int) -> list[DenoisingInput]:
+    rng = np.random.default_rng(seed)
+    architecture = architecture_of(bundle.model_config)
+    shape = (num_images, *architecture.sample_shape(bundle.model_config))
+    conditions = architecture.conditions(bundle.model_config)
+    return [
+        DenoisingInput(
+            rng.standard_normal(shape, dtype=np.float32),
+            float(bundle.timesteps[step]),
+            {spec.name: rng.integers(0, spec.classes, num_images) for spec in conditions},
+        )
+        for step in steps
+    ]
+
+
+def _trajectory_inputs(
+    bundle: Bundle, checkpoint: Checkpoint, steps: np.ndarray, num_images: int, seed: int
+) -> tuple[list[DenoisingInput], list[np.ndarray]]:
+    """Inputs along the original's trajectory, and its predictions for them."""
+    from ..training.trajectories import full_precision_trajectory
+
+    trajectory = full_precision_trajectory(
+        checkpoint.model, checkpoint.model_config, bundle.scheduler_config,
+        len(bundle.timesteps), num_images, seed,
+    )  # fmt: skip
+    inputs, predictions = [], []
+    for step in trajectory:
+        if step.index in steps:
+            conditions = {name: value.numpy() for name, value in step.conditions.items()}
+            inputs.append(DenoisingInput(step.sample.numpy(), float(step.timestep), conditions))
+            predictions.append(step.prediction.numpy())
+    return inputs, predictions
+
+
+def _original_layers(bundle: Bundle, checkpoint: Checkpoint) -> dict[str, LayerFunction]:
+    import torch
+
+    def as_function(module: torch.nn.Module) -> LayerFunction:
+        return lambda x: module(torch.from_numpy(x)).numpy()
+
+    return {name: as_function(checkpoint.model.get_submodule(name)) for name in bundle.layers}
+
+
+def _predictions(bundle: Bundle, runtime: Runtime, inputs: Sequence[DenoisingInput]) -> list[np.ndarray]:
+    denoiser = open_denoiser(bundle, runtime)
+    if denoiser.array_type is np.ndarray:
+        return [denoiser(i.sample, i.timestep, **i.conditions) for i in inputs]
+    import torch
+
+    return [
+        denoiser(
+            torch.from_numpy(i.sample), i.timestep,
+            **{name: torch.from_numpy(value) for name, value in i.conditions.items()},
+        ).numpy()
+        for i in inputs
+    ]  # fmt: skip

@@ -1,0 +1,83 @@
+"""The whole way from a checkpoint, or from a bundle, to a deployable folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from . import methods
+from .bundle import Bundle, LayerConfig, QuantizationConfig, read_bundle, write_bundle
+from .checkpoints import Checkpoint
+from .files import MANIFEST, staged_folder
+from .lowering.exporter import export_graph
+from .lowering.names import Target
+from .lowering.targets import write_lowered
+from .methods.quantize import ProgressReporter, QuantizedModel, quantize_model
+from .precision import BitSpec
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint,
+    bits: BitSpec,
+    method: str,
+    targets: tuple[Target, ...],
+    num_steps: int,
+    seed: int,
+    out: Path,
+    progress: ProgressReporter,
+) -> Bundle:
+    """Quantise a checkpoint, write its bundle with the lowered targets, and return it as read back.
+
+    ``out`` appears whole or not at all.
+    """
+    recipe = methods.recipe_of(method)
+    quantized = quantize_model(
+        checkpoint.model, checkpoint.model_config, checkpoint.scheduler_config,
+        bits, recipe, num_steps, seed, progress,
+    )  # fmt: skip
+    config = QuantizationConfig(
+        bits=str(bits),
+        method=method,
+        recipe=recipe.model_dump(mode="json") | {"inference_steps": num_steps, "seed": seed},
+        family=checkpoint.family,
+        source=checkpoint.source,
+        full_precision_parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
+        eight_bit=dict(quantized.plan.eight_bit),
+        kept=dict(quantized.plan.kept),
+    )
+    with staged_folder(out, MANIFEST) as stage:
+        write_bundle(stage, _bundle(stage, checkpoint, config, quantized))
+        _lower(read_bundle(stage), targets, progress)
+    return read_bundle(out)
+
+
+def export_bundle(
+    bundle: Bundle, targets: tuple[Target, ...], out: Path | None, progress: ProgressReporter
+) -> Bundle:
+    """Lower an already quantised bundle: in place, or as a copy at ``out``."""
+    if out is None or out.resolve() == bundle.path.resolve():
+        _lower(bundle, targets, progress)
+        return bundle
+    with staged_folder(out, MANIFEST) as stage:
+        write_bundle(stage, bundle)
+        _lower(replace(bundle, path=stage), targets, progress)
+    return read_bundle(out)
+
+
+def _lower(bundle: Bundle, targets: tuple[Target, ...], progress: ProgressReporter) -> None:
+    progress.start("lower", 1 + len(targets))
+    graph = export_graph(bundle)
+    progress.advance()
+    for target in targets:
+        write_lowered(bundle.path, graph, target)
+        progress.advance()
+
+
+def _bundle(
+    folder: Path, checkpoint: Checkpoint, config: QuantizationConfig, quantized: QuantizedModel
+) -> Bundle:
+    return Bundle(
+        folder, checkpoint.model_config, checkpoint.scheduler_config, config, quantized.layers,
+        quantized.parameters, quantized.timesteps, quantized.output_bias,
+    )  # fmt: skip

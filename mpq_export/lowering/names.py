@@ -1,0 +1,12 @@
+"""What a bundle can be lowered to, by name."""
+
+from enum import StrEnum
+
+
+class Target(StrEnum):
+    """``--target``."""
+
+    ORT = "ort"
+    """Packed MPQ nodes with function bodies, for ONNX Runtime."""
+    ONNX = "onnx"
+    """Standard operators only, for any ONNX runtime."""

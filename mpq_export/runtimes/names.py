@@ -1,0 +1,16 @@
+"""Where a denoiser can run, by name."""
+
+from enum import StrEnum
+
+
+class Runtime(StrEnum):
+    """``--runtime``."""
+
+    ORT = "ort"
+    """ONNX Runtime on the ``ort`` target, its nodes rewritten to the portable form at load."""
+    ORT_FUNCTIONS = "ort-functions"
+    """ONNX Runtime on the ``ort`` target's own function bodies: the slow oracle."""
+    ONNX = "onnx"
+    """ONNX Runtime on the ``onnx`` target, as it lies on disk."""
+    TORCH = "torch"
+    """The integer reference in torch."""

@@ -1,0 +1,27 @@
+"""Shared fixtures. Heavy packages are imported only by the fixtures that need them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Read by torch and OpenMP when they start: tests are small and share their cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from . import fixtures
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny full-precision model as a diffusers pipeline folder; do not change it."""
+    return fixtures.save_pipeline(tmp_path_factory.mktemp("tiny-pipeline"))
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model quantised to w3a4 by MPQ-DM; do not change it."""
+    return fixtures.quantized_bundle(pipeline_folder, tmp_path_factory.mktemp("tiny-bundle"))

@@ -1,0 +1,171 @@
+"""Small models and bundles that tests share; each is made in well under a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mpq_export.bundle import Bundle, LayerConfig, QuantizationConfig, write_bundle
+from mpq_export.core.integer_reference import ConvGeometry, PackedLayer
+from mpq_export.core.planes import PlaneMatrix, pack
+
+SEED = 7
+NUM_STEPS = 3
+NUM_CLASSES = 4
+BITS = "w3a4"
+
+
+class SilentProgress:
+    """A progress reporter that only keeps the names of the tasks."""
+
+    def __init__(self) -> None:
+        self.tasks: list[str] = []
+
+    def start(self, task: str, total: int) -> None:
+        self.tasks.append(task)
+
+    def advance(self, parts: int = 1) -> None:
+        pass
+
+
+def tiny_unet(seed: int = SEED):
+    """A class-conditional UNet2DModel with an attention block and a 1x1 shortcut, 45 k weights."""
+    import torch
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(seed)
+    return UNet2DModel(
+        sample_size=8, in_channels=2, out_channels=2, layers_per_block=1,
+        block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        num_class_embeds=NUM_CLASSES,
+    ).eval()  # fmt: skip
+
+
+def save_pipeline(folder: Path, model=None) -> Path:
+    """A diffusers pipeline folder: model_index.json, unet/, scheduler/ (DDIM)."""
+    from diffusers import DDIMScheduler
+
+    from mpq_export.files import write_json
+
+    (tiny_unet() if model is None else model).save_pretrained(folder / "unet")
+    DDIMScheduler(timestep_spacing="trailing").save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "DDIMPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    write_json(folder / "model_index.json", index)
+    return folder
+
+
+def quantized_bundle(pipeline: Path, folder: Path, method: str = "mpq-dm", bits: str = BITS) -> Path:
+    """Quantise a pipeline folder and write its bundle into ``folder``, as the command does."""
+    from mpq_export.checkpoints import load_checkpoint
+    from mpq_export.methods import recipe_of
+    from mpq_export.methods.quantize import quantize_model
+    from mpq_export.precision import BitSpec
+
+    checkpoint = load_checkpoint(pipeline)
+    recipe = recipe_of(method).model_copy(update={"calibration_images": 2})
+    spec = BitSpec.parse(bits)
+    quantized = quantize_model(
+        checkpoint.model, checkpoint.model_config, checkpoint.scheduler_config, spec, recipe,
+        NUM_STEPS, SEED, SilentProgress(),
+    )  # fmt: skip
+    config = QuantizationConfig(
+        bits=str(spec),
+        method=recipe.method,
+        recipe=recipe.model_dump(mode="json"),
+        family=checkpoint.family,
+        source=checkpoint.source,
+        full_precision_parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
+        eight_bit=dict(quantized.plan.eight_bit),
+        kept=dict(quantized.plan.kept),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bundle(
+        folder,
+        Bundle(
+            folder, checkpoint.model_config, checkpoint.scheduler_config, config, quantized.layers,
+            quantized.parameters, quantized.timesteps, quantized.output_bias,
+        ),
+    )  # fmt: skip
+    return folder
+
+
+def random_layer(
+    plane_count: list[int],
+    columns: int,
+    act_bits: int,
+    conv: ConvGeometry | None = None,
+    shift: list[int] | None = None,
+    factor: bool = False,
+    seed: int = SEED,
+) -> PackedLayer:
+    """A packed layer of random planes that keeps the contract; numpy only."""
+    rng = np.random.default_rng(seed)
+    rows, planes = len(plane_count), max(plane_count)
+    owned = np.arange(planes) < np.array(plane_count)[:, None]
+    steps = rng.integers(0, 120 // planes, (rows, planes)) * owned
+    codes = rng.integers(0, 2 ** np.array(plane_count)[:, None], (rows, columns))
+    taps = 1 if conv is None else conv.kernel_shape[0] * conv.kernel_shape[1] / conv.group
+    channels = int(columns / taps)
+    return PackedLayer(
+        weight=pack(
+            PlaneMatrix(
+                offset=rng.integers(-127, 8, rows).astype(np.int8),
+                steps=steps.astype(np.int8),
+                codes=codes.astype(np.uint8),
+                plane_count=np.array(plane_count, np.int64),
+                scale=rng.uniform(0.001, 0.1, rows).astype(np.float32),
+            )
+        ),
+        bias=rng.normal(size=rows).astype(np.float32),
+        act_scale=rng.uniform(0.01, 0.3, NUM_STEPS).astype(np.float32),
+        act_zero_point=rng.integers(0, 2**act_bits, NUM_STEPS).astype(np.int32),
+        act_bits=act_bits,
+        input_factor=rng.uniform(0.5, 2, channels).astype(np.float32)
+        if factor
+        else np.ones(channels, np.float32),
+        input_shift=np.array(shift if shift else [0] * channels, np.int8),
+        conv=conv,
+    )
+
+
+def handmade_bundle(folder: Path) -> Bundle:
+    """A bundle that is not a model: every optional part of the format once. Not written yet."""
+    geometry = ConvGeometry((3, 2), (2, 1), (1, 0, 2, 1), (1, 2), 2)
+    layers = {
+        "blocks.0.fc": random_layer([1, 3, 2, 3, 1], 40, 4, shift=[0, 4] * 20, factor=True),
+        "blocks.0.dw": random_layer([2] * 4, 18, 2, geometry, seed=SEED + 1),
+        "out": random_layer([8], 32, 8, seed=SEED + 2),
+    }
+    config = QuantizationConfig(
+        bits="w2a4",
+        method="rtn",
+        recipe={"smoothing": True},
+        family="digits",
+        source="nowhere",
+        full_precision_parameters=321,
+        layers={name: LayerConfig.of(layer) for name, layer in layers.items()},
+        eight_bit={"out": "last layer"},
+        kept={"norm": "normalisation"},
+    )
+    return Bundle(
+        path=folder,
+        model_config={"_class_name": "UNet2DModel", "text": "Grüße", "nothing": None},
+        scheduler_config={"_class_name": "DDIMScheduler", "num_train_timesteps": 1000},
+        quantization=config,
+        layers=layers,
+        parameters={
+            "norm.weight": np.array([1, -2.5, 0, 1e-40], np.float32),
+            "norm.count": np.array(3, np.float32),
+            "empty": np.zeros((0, 4), np.float32),
+        },
+        timesteps=np.array([666, 333, 0], np.int32),
+        output_bias=np.array([0.5, 0, -0.25], np.float32),
+    )
