@@ -51,9 +51,11 @@ def _unet2d_sample(config: Config) -> tuple[int, int, int]:
     size = config["sample_size"]
     if size is None:
         raise CheckpointError(
-            "The model has no sample_size", where="config.json",
-            why="Calibration draws noise of that size", fix="Add sample_size to config.json",
-        )  # fmt: skip
+            "The model has no sample_size",
+            where="config.json",
+            why="Calibration draws noise of that size",
+            fix="Add sample_size to config.json",
+        )
     height, width = (size, size) if isinstance(size, int) else size
     return config["in_channels"], height, width
 

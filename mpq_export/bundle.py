@@ -1,4 +1,4 @@
-"""The bundle: a quantised model on disk, the only thing that passes from quantisation to deployment.
+"""The bundle: a quantised model on disk, all that passes from quantisation to deployment.
 
 ::
 
@@ -34,7 +34,16 @@ FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
 CORE_FILES = (CONFIG, WEIGHTS, SCHEDULER)
-LAYER_TENSORS = ("planes", "plane_rows", "steps", "scale", "row_order", "bias", "act_scale", "act_zero_point")
+LAYER_TENSORS = (
+    "planes",
+    "plane_rows",
+    "steps",
+    "scale",
+    "row_order",
+    "bias",
+    "act_scale",
+    "act_zero_point",
+)
 OPTIONAL_LAYER_TENSORS = ("input_factor", "input_shift")
 TIMESTEPS, OUTPUT_BIAS = "mpq.timesteps", "mpq.output_bias"
 _MODULE_NAME = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$"
@@ -61,7 +70,9 @@ class LayerConfig(BaseModel):
     def _geometry_belongs_to_convolutions(self) -> LayerConfig:
         geometry = [self.kernel_shape, self.strides, self.pads, self.dilations, self.group]
         if any((value is None) == (self.kind == "conv") for value in geometry):
-            raise ValueError("a conv has kernel_shape, strides, pads, dilations and group; a linear none")
+            raise ValueError(
+                "a conv has kernel_shape, strides, pads, dilations and group; a linear none"
+            )
         for value in (self.kernel_shape, self.strides, self.dilations):
             if value is not None and not all(1 <= item <= 4096 for item in value):
                 raise ValueError("kernel_shape, strides and dilations are 1 to 4096")
@@ -76,10 +87,15 @@ class LayerConfig(BaseModel):
         if conv is None:
             return cls(kind="linear", act_bits=layer.act_bits, K=layer.weight.columns)
         return cls(
-            kind="conv", act_bits=layer.act_bits, K=layer.weight.columns,
-            kernel_shape=list(conv.kernel_shape), strides=list(conv.strides),
-            pads=list(conv.pads), dilations=list(conv.dilations), group=conv.group,
-        )  # fmt: skip
+            kind="conv",
+            act_bits=layer.act_bits,
+            K=layer.weight.columns,
+            kernel_shape=list(conv.kernel_shape),
+            strides=list(conv.strides),
+            pads=list(conv.pads),
+            dilations=list(conv.dilations),
+            group=conv.group,
+        )
 
     def geometry(self) -> ConvGeometry | None:
         """The convolution's geometry; None for a linear layer."""
@@ -89,9 +105,12 @@ class LayerConfig(BaseModel):
             return None
         top, left, bottom, right = self.pads
         return ConvGeometry(
-            _pair(self.kernel_shape), _pair(self.strides), (top, left, bottom, right),
-            _pair(self.dilations), self.group,
-        )  # fmt: skip
+            _pair(self.kernel_shape),
+            _pair(self.strides),
+            (top, left, bottom, right),
+            _pair(self.dilations),
+            self.group,
+        )
 
 
 class QuantizationConfig(BaseModel):
@@ -155,14 +174,18 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     Callers that need atomicity write into :func:`mpq_export.files.staged_folder`.
     """
     tensors: dict[str, NDArray[Any]] = {
-        TIMESTEPS: bundle.timesteps, OUTPUT_BIAS: bundle.output_bias, **bundle.parameters
-    }  # fmt: skip
+        TIMESTEPS: bundle.timesteps,
+        OUTPUT_BIAS: bundle.output_bias,
+        **bundle.parameters,
+    }
     for name, layer in bundle.layers.items():
         for key, value in _layer_tensors(layer).items():
             tensors[f"{name}.{key}"] = np.ascontiguousarray(value)
     (folder / "scheduler").mkdir()
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "mpq"}))
-    config = bundle.model_config | {"quantization_config": bundle.quantization.model_dump(exclude_none=True)}
+    config = bundle.model_config | {
+        "quantization_config": bundle.quantization.model_dump(exclude_none=True)
+    }
     write_json(folder / CONFIG, config)
     write_json(folder / SCHEDULER, bundle.scheduler_config)
     write_manifest(folder, CORE_FILES)
@@ -183,18 +206,37 @@ def read_bundle(path: str | Path) -> Bundle:
         try:
             layers[name] = _take_layer(tensors, name, layer_config)
         except ContractError as error:
-            raise BundleError(f"Layer {name} breaks the format", where=folder / WEIGHTS, why=str(error), fix=_REBUILD) from error
+            raise BundleError(
+                f"Layer {name} breaks the format",
+                where=folder / WEIGHTS,
+                why=str(error),
+                fix=_REBUILD,
+            ) from error
     timesteps, output_bias = _take_tables(folder, tensors, layers)
-    return Bundle(folder, config, scheduler, quantization, layers, _parameters(folder, tensors), timesteps, output_bias)
+    return Bundle(
+        folder,
+        config,
+        scheduler,
+        quantization,
+        layers,
+        _parameters(folder, tensors),
+        timesteps,
+        output_bias,
+    )
 
 
 def _layer_tensors(layer: PackedLayer) -> dict[str, NDArray[Any]]:
     weight = layer.weight
     tensors: dict[str, NDArray[Any]] = {
-        "planes": weight.planes, "plane_rows": weight.plane_rows, "steps": weight.steps,
-        "scale": weight.scale, "row_order": weight.row_order, "bias": layer.bias,
-        "act_scale": layer.act_scale, "act_zero_point": layer.act_zero_point,
-    }  # fmt: skip
+        "planes": weight.planes,
+        "plane_rows": weight.plane_rows,
+        "steps": weight.steps,
+        "scale": weight.scale,
+        "row_order": weight.row_order,
+        "bias": layer.bias,
+        "act_scale": layer.act_scale,
+        "act_zero_point": layer.act_zero_point,
+    }
     if np.any(layer.input_factor != 1):
         tensors["input_factor"] = layer.input_factor
     if np.any(layer.input_shift != 0):
@@ -218,15 +260,21 @@ def _take_layer(tensors: dict[str, NDArray[Any]], name: str, config: LayerConfig
             raise ContractError(f"{key} is stored although it is the default")
     layer = PackedLayer(
         weight=PackedMatrix(
-            found["planes"], found["plane_rows"], found["steps"], found["scale"],
-            found["row_order"], config.K,
+            found["planes"],
+            found["plane_rows"],
+            found["steps"],
+            found["scale"],
+            found["row_order"],
+            config.K,
         ),
-        bias=found["bias"], act_scale=found["act_scale"], act_zero_point=found["act_zero_point"],
+        bias=found["bias"],
+        act_scale=found["act_scale"],
+        act_zero_point=found["act_zero_point"],
         act_bits=config.act_bits,
         input_factor=np.ones(channels, np.float32) if factor is None else factor,
         input_shift=np.zeros(channels, np.int8) if shift is None else shift,
         conv=conv,
-    )  # fmt: skip
+    )
     check_layer(layer)
     return layer
 
@@ -235,55 +283,88 @@ def _take_tables(
     folder: Path, tensors: dict[str, NDArray[Any]], layers: Mapping[str, PackedLayer]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     timesteps, output_bias = tensors.pop(TIMESTEPS, None), tensors.pop(OUTPUT_BIAS, None)
-    if timesteps is None or timesteps.dtype != np.int32 or timesteps.ndim != 1 or not len(timesteps):
-        raise BundleError("The table of timesteps is missing or malformed", where=folder / WEIGHTS, fix=_REBUILD)
-    if output_bias is None or output_bias.dtype != np.float32 or output_bias.shape != timesteps.shape:
-        raise BundleError("The table of output biases is missing or malformed", where=folder / WEIGHTS, fix=_REBUILD)
+    if (
+        timesteps is None
+        or timesteps.dtype != np.int32
+        or timesteps.ndim != 1
+        or not len(timesteps)
+    ):
+        raise BundleError(
+            "The table of timesteps is missing or malformed", where=folder / WEIGHTS, fix=_REBUILD
+        )
+    if (
+        output_bias is None
+        or output_bias.dtype != np.float32
+        or output_bias.shape != timesteps.shape
+    ):
+        raise BundleError(
+            "The table of output biases is missing or malformed",
+            where=folder / WEIGHTS,
+            fix=_REBUILD,
+        )
     if not np.all(np.isfinite(output_bias)):
         raise BundleError("An output bias is not finite", where=folder / WEIGHTS, fix=_REBUILD)
     for name, layer in layers.items():
         if len(layer.act_scale) != len(timesteps):
             raise BundleError(
-                f"Layer {name} has {len(layer.act_scale)} activation steps, the model {len(timesteps)}",
-                where=folder / WEIGHTS, fix=_REBUILD,
-            )  # fmt: skip
+                f"Layer {name} has a table of {len(layer.act_scale)} steps, the model one of "
+                f"{len(timesteps)}",
+                where=folder / WEIGHTS,
+                fix=_REBUILD,
+            )
     return timesteps, output_bias
 
 
-def _parameters(folder: Path, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+def _parameters(
+    folder: Path, tensors: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float32]]:
     for name, value in tensors.items():
         if value.dtype != np.float32 or not np.all(np.isfinite(value)):
             raise BundleError(
                 f"Tensor {name} is {value.dtype} or has values that are not finite",
-                where=folder / WEIGHTS, why="What is not packed is finite float32", fix=_REBUILD,
-            )  # fmt: skip
+                where=folder / WEIGHTS,
+                why="What is not packed is finite float32",
+                fix=_REBUILD,
+            )
     return dict(tensors)
 
 
 def _quantization_of(folder: Path, data: Any) -> QuantizationConfig:
     where = folder / CONFIG
     if not isinstance(data, dict) or data.get("quant_method") != "mpq":
-        raise BundleError("This is not an mpq bundle", where=where, why="It has no quantization_config of quant_method 'mpq'")
+        raise BundleError(
+            "This is not an mpq bundle",
+            where=where,
+            why="It has no quantization_config of quant_method 'mpq'",
+        )
     version = data.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"The bundle has format version {version}", where=where,
+            f"The bundle has format version {version}",
+            where=where,
             why=f"This program reads version {FORMAT_VERSION}",
             fix="Install the mpq-export version that wrote it, or export it again",
-        )  # fmt: skip
+        )
     try:
         return QuantizationConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise BundleError("quantization_config is malformed", where=where, why=f"{place}: {first['msg']}", fix=_REBUILD) from error
+        raise BundleError(
+            "quantization_config is malformed",
+            where=where,
+            why=f"{place}: {first['msg']}",
+            fix=_REBUILD,
+        ) from error
 
 
 def _tensors_of(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
     try:
         return load(verified_bytes(folder, WEIGHTS, manifest, BundleError))
     except (SafetensorError, ValueError, KeyError) as error:
-        raise BundleError("The weights cannot be read", where=folder / WEIGHTS, why=str(error), fix=_REBUILD) from error
+        raise BundleError(
+            "The weights cannot be read", where=folder / WEIGHTS, why=str(error), fix=_REBUILD
+        ) from error
 
 
 def _pair(values: list[int]) -> Pair:

@@ -55,7 +55,9 @@ def load_checkpoint(
         scheduler_path: ``scheduler_config.json``; looked for beside the model when left out.
     """
     if not path.exists():
-        raise CheckpointError("There is no such checkpoint", where=path, fix="Check the path given to --ckpt")
+        raise CheckpointError(
+            "There is no such checkpoint", where=path, fix="Check the path given to --ckpt"
+        )
     family, component = None, path
     if path.is_dir() and (path / "model_index.json").is_file():
         index = _json(path / "model_index.json")
@@ -79,19 +81,22 @@ def _denoiser_folder(path: Path, index: Mapping[str, Any]) -> Path:
     found = [name for name in DENOISER_FOLDERS if name in index and (path / name).is_dir()]
     if not found:
         raise CheckpointError(
-            "The pipeline has no denoiser", where=path / "model_index.json",
+            "The pipeline has no denoiser",
+            where=path / "model_index.json",
             why=f"None of {', '.join(DENOISER_FOLDERS)} is listed with a folder",
-        )  # fmt: skip
+        )
     others = [
-        name for name, value in index.items()
+        name
+        for name, value in index.items()
         if isinstance(value, list) and value[0] is not None and name not in (found[0], "scheduler")
-    ]  # fmt: skip
+    ]
     if others:
         raise CheckpointError(
-            "The pipeline has components besides denoiser and scheduler", where=path,
+            "The pipeline has components besides denoiser and scheduler",
+            where=path,
             why=f"{', '.join(others)}: a bundle would lose them",
             fix=f"Quantise the denoiser alone: --ckpt {path / found[0]}",
-        )  # fmt: skip
+        )
     return path / found[0]
 
 
@@ -100,24 +105,35 @@ def _load_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
     from safetensors import SafetensorError
 
     if not (folder / "config.json").is_file():
-        raise CheckpointError("The folder is not a diffusers model", where=folder, why="It has no config.json")
+        raise CheckpointError(
+            "The folder is not a diffusers model", where=folder, why="It has no config.json"
+        )
     config = _json(folder / "config.json")
     cls = getattr(diffusers, architecture_of(config).class_name)
     if not any(folder.glob("diffusion_pytorch_model*.safetensors*")):
         pickles = sorted(folder.glob("diffusion_pytorch_model*.bin"))
         if not pickles:
-            raise CheckpointError("The folder has no weights", where=folder, why="There is no diffusion_pytorch_model.safetensors")
+            raise CheckpointError(
+                "The folder has no weights",
+                where=folder,
+                why="There is no diffusion_pytorch_model.safetensors",
+            )
         return config, _from_state(config, _read_state(pickles[0]), pickles[0])
     try:
         model, info = cls.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True,
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
             low_cpu_mem_usage=False,
-        )  # fmt: skip
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError, TypeError) as error:
         raise CheckpointError(
-            "The checkpoint cannot be read", where=folder, why=_first_line(error),
+            "The checkpoint cannot be read",
+            where=folder,
+            why=_first_line(error),
             fix="Check that its files are complete",
-        ) from error  # fmt: skip
+        ) from error
     _require_fit(info["missing_keys"], info["unexpected_keys"], folder)
     return config, model
 
@@ -125,16 +141,18 @@ def _load_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
 def _load_file(path: Path, config_path: Path | None) -> tuple[dict[str, Any], nn.Module]:
     if path.suffix not in (".safetensors", *_PICKLES):
         raise CheckpointError(
-            "The file is not a checkpoint", where=path,
+            "The file is not a checkpoint",
+            where=path,
             why=f"Files end in .safetensors, {', '.join(_PICKLES)}",
             fix="Or give a diffusers folder",
-        )  # fmt: skip
+        )
     state = _read_state(path)
     if config_path is None:
         raise CheckpointError(
-            "A single file does not say which model it is", where=path,
+            "A single file does not say which model it is",
+            where=path,
             fix="Give the diffusers config with --config config.json",
-        )  # fmt: skip
+        )
     config = _json(config_path)
     return config, _from_state(config, state, path)
 
@@ -147,19 +165,33 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            "The file is a pickle that wants more than tensors", where=path,
+            "The file is a pickle that wants more than tensors",
+            where=path,
             why="Loading it could run code, so it was not loaded",
             fix="Save it again as safetensors, from a place where you trust it",
-        ) from error  # fmt: skip
+        ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError("The checkpoint cannot be read", where=path, why=_first_line(error), fix="Check that the file is complete") from error
+        raise CheckpointError(
+            "The checkpoint cannot be read",
+            where=path,
+            why=_first_line(error),
+            fix="Check that the file is complete",
+        ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise CheckpointError("The file holds no state dict", where=path, why="Expected names with tensors")
+    if not isinstance(state, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in state.values()
+    ):
+        raise CheckpointError(
+            "The file holds no state dict", where=path, why="Expected names with tensors"
+        )
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -175,24 +207,29 @@ def _from_state(config: dict[str, Any], state: dict[str, torch.Tensor], where: P
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError("A tensor has the wrong shape", where=where, why=_first_line(error)) from error
+        raise CheckpointError(
+            "A tensor has the wrong shape", where=where, why=_first_line(error)
+        ) from error
     return model
 
 
 def _require_fit(missing: list[str], unexpected: list[str], where: Path) -> None:
     if missing or unexpected:
         raise CheckpointError(
-            "The weights do not fit the config", where=where,
+            "The weights do not fit the config",
+            where=where,
             why=f"{len(missing)} tensors are missing ({', '.join(list(missing)[:3])}), "
             f"{len(unexpected)} are not expected ({', '.join(list(unexpected)[:3])})",
             fix="Check that config.json belongs to these weights",
-        )  # fmt: skip
+        )
 
 
 def _require_finite(model: nn.Module, where: Path) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise CheckpointError("The checkpoint has values that are not finite", where=where, why=f"In {name}")
+            raise CheckpointError(
+                "The checkpoint has values that are not finite", where=where, why=f"In {name}"
+            )
 
 
 def _find_scheduler(path: Path, component: Path, given: Path | None) -> Path:
@@ -201,15 +238,20 @@ def _find_scheduler(path: Path, component: Path, given: Path | None) -> Path:
         places = [given / name if given.is_dir() else given]
     else:
         base = component if component.is_dir() else component.parent
-        places = [path / "scheduler" / name, base / "scheduler" / name, base.parent / "scheduler" / name]
+        places = [
+            path / "scheduler" / name,
+            base / "scheduler" / name,
+            base.parent / "scheduler" / name,
+        ]
     for place in places:
         if place.is_file():
             return place
     raise CheckpointError(
-        "The checkpoint has no scheduler", where=path,
+        "The checkpoint has no scheduler",
+        where=path,
         why="Activation tables are calibrated along the scheduler's timesteps",
         fix="Give a diffusers scheduler_config.json with --scheduler",
-    )  # fmt: skip
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -217,7 +259,9 @@ def _json(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             data = stream.read(MAX_JSON_BYTES + 1)
     except OSError as error:
-        raise CheckpointError("The file cannot be read", where=path, why=str(error.strerror)) from error
+        raise CheckpointError(
+            "The file cannot be read", where=path, why=str(error.strerror)
+        ) from error
     if len(data) > MAX_JSON_BYTES:
         raise CheckpointError("The file is too large for a config", where=path)
     return parse_json(data, path, CheckpointError)

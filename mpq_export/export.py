@@ -12,8 +12,9 @@ from .files import MANIFEST, staged_folder
 from .lowering.exporter import export_graph
 from .lowering.names import Target
 from .lowering.targets import write_lowered
-from .methods.quantize import ProgressReporter, QuantizedModel, quantize_model
+from .methods.quantize import QuantizedModel, quantize_model
 from .precision import BitSpec
+from .progress import ProgressReporter
 
 
 def export_checkpoint(
@@ -32,9 +33,15 @@ def export_checkpoint(
     """
     recipe = methods.recipe_of(method)
     quantized = quantize_model(
-        checkpoint.model, checkpoint.model_config, checkpoint.scheduler_config,
-        bits, recipe, num_steps, seed, progress,
-    )  # fmt: skip
+        checkpoint.model,
+        checkpoint.model_config,
+        checkpoint.scheduler_config,
+        bits,
+        recipe,
+        num_steps,
+        seed,
+        progress,
+    )
     config = QuantizationConfig(
         bits=str(bits),
         method=method,
@@ -78,6 +85,12 @@ def _bundle(
     folder: Path, checkpoint: Checkpoint, config: QuantizationConfig, quantized: QuantizedModel
 ) -> Bundle:
     return Bundle(
-        folder, checkpoint.model_config, checkpoint.scheduler_config, config, quantized.layers,
-        quantized.parameters, quantized.timesteps, quantized.output_bias,
-    )  # fmt: skip
+        folder,
+        checkpoint.model_config,
+        checkpoint.scheduler_config,
+        config,
+        quantized.layers,
+        quantized.parameters,
+        quantized.timesteps,
+        quantized.output_bias,
+    )

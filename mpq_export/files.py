@@ -34,18 +34,25 @@ def staged_folder(target: Path, replaceable: str) -> Iterator[Path]:
     target = Path(os.path.abspath(target))
     if target.exists() or target.is_symlink():
         if target.is_symlink() or not target.is_dir():
-            raise UserError("The output exists and is not a folder", where=target, fix="Choose another path")
+            raise UserError(
+                "The output exists and is not a folder", where=target, fix="Choose another path"
+            )
         if any(target.iterdir()) and not (target / replaceable).is_file():
             raise UserError(
-                "The output folder holds other files", where=target,
+                "The output folder holds other files",
+                where=target,
                 why=f"Only a folder written earlier (with {replaceable}) is replaced",
                 fix="Choose another path, or empty it",
-            )  # fmt: skip
+            )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        stage = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        )
     except OSError as error:
-        raise UserError("The output folder cannot be written", where=target, why=str(error.strerror)) from error
+        raise UserError(
+            "The output folder cannot be written", where=target, why=str(error.strerror)
+        ) from error
     try:
         content = stage / "content"
         content.mkdir()
@@ -54,7 +61,9 @@ def staged_folder(target: Path, replaceable: str) -> Iterator[Path]:
             os.rename(target, stage / "replaced")
         os.rename(content, target)
     except OSError as error:
-        raise UserError("Writing failed", where=error.filename or target, why=str(error.strerror or error)) from error
+        raise UserError(
+            "Writing failed", where=error.filename or target, why=str(error.strerror or error)
+        ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -67,10 +76,14 @@ def staged_file(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent
+        )
         os.close(handle)
     except OSError as error:
-        raise UserError("The file cannot be written", where=target, why=str(error.strerror)) from error
+        raise UserError(
+            "The file cannot be written", where=target, why=str(error.strerror)
+        ) from error
     stage = Path(name)
     try:
         yield stage
@@ -94,7 +107,9 @@ def write_json(path: Path, data: Any) -> None:
 def parse_json(data: bytes, where: Path, error: type[UserError]) -> dict[str, Any]:
     """A JSON object; refuses duplicate keys, NaN and anything that is not an object."""
     try:
-        value = json.loads(data, object_pairs_hook=_without_duplicates, parse_constant=_no_constants)
+        value = json.loads(
+            data, object_pairs_hook=_without_duplicates, parse_constant=_no_constants
+        )
     except (ValueError, RecursionError) as problem:
         raise error("The file is not valid JSON", where=where, why=str(problem)) from problem
     if not isinstance(value, dict):
@@ -130,32 +145,55 @@ def write_manifest(folder: Path, names: Sequence[str]) -> None:
 
 def read_manifest(folder: Path, names: Sequence[str], error: type[UserError], fix: str) -> Manifest:
     """The manifest's entries; it must list exactly the named files, whole and plain."""
-    data = parse_json(_plain_bytes(folder, MANIFEST, MAX_JSON_BYTES, error), folder / MANIFEST, error)
+    data = parse_json(
+        _plain_bytes(folder, MANIFEST, MAX_JSON_BYTES, error), folder / MANIFEST, error
+    )
     files = data.get("files")
     if not isinstance(files, dict) or set(files) != set(names):
-        raise error("The manifest does not list the files it should", where=folder / MANIFEST, why=f"Expected {', '.join(names)}", fix=fix)
+        raise error(
+            "The manifest does not list the files it should",
+            where=folder / MANIFEST,
+            why=f"Expected {', '.join(names)}",
+            fix=fix,
+        )
     for name, entry in files.items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str) or not isinstance(entry.get("size"), int):
-            raise error(f"The manifest's entry for {name} is malformed", where=folder / MANIFEST, fix=fix)
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("sha256"), str)
+            or not isinstance(entry.get("size"), int)
+        ):
+            raise error(
+                f"The manifest's entry for {name} is malformed", where=folder / MANIFEST, fix=fix
+            )
     return files
 
 
 def verified_bytes(folder: Path, name: str, manifest: Manifest, error: type[UserError]) -> bytes:
     """A file's content, if its size and sha256 are those of the manifest."""
     data = _plain_bytes(folder, name, min(MAX_FILE_BYTES, manifest[name]["size"]), error)
-    if len(data) != manifest[name]["size"] or hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]:
+    if (
+        len(data) != manifest[name]["size"]
+        or hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]
+    ):
         raise error(
-            "The file is not the one that was written", where=folder / name,
+            "The file is not the one that was written",
+            where=folder / name,
             why=f"Its size or sha256 differs from {MANIFEST}: it is damaged or was changed",
             fix="Copy the folder again, or export it again",
-        )  # fmt: skip
+        )
     return data
 
 
-def read_json(folder: Path, name: str, manifest: Manifest, error: type[UserError]) -> dict[str, Any]:
+def read_json(
+    folder: Path, name: str, manifest: Manifest, error: type[UserError]
+) -> dict[str, Any]:
     """A verified JSON object."""
     if manifest[name]["size"] > MAX_JSON_BYTES:
-        raise error("The file is too large", where=folder / name, why=f"{manifest[name]['size']} bytes of JSON")
+        raise error(
+            "The file is too large",
+            where=folder / name,
+            why=f"{manifest[name]['size']} bytes of JSON",
+        )
     return parse_json(verified_bytes(folder, name, manifest, error), folder / name, error)
 
 
@@ -169,10 +207,14 @@ def _plain_bytes(folder: Path, name: str, limit: int, error: type[UserError]) ->
         if part == folder:
             break
         if part.is_symlink():
-            raise error("The file is a link", where=part, why="A bundle's files must lie in its folder")
+            raise error(
+                "The file is a link", where=part, why="A bundle's files must lie in its folder"
+            )
     try:
         if not path.is_file():
-            raise error("A file is missing", where=path, fix="Copy the folder again, or export it again")
+            raise error(
+                "A file is missing", where=path, fix="Copy the folder again, or export it again"
+            )
         with path.open("rb") as stream:
             return stream.read(limit + 1)
     except OSError as problem:

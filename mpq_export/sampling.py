@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle
 from .pipelines.registry import load_family
+from .progress import ProgressReporter
 from .runtimes.denoiser import open_denoiser
 from .runtimes.names import Runtime
 
 if TYPE_CHECKING:
     import torch
-
-    from .methods.quantize import ProgressReporter
 
 
 def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:
@@ -25,7 +24,12 @@ def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:
 
 
 def draw_images(
-    bundle: Bundle, runtime: Runtime, num_images: int, num_steps: int, seed: int, progress: ProgressReporter
+    bundle: Bundle,
+    runtime: Runtime,
+    num_images: int,
+    num_steps: int,
+    seed: int,
+    progress: ProgressReporter,
 ) -> torch.Tensor:
     """Float32 ``[N, C, H, W]`` in [0, 1]; the same seed gives the same noise in every runtime."""
     from .schedulers import sampling_timesteps
@@ -33,4 +37,6 @@ def draw_images(
     sampling_timesteps(bundle.scheduler_config, num_steps)
     family = load_family(bundle.quantization.family)
     progress.start("sample", num_images)
-    return family.draw(open_pipeline(bundle, runtime), num_images, num_steps, seed, progress.advance)
+    return family.draw(
+        open_pipeline(bundle, runtime), num_images, num_steps, seed, progress.advance
+    )

@@ -18,9 +18,10 @@ def build_scheduler(config: Mapping[str, Any]) -> Any:
     cls = getattr(diffusers, name, None)
     if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
         raise CheckpointError(
-            f"'{name}' is not a diffusers scheduler", where="scheduler_config.json",
+            f"'{name}' is not a diffusers scheduler",
+            where="scheduler_config.json",
             fix="Use a scheduler config saved by diffusers, for example of DDIMScheduler",
-        )  # fmt: skip
+        )
     return cls.from_config(dict(config))
 
 

@@ -1,4 +1,4 @@
-"""The diffusers model of a bundle, with a module of the caller's choice in every quantised place."""
+"""The diffusers model of a bundle, with the caller's module in every quantised place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from .core.layers import replace_module
 from .errors import BundleError
 
 
-def build_skeleton(bundle: Bundle, make_layer: Callable[[str, PackedLayer], nn.Module]) -> nn.Module:
+def build_skeleton(
+    bundle: Bundle, make_layer: Callable[[str, PackedLayer], nn.Module]
+) -> nn.Module:
     """Build the model from its config, put ``make_layer(name, layer)`` in place, load the rest.
 
     Weights are never initialised: the parameters of quantised layers do not exist, all others are
@@ -35,14 +37,20 @@ def build_skeleton(bundle: Bundle, make_layer: Callable[[str, PackedLayer], nn.M
             ) from error
     state = {key: torch.from_numpy(value) for key, value in bundle.parameters.items()}
     own = {key for key, _ in model.named_parameters()}
-    missing, unexpected = sorted(own - state.keys()), sorted(state.keys() - dict(model.state_dict()).keys())
+    missing, unexpected = (
+        sorted(own - state.keys()),
+        sorted(state.keys() - dict(model.state_dict()).keys()),
+    )
     if missing or unexpected:
         raise BundleError(
-            "The bundle's parameters do not fit its config", where=bundle.path,
+            "The bundle's parameters do not fit its config",
+            where=bundle.path,
             why=f"Missing: {missing[:3]}; unexpected: {unexpected[:3]}",
-        )  # fmt: skip
+        )
     try:
         model.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:
-        raise BundleError("A parameter has the wrong shape", where=bundle.path, why=str(error)) from error
+        raise BundleError(
+            "A parameter has the wrong shape", where=bundle.path, why=str(error)
+        ) from error
     return model.eval().requires_grad_(False)

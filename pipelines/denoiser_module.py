@@ -31,7 +31,11 @@ class DenoiserModule(torch.nn.Module):
         return torch.device("cpu")
 
     def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor | float, return_dict: bool = True, **conditions: Any
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        return_dict: bool = True,
+        **conditions: Any,
     ) -> UNet2DOutput | tuple[torch.Tensor]:
         """Predict the noise; conditions that are None are left out."""
         given = {name: value for name, value in conditions.items() if value is not None}

@@ -50,10 +50,11 @@ def load_family(name: str | None) -> Family:
     """Import a registered family; raises :class:`BundleError` for any other name."""
     if name not in FAMILIES:
         raise BundleError(
-            f"The bundle's model family '{name}' has no pipeline here" if name
+            f"The bundle's model family '{name}' has no pipeline here"
+            if name
             else "The bundle names no model family, so nothing says how to draw images with it",
             where="config.json",
             why=f"Families: {', '.join(sorted(FAMILIES))}",
             fix="Use the bundle through its Denoiser in a pipeline of your own",
-        )  # fmt: skip
+        )
     return import_module(f"{__package__}.{name}.family")  # type: ignore[return-value]

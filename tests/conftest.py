@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+# Tests in every folder import their helpers by name.
+sys.path.insert(0, os.path.dirname(__file__))
 
 # Read by torch and OpenMP when they start: tests are small and share their cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import fixtures
 import pytest
-
-from . import fixtures
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,9 @@ def save_pipeline(folder: Path, model=None) -> Path:
     return folder
 
 
-def quantized_bundle(pipeline: Path, folder: Path, method: str = "mpq-dm", bits: str = BITS) -> Path:
+def quantized_bundle(
+    pipeline: Path, folder: Path, method: str = "mpq-dm", bits: str = BITS
+) -> Path:
     """Quantise a pipeline folder and write its bundle into ``folder``, as the command does."""
     from mpq_export.checkpoints import load_checkpoint
     from mpq_export.methods import recipe_of
@@ -78,7 +80,7 @@ def quantized_bundle(pipeline: Path, folder: Path, method: str = "mpq-dm", bits:
     config = QuantizationConfig(
         bits=str(spec),
         method=recipe.method,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json") | {"inference_steps": NUM_STEPS, "seed": SEED},
         family=checkpoint.family,
         source=checkpoint.source,
         full_precision_parameters=sum(p.numel() for p in checkpoint.model.parameters()),

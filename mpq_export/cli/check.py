@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import RecipeError
 from ..runtimes.names import Runtime
 from . import console
+
+if TYPE_CHECKING:
+    from ..evaluation.check import CheckReport
+    from ..evaluation.whole_model import PredictionError
 
 EPILOG = console.examples(
     "mpq-check out/digits-w3a4",
@@ -22,7 +25,9 @@ EPILOG = console.examples(
 
 def check(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    runtime: Annotated[Runtime, typer.Option(help="Which way of running it is checked.")] = Runtime.ORT,
+    runtime: Annotated[
+        Runtime, typer.Option(help="Which way of running it is checked.")
+    ] = Runtime.ORT,
     ckpt: Annotated[
         Path | None,
         typer.Option(help="The original checkpoint, to measure what quantisation costs per layer."),
@@ -40,10 +45,11 @@ def check(
     """
     if runtime is Runtime.TORCH:
         raise RecipeError(
-            "The torch runtime has no graph to check", where="--runtime",
+            "The torch runtime has no graph to check",
+            where="--runtime",
             why="It is the reference of the whole-model comparison itself",
             fix="Choose ort, ort-functions or onnx",
-        )  # fmt: skip
+        )
     from ..bundle import read_bundle
     from ..evaluation.check import check_bundle
 
@@ -54,40 +60,56 @@ def check(
         checkpoint = load_checkpoint(ckpt)
     with console.TaskProgress() as progress:
         report = check_bundle(opened, runtime, checkpoint, steps, images, seed, progress)
-    exact = sum(node.equal for node in report.nodes)
-    summary = {
-        "bundle": str(bundle), "runtime": runtime.value, "passed": report.passed,
-        "nodes": len(report.nodes), "nodes_exact": exact,
-        "against_torch": asdict(report.against_torch) if report.against_torch else None,
-        "against_full_precision": asdict(report.against_full_precision) if report.against_full_precision else None,
-        "worst_layers": [asdict(node) for node in report.worst(worst)],
-    }  # fmt: skip
     if as_json:
-        console.print_json(summary)
+        console.print_json(_summary(bundle, runtime, report, worst))
     else:
-        _print(summary)
+        _print(runtime, report, worst)
     if not report.passed:
-        sys.exit(console.CHECK_FAILED)
+        raise typer.Exit(console.CHECK_FAILED)
 
 
-def _print(summary: dict) -> None:
-    say = console.out.print
-    verdict = "passed" if summary["passed"] else "FAILED"
-    say(f"{verdict}: {summary['nodes_exact']} of {summary['nodes']} nodes equal the reference exactly ({summary['runtime']}).")
-    for key, name in (("against_torch", "the torch reference"), ("against_full_precision", "full precision")):
-        error = summary[key]
-        if error is None:
-            why = "give --ckpt" if key == "against_full_precision" else "torch is not installed"
-            say(f"Whole model against {name}: not measured ({why}).")
-        else:
-            say(f"Whole model against {name}: relative error {error['relative']:.2%} (worst step {error['worst_step_relative']:.2%}).")
-    shown = [layer for layer in summary["worst_layers"] if not layer["equal"] or layer["output_snr_db"] is not None]
-    if shown:
-        say("Worst layers:")
-    for layer in shown:
-        snr = "" if layer["output_snr_db"] is None else f"signal to quantisation noise {layer['output_snr_db']:.1f} dB"
-        fault = "" if layer["equal"] else f"{layer['differing']:.2%} of outputs differ, by up to {layer['largest_difference']:.3g} "
-        say(f"  {layer['name']}: {fault}{snr}", markup=False)
+def _summary(bundle: Path, runtime: Runtime, report: CheckReport, worst: int) -> dict[str, Any]:
+    whole = {
+        "against_torch": report.against_torch,
+        "against_full_precision": report.against_original,
+    }
+    return {
+        "bundle": str(bundle),
+        "runtime": runtime.value,
+        "passed": report.passed,
+        "nodes": len(report.nodes),
+        "nodes_exact": report.exact,
+        **{name: asdict(error) if error else None for name, error in whole.items()},
+        "worst_layers": [asdict(node) for node in report.worst(worst)],
+    }
+
+
+def _print(runtime: Runtime, report: CheckReport, worst: int) -> None:
+    verdict = "passed" if report.passed else "FAILED"
+    counts = f"{report.exact} of {len(report.nodes)} nodes equal the reference exactly"
+    console.say(f"{verdict}: {counts} ({runtime.value}).")
+    _print_error("the torch reference", report.against_torch, "torch is not installed")
+    _print_error("full precision", report.against_original, "give --ckpt")
+    for node in report.worst(worst):
+        notes = []
+        if not node.equal:
+            notes.append(
+                f"{node.differing:.2%} of outputs differ, by up to {node.largest_difference:.3g}"
+            )
+        if node.output_snr_db is not None:
+            notes.append(f"signal to quantisation noise {node.output_snr_db:.1f} dB")
+        if notes:
+            console.say(f"  worst: {node.name}: {'; '.join(notes)}")
+
+
+def _print_error(reference: str, error: PredictionError | None, why_not: str) -> None:
+    if error is None:
+        console.say(f"Whole model against {reference}: not measured ({why_not}).")
+        return
+    console.say(
+        f"Whole model against {reference}: relative error {error.relative:.2%}, "
+        f"worst step {error.worst_step_relative:.2%}."
+    )
 
 
 def main() -> None:

@@ -26,9 +26,16 @@ from ..errors import UserError, missing_package
 CHECK_FAILED, USER_ERROR = 1, 2
 
 _OPTIONAL_PACKAGES = {
-    "torch", "diffusers", "accelerate", "onnxscript", "onnxruntime", "polygraphy", "torchmetrics",
-    "PIL", "sklearn",
-}  # fmt: skip
+    "torch",
+    "diffusers",
+    "accelerate",
+    "onnxscript",
+    "onnxruntime",
+    "polygraphy",
+    "torchmetrics",
+    "PIL",
+    "sklearn",
+}
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
@@ -37,9 +44,11 @@ out = Console(highlight=False)
 def run(command: Callable[..., None], epilog: str) -> None:
     """Run a command function as the program: 0 good, 1 failed check, 2 user error, 130 Ctrl-C."""
     app = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
+    )
     app.command(epilog=epilog)(command)
     _quiet_libraries()
     try:
@@ -56,6 +65,11 @@ def run(command: Callable[..., None], epilog: str) -> None:
 def _fail(error: UserError) -> NoReturn:
     err.print(f"Error: {error.paragraph()}", style="red", markup=False, soft_wrap=True)
     sys.exit(USER_ERROR)
+
+
+def say(text: str) -> None:
+    """A line of the result on stdout, never broken by the terminal's width."""
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(data: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,9 +33,7 @@ def export(
         Target,
         typer.Option(help="ort: packed nodes for ONNX Runtime; onnx: standard operators only."),
     ] = Target.ORT,
-    method: Annotated[
-        str, typer.Option(help="rtn, mpq-dm or mpq-dmv2.")
-    ] = "mpq-dmv2",
+    method: Annotated[str, typer.Option(help="rtn, mpq-dm or mpq-dmv2.")] = "mpq-dmv2",
     inference_steps: Annotated[
         int, typer.Option(help="Sampler steps with an activation table of their own.")
     ] = 20,
@@ -68,9 +66,10 @@ def export(
         if is_bundle(ckpt):
             if spec is not None:
                 raise BitsError(
-                    "The bundle is already quantised", where=ckpt,
-                    fix="Leave --bits out to lower it to another target, or give the original checkpoint",
-                )  # fmt: skip
+                    "The bundle is already quantised",
+                    where=ckpt,
+                    fix="Leave --bits out to lower it to another target, or give the checkpoint",
+                )
             bundle = export_bundle(read_bundle(ckpt), targets, out, progress)
         elif spec is None:
             raise BitsError("A checkpoint needs --bits", where=ckpt, fix="For example --bits w3a4")
@@ -81,30 +80,33 @@ def export(
                 checkpoint, spec, method, targets, inference_steps, seed, folder, progress
             )
     report = {
-        "bundle": str(bundle.path), "bits": bundle.quantization.bits,
-        "method": bundle.quantization.method, "target": target.value,
+        "bundle": str(bundle.path),
+        "bits": bundle.quantization.bits,
+        "method": bundle.quantization.method,
+        "target": target.value,
         **asdict(size_report(bundle)),
         "seconds": round(time.perf_counter() - started, 2),
-    }  # fmt: skip
+    }
     if as_json:
         console.print_json(report)
     else:
         _print(report)
 
 
-def _print(report: dict) -> None:
+def _print(report: dict[str, Any]) -> None:
     fp32, packed = report["fp32_bytes"], report["packed_bytes"]
     onnx = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in report["onnx_bytes"].items())
-    console.out.print(
-        f"{report['bundle']}: {report['bits']} by {report['method']}, "
-        f"{report['average_weight_bits']:.2f} bits per weight in {report['layers_quantized']} layers "
-        f"({report['layers_eight_bit']} of them kept at 8 bits; {report['average_weight_bits_all']:.2f} over all), "
-        f"{report['layers_kept']} modules in floating point. "
-        f"{fp32 / 1e6:.2f} MB became {packed / 1e6:.2f} MB ({packed / fp32:.1%}); ONNX: {onnx}. "
-        f"{report['seconds']} s.",
-        markup=False,
+    console.say(
+        f"{report['bundle']}: {report['bits']} by {report['method']} in {report['seconds']} s. "
+        f"{fp32 / 1e6:.2f} MB became {packed / 1e6:.2f} MB ({packed / fp32:.1%}); ONNX: {onnx}."
     )
-    console.out.print(f"Next: mpq-sample {report['bundle']} --num-images 40 --out grid.png", markup=False)
+    console.say(
+        f"{report['layers_quantized']} layers quantised, {report['layers_eight_bit']} of them kept "
+        f"at 8 bits: {report['average_weight_bits']:.2f} bits per weight, "
+        f"{report['average_weight_bits_all']:.2f} with those. "
+        f"{report['layers_kept']} modules stay in floating point (config.json says why)."
+    )
+    console.say(f"Next: mpq-sample {report['bundle']} --num-images 40 --out grid.png")
 
 
 def _label(path: Path) -> str:

@@ -22,7 +22,8 @@ def sample(
     out: Annotated[Path, typer.Option(help="Image file for the grid.")] = Path("grid.png"),
     num_images: Annotated[int, typer.Option(min=1, max=100_000, help="How many images.")] = 40,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Sampler steps; default: those of the bundle's tables.")
+        int | None,
+        typer.Option(min=1, help="Sampler steps; default: those of the bundle's tables."),
     ] = None,
     runtime: Annotated[Runtime, typer.Option(help="Where the denoiser runs.")] = Runtime.ORT,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
@@ -30,23 +31,28 @@ def sample(
 ) -> None:
     """Draw images with a quantised model and write them as one grid."""
     from ..bundle import read_bundle
-    from ..sampling import draw_images
     from ..pipelines.images import save_grid
+    from ..sampling import draw_images
 
     opened = read_bundle(bundle)
     started = time.perf_counter()
     with console.TaskProgress() as progress:
-        images = draw_images(opened, runtime, num_images, steps or len(opened.timesteps), seed, progress)
+        images = draw_images(
+            opened, runtime, num_images, steps or len(opened.timesteps), seed, progress
+        )
     save_grid(images, out)
     report = {
-        "bundle": str(bundle), "runtime": runtime.value, "num_images": num_images,
-        "steps": steps or len(opened.timesteps), "out": str(out),
+        "bundle": str(bundle),
+        "runtime": runtime.value,
+        "num_images": num_images,
+        "steps": steps or len(opened.timesteps),
+        "out": str(out),
         "seconds": round(time.perf_counter() - started, 2),
-    }  # fmt: skip
+    }
     if as_json:
         console.print_json(report)
     else:
-        console.out.print(f"{num_images} images in {report['steps']} steps, {report['seconds']} s: {out}", markup=False)
+        console.say(f"{num_images} images in {report['steps']} steps, {report['seconds']} s: {out}")
 
 
 def main() -> None:

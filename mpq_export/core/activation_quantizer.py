@@ -6,6 +6,7 @@ drift over the trajectory; TFMQ-DM calls it finite-set calibration.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,40 +25,55 @@ class ActivationTable:
     bits: int
 
 
-def fit_table(samples: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bits: int) -> ActivationTable:
-    """Clip each step's range for the least squared error of its samples.
+def fit_table(
+    samples: torch.Tensor,
+    importance: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    bits: int,
+) -> ActivationTable:
+    """Clip each step's range for the least squared error of its samples, weighed by importance.
 
     The upper and the lower end shrink in turn, since activations after SiLU are lopsided: a common
     ratio would cut the short negative tail. Ranges include 0.
 
     Args:
         samples: float32 ``[T, n]``, activation values seen at every step.
+        importance: float32 ``[n]``, how much an error of each sample matters: the energy of the
+            weight's columns that read its channel makes it the error of the layer's output.
         low: float32 ``[T]``, least value seen at every step (over all values, not only samples).
         high: float32 ``[T]``, greatest value.
         bits: a, 2..8.
     """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    low_ratio, high_ratio = torch.ones_like(low), torch.ones_like(high)
+    clipped_low, clipped_high = low, high
     for _ in range(_SWEEPS):
-        high_ratio = _best_ratio(samples, lambda r: (low * low_ratio, high * r), bits)
-        low_ratio = _best_ratio(samples, lambda r: (low * r, high * high_ratio), bits)
-    scale, zero_point = _grid(low * low_ratio, high * high_ratio, bits)
+        candidates = [(clipped_low, high * ratio) for ratio in _SEARCH_RATIOS]
+        clipped_low, clipped_high = _best_range(samples, importance, candidates, bits)
+        candidates = [(low * ratio, clipped_high) for ratio in _SEARCH_RATIOS]
+        clipped_low, clipped_high = _best_range(samples, importance, candidates, bits)
+    scale, zero_point = _grid(clipped_low, clipped_high, bits)
     return ActivationTable(scale.numpy(), zero_point.to(torch.int32).numpy(), bits)
 
 
-def _best_ratio(samples, ends, bits: int) -> torch.Tensor:
-    """The ratio of ``_SEARCH_RATIOS`` with the least error, per step ``[T]``."""
-    steps = samples.shape[0]
-    best = torch.full((steps,), torch.inf)
-    best_ratio = torch.ones(steps)
-    for ratio in _SEARCH_RATIOS:
-        scale, zero_point = _grid(*ends(ratio), bits)
+def _best_range(
+    samples: torch.Tensor,
+    importance: torch.Tensor,
+    candidates: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    bits: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The (low, high) with the least error, chosen per step; all are ``[T]``."""
+    best_low, best_high = candidates[0]
+    best = torch.full_like(best_low, torch.inf)
+    for low, high in candidates:
+        scale, zero_point = _grid(low, high, bits)
         codes = ((samples / scale[:, None]).round() + zero_point[:, None]).clamp(0, 2**bits - 1)
-        error = ((codes - zero_point[:, None]) * scale[:, None] - samples).square().mean(dim=1)
+        error = ((codes - zero_point[:, None]) * scale[:, None] - samples).square() @ importance
         better = error < best
         best = torch.where(better, error, best)
-        best_ratio = torch.where(better, ratio, best_ratio)
-    return best_ratio
+        best_low = torch.where(better, low, best_low)
+        best_high = torch.where(better, high, best_high)
+    return best_low, best_high
 
 
 def _grid(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -37,13 +37,14 @@ def kurtosis(weights: NDArray[np.floating]) -> Errors:
     centred = weights.astype(np.float64) - weights.mean(axis=1, keepdims=True, dtype=np.float64)
     variance = np.square(centred).sum(axis=1) / max(1, weights.shape[1] - 1)
     fourth = (centred**4).mean(axis=1)
-    return np.divide(fourth, variance**2, out=np.zeros_like(fourth), where=variance > 0)
+    result: Errors = np.divide(fourth, variance**2, out=np.zeros_like(fourth), where=variance > 0)
+    return result
 
 
 def by_salience(salience: Errors, bits: int, share: float) -> Counts:
     """The ``share`` most salient rows get N + 1 planes, as many least salient ones N - 1."""
     rows = len(salience)
-    moved = min(int(round(share * rows)), rows // 2)
+    moved = min(round(share * rows), rows // 2)
     order = np.argsort(salience, kind="stable")
     planes = np.full(rows, bits, np.int64)
     planes[order[:moved]] = bits - 1

@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 
 
-def smoothing_factors(input_range: torch.Tensor, weight: torch.Tensor, group: int = 1) -> torch.Tensor:
+def smoothing_factors(
+    input_range: torch.Tensor, weight: torch.Tensor, group: int = 1
+) -> torch.Tensor:
     """``g``, float32 ``[I]``, normalised to geometric mean 1.
 
     A common factor changes nothing, so the mean is fixed to keep scales near the weights' own.

@@ -7,6 +7,7 @@ reproduce it bit for bit. :mod:`.planes` defines the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,11 @@ class ConvGeometry:
         sizes = []
         for size, kernel, stride, dilation in zip(
             (height + top + bottom, width + left + right),
-            self.kernel_shape, self.strides, self.dilations, strict=True,
-        ):  # fmt: skip
+            self.kernel_shape,
+            self.strides,
+            self.dilations,
+            strict=True,
+        ):
             sizes.append((size - dilation * (kernel - 1) - 1) // stride + 1)
         return sizes[0], sizes[1]
 
@@ -89,7 +93,7 @@ def input_channels(columns: int, conv: ConvGeometry | None) -> int:
     return columns // taps * conv.group
 
 
-def column_factors(per_channel: NDArray, conv: ConvGeometry | None, rows: int) -> NDArray:
+def column_factors(per_channel: NDArray[Any], conv: ConvGeometry | None, rows: int) -> NDArray[Any]:
     """Values per input channel ``[I]`` spread over the weight's columns, ``[1, K]``; ``[O, K]`` for
     a grouped convolution, whose rows read different channels."""
     if conv is None:
@@ -119,7 +123,9 @@ def check_layer(layer: PackedLayer) -> None:
         ("input_shift", layer.input_shift, np.int8, channels),
     ):
         if array.dtype != dtype or array.shape != (size,):
-            raise ContractError(f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} [{size}]")
+            raise ContractError(
+                f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} [{size}]"
+            )
     if steps < 1:
         raise ContractError("the activation table is empty")
     tiny = np.finfo(np.float32).tiny
@@ -135,7 +141,11 @@ def check_layer(layer: PackedLayer) -> None:
 
 
 def activation_codes(
-    x: NDArray[np.floating], scale: np.float32, zero_point: int, bits: int, factor: Float32 | None = None
+    x: NDArray[np.floating],
+    scale: np.float32,
+    zero_point: int,
+    bits: int,
+    factor: Float32 | None = None,
 ) -> Uint8:
     """``clamp(rne((x * r) / s) + z, 0, 2**bits - 1)``, uint8, shape of ``x``.
 

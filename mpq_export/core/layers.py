@@ -1,4 +1,4 @@
-"""Quantised layers in torch: how a layer of a model becomes a matrix and back, and its frozen form."""
+"""Quantised layers in torch: how a layer becomes a matrix, and its frozen form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import nn
 from .integer_reference import ConvGeometry, PackedLayer
 from .planes import unpack
 
-QUANTIZABLE = (nn.Linear, nn.Conv2d)
+Quantizable = nn.Linear | nn.Conv2d
+"""Modules that can be quantised."""
 
 
 @dataclass
@@ -21,30 +22,32 @@ class StepIndex:
     value: int = 0
 
 
-def unsupported_reason(module: nn.Module) -> str | None:
+def unsupported_reason(module: Quantizable) -> str | None:
     """Why a Linear or Conv2d cannot be quantised, or None if it can."""
     if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
         return f"padding mode '{module.padding_mode}' is not zero padding"
     return None
 
 
-def geometry_of(module: nn.Module) -> ConvGeometry | None:
+def geometry_of(module: Quantizable) -> ConvGeometry | None:
     """The geometry of a Conv2d; None for a Linear."""
     if not isinstance(module, nn.Conv2d):
         return None
     (kh, kw), (dh, dw) = module.kernel_size, module.dilation
+    vertical, horizontal = dh * (kh - 1), dw * (kw - 1)
     if module.padding == "same":
-        vertical, horizontal = dh * (kh - 1), dw * (kw - 1)
-        pads = (vertical // 2, horizontal // 2, vertical - vertical // 2, horizontal - horizontal // 2)
-    elif module.padding == "valid":
+        top, left = vertical // 2, horizontal // 2
+        pads = (top, left, vertical - top, horizontal - left)
+    elif isinstance(module.padding, str):
         pads = (0, 0, 0, 0)
     else:
         top, left = module.padding
         pads = (top, left, top, left)
-    return ConvGeometry((kh, kw), tuple(module.stride), pads, (dh, dw), module.groups)
+    sh, sw = module.stride
+    return ConvGeometry((kh, kw), (sh, sw), pads, (dh, dw), module.groups)
 
 
-def weight_matrix(module: nn.Linear | nn.Conv2d) -> torch.Tensor:
+def weight_matrix(module: Quantizable) -> torch.Tensor:
     """The weight as float32 ``[O, K]``; a convolution's columns in OHWI order (kh, kw, channel)."""
     weight = module.weight.detach().float()
     return weight.permute(0, 2, 3, 1).flatten(1) if weight.dim() == 4 else weight
@@ -83,7 +86,9 @@ class FrozenLayer(nn.Module):
         ):
             self.register_buffer(name, torch.from_numpy(value.copy()).reshape(channel))
         self.register_buffer("act_scale", torch.from_numpy(layer.act_scale.copy()))
-        self.register_buffer("act_zero_point", torch.from_numpy(layer.act_zero_point.astype(np.float32)))
+        self.register_buffer(
+            "act_zero_point", torch.from_numpy(layer.act_zero_point.astype(np.float32))
+        )
 
     def codes(self, x: torch.Tensor) -> torch.Tensor:
         """Activation codes as float32, whole numbers in 0 .. 2**act_bits - 1, shape of ``x``."""
@@ -108,6 +113,7 @@ class FrozenLayer(nn.Module):
         return (acc.float() * (self.act_scale[step] * self.weight_scale) + self.bias).to(x.dtype)
 
     def extra_repr(self) -> str:
+        """Kind, weight shape and activation bits, for printed models."""
         kind = "linear" if self.conv is None else "conv"
         return f"{kind}, weight={list(self.weight_integers.shape)}, act_bits={self.act_bits}"
 

@@ -42,7 +42,9 @@ class PlaneForm:
     def design(self) -> torch.Tensor:
         """Float64 ``[2**P, 1 + q]``: level of a code as a linear function of (offset, theta)."""
         bits = _bits(self.planes)
-        return torch.cat([torch.ones(len(bits), 1, dtype=torch.float64), bits @ self.expand.T], dim=1)
+        return torch.cat(
+            [torch.ones(len(bits), 1, dtype=torch.float64), bits @ self.expand.T], dim=1
+        )
 
 
 def free_form(planes: int) -> PlaneForm:
@@ -162,7 +164,7 @@ def fit_uniform(rows: SortedRows, bits: int) -> FittedRows:
 
 
 def fit_planes(rows: SortedRows, form: PlaneForm) -> FittedRows:
-    """Fit the form's levels to every row, snap them, and keep the exact uniform row where better."""
+    """Fit the form's levels to every row and snap them; keep the uniform row where better."""
     design, parameters = form.design(), _starts(rows, form)
     for _ in range(_ROUNDS):
         parameters = _improve(rows, design, parameters)
@@ -196,7 +198,8 @@ def _improve(rows: SortedRows, design: torch.Tensor, parameters: torch.Tensor) -
     products = (design[:, :, None] * design[:, None, :]).flatten(1)
     normal = (count @ products).unflatten(-1, (unknowns, unknowns))
     pull = 1e-7 * rows.values.shape[1] * torch.eye(unknowns, dtype=torch.float64)
-    return torch.linalg.solve(normal + pull, total @ design + parameters @ pull)
+    solution: torch.Tensor = torch.linalg.solve(normal + pull, total @ design + parameters @ pull)
+    return solution
 
 
 def _non_negative(offset: torch.Tensor, steps: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -239,7 +239,9 @@ def pack(matrix: PlaneMatrix) -> PackedMatrix:
     packed = PackedMatrix(
         planes=np.concatenate(stored).astype(np.int32, copy=False),
         plane_rows=plane_rows,
-        steps=np.concatenate([matrix.offset[order, None], matrix.steps[order, :planes]], axis=1).T.copy(),
+        steps=np.concatenate(
+            [matrix.offset[order, None], matrix.steps[order, :planes]], axis=1
+        ).T.copy(),
         scale=matrix.scale[order],
         row_order=order.astype(np.int32),
         columns=columns,
@@ -255,8 +257,10 @@ def unpack(packed: PackedMatrix) -> PlaneMatrix:
     rows, planes = packed.rows, len(packed.plane_rows)
     bits = np.unpackbits(
         packed.planes.astype("<i4", copy=False).view(np.uint8),
-        axis=1, count=packed.columns, bitorder="little",
-    )  # fmt: skip
+        axis=1,
+        count=packed.columns,
+        bitorder="little",
+    )
     codes = np.zeros((rows, packed.columns), np.uint8)
     start = 0
     for plane, count in enumerate(packed.plane_rows):
@@ -289,22 +293,30 @@ def check(packed: PackedMatrix) -> None:
     _expect("steps", packed.steps, np.int8, (1 + planes, rows))
     counts = packed.plane_rows.astype(np.int64)
     _require(counts[0] == rows, "plane 0 must be there for every row")
-    _require(bool(np.all(counts[1:] <= counts[:-1])) and counts[-1] >= 1,
-             "plane_rows must not increase, and the last plane must have rows")  # fmt: skip
+    _require(
+        bool(np.all(counts[1:] <= counts[:-1])) and counts[-1] >= 1,
+        "plane_rows must not increase, and the last plane must have rows",
+    )
     _expect("planes", packed.planes, np.int32, (int(counts.sum()), words_per_row(columns)))
-    _require(np.array_equal(np.sort(packed.row_order), np.arange(rows)), "row_order is no permutation")
+    _require(
+        np.array_equal(np.sort(packed.row_order), np.arange(rows)), "row_order is no permutation"
+    )
     owned = np.arange(rows)[None, :] < counts[:, None]
     same_group = (owned[:, 1:] == owned[:, :-1]).all(axis=0)
-    _require(bool(np.all(np.diff(packed.row_order.astype(np.int64))[same_group] > 0)),
-             "rows of equal plane count are not in original order")  # fmt: skip
+    _require(
+        bool(np.all(np.diff(packed.row_order.astype(np.int64))[same_group] > 0)),
+        "rows of equal plane count are not in original order",
+    )
     offset, steps = packed.steps[0].astype(np.int32), packed.steps[1:].astype(np.int32)
     _require(bool(np.all(steps >= 0)), "a step is negative")
     _require(bool(np.all(steps[~owned] == 0)), "a step beyond the row's plane count is not zero")
     _require(bool(np.all(offset >= -LIMIT)), f"an offset is below -{LIMIT}")
     _require(bool(np.all(offset + steps.sum(axis=0) <= LIMIT)), f"a row can exceed {LIMIT}")
     tiny = np.finfo(np.float32).tiny
-    _require(bool(np.all(np.isfinite(packed.scale) & (packed.scale >= tiny))),
-             "a scale is not a normal positive float32")  # fmt: skip
+    _require(
+        bool(np.all(np.isfinite(packed.scale) & (packed.scale >= tiny))),
+        "a scale is not a normal positive float32",
+    )
     spare = words_per_row(columns) * WORD_BITS - columns
     if spare:
         last = packed.planes[:, -1].astype(np.int64) & 0xFFFFFFFF

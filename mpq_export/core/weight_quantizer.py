@@ -1,4 +1,4 @@
-"""Quantising a weight matrix: fit rows at several plane counts, allocate, keep what each row got."""
+"""Quantising a weight matrix: fit rows at several plane counts, then allocate."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def fit_rows(rows: SortedRows, planes: int, bits: int, form: WeightForm) -> Fitt
     return fit_planes(rows, free_form(planes))
 
 
-def row_errors(weights: torch.Tensor, matrix: PlaneMatrix, inputs: torch.Tensor | None) -> np.ndarray:
+def row_errors(
+    weights: torch.Tensor, matrix: PlaneMatrix, inputs: torch.Tensor | None
+) -> np.ndarray:
     """Squared error of every row, float64 ``[O]``: of its outputs for ``inputs`` ``[m, K]``, or of
     its weights."""
     difference = weights - torch.from_numpy(matrix.weights())

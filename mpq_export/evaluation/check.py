@@ -11,6 +11,7 @@ import numpy as np
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
+from ..progress import ProgressReporter
 from ..runtimes.denoiser import open_denoiser
 from ..runtimes.names import Runtime
 from ..runtimes.onnxruntime_denoiser import graph_feeds
@@ -19,7 +20,6 @@ from .whole_model import PredictionError, prediction_error
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
-    from ..methods.quantize import ProgressReporter
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,22 @@ class CheckReport:
     """Node results in graph order, and whole-model errors (None: not measured).
 
     ``against_torch`` compares the runtime with the torch reference of the same bundle,
-    ``against_full_precision`` with the original checkpoint.
+    ``against_original`` with the original checkpoint.
     """
 
     nodes: tuple[NodeResult, ...]
     against_torch: PredictionError | None
-    against_full_precision: PredictionError | None
+    against_original: PredictionError | None
+
+    @property
+    def exact(self) -> int:
+        """How many nodes equal the reference."""
+        return sum(node.equal for node in self.nodes)
 
     @property
     def passed(self) -> bool:
         """Whether every node equals the reference."""
-        return all(node.equal for node in self.nodes)
+        return self.exact == len(self.nodes)
 
     def worst(self, count: int) -> tuple[NodeResult, ...]:
         """Unequal nodes first, then those with the lowest output signal-to-noise ratio."""
@@ -73,7 +78,9 @@ def check_bundle(
     else:
         inputs, original = _trajectory_inputs(bundle, checkpoint, steps, num_images, seed)
         layers = _original_layers(bundle, checkpoint)
-    feeds = [graph_feeds(bundle.timesteps, i.sample, i.timestep, dict(i.conditions)) for i in inputs]
+    feeds = [
+        graph_feeds(bundle.timesteps, i.sample, i.timestep, dict(i.conditions)) for i in inputs
+    ]
     progress.start("nodes", len(bundle.layers))
     nodes = []
     for node in compare_nodes(bundle, runtime, feeds, layers):
@@ -97,7 +104,9 @@ def _has_torch() -> bool:
     return find_spec("torch") is not None and find_spec("diffusers") is not None
 
 
-def _noise_inputs(bundle: Bundle, steps: np.ndarray, num_images: int, seed: int) -> list[DenoisingInput]:
+def _noise_inputs(
+    bundle: Bundle, steps: np.ndarray, num_images: int, seed: int
+) -> list[DenoisingInput]:
     rng = np.random.default_rng(seed)
     architecture = architecture_of(bundle.model_config)
     shape = (num_images, *architecture.sample_shape(bundle.model_config))
@@ -119,9 +128,13 @@ def _trajectory_inputs(
     from ..training.trajectories import full_precision_trajectory
 
     trajectory = full_precision_trajectory(
-        checkpoint.model, checkpoint.model_config, bundle.scheduler_config,
-        len(bundle.timesteps), num_images, seed,
-    )  # fmt: skip
+        checkpoint.model,
+        checkpoint.model_config,
+        bundle.scheduler_config,
+        len(bundle.timesteps),
+        num_images,
+        seed,
+    )
     inputs, predictions = [], []
     for step in trajectory:
         if step.index in steps:
@@ -140,7 +153,9 @@ def _original_layers(bundle: Bundle, checkpoint: Checkpoint) -> dict[str, LayerF
     return {name: as_function(checkpoint.model.get_submodule(name)) for name in bundle.layers}
 
 
-def _predictions(bundle: Bundle, runtime: Runtime, inputs: Sequence[DenoisingInput]) -> list[np.ndarray]:
+def _predictions(
+    bundle: Bundle, runtime: Runtime, inputs: Sequence[DenoisingInput]
+) -> list[np.ndarray]:
     denoiser = open_denoiser(bundle, runtime)
     if denoiser.array_type is np.ndarray:
         return [denoiser(i.sample, i.timestep, **i.conditions) for i in inputs]
@@ -148,8 +163,9 @@ def _predictions(bundle: Bundle, runtime: Runtime, inputs: Sequence[DenoisingInp
 
     return [
         denoiser(
-            torch.from_numpy(i.sample), i.timestep,
+            torch.from_numpy(i.sample),
+            i.timestep,
             **{name: torch.from_numpy(value) for name, value in i.conditions.items()},
         ).numpy()
         for i in inputs
-    ]  # fmt: skip
+    ]

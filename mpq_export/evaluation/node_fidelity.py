@@ -92,8 +92,9 @@ def _tap(model: onnx.ModelProto, layer: str) -> _Tap:
     if last is None or x is None:
         raise BundleError(
             f"The lowered model has no node for layer {layer}",
-            why="It was not lowered from this bundle", fix="Lower the bundle again",
-        )  # fmt: skip
+            why="It was not lowered from this bundle",
+            fix="Lower the bundle again",
+        )
     return _Tap(layer, x, last.output[0])
 
 
@@ -117,10 +118,12 @@ def _record(
         if name not in present and name not in {i.name for i in model.graph.input}
     )
     with OnnxrtRunner(make_session(probed)) as runner:
-        results = []
+        results: list[Mapping[str, np.ndarray]] = []
         for feed in feeds:
             outputs = dict(runner.infer(dict(feed)))
-            results.append({name: outputs[name] if name in outputs else feed[name] for name in names})
+            results.append(
+                {name: outputs[name] if name in outputs else feed[name] for name in names}
+            )
     return results
 
 

@@ -24,7 +24,12 @@ def prediction_error(
     predictions: Sequence[np.ndarray], reference: Sequence[np.ndarray]
 ) -> PredictionError:
     """Compare predictions step by step with reference ones."""
-    noise = [float(np.square((a - b).astype(np.float64)).sum()) for a, b in zip(predictions, reference, strict=True)]
+    noise = [
+        float(np.square((a - b).astype(np.float64)).sum())
+        for a, b in zip(predictions, reference, strict=True)
+    ]
     signal = [float(np.square(b.astype(np.float64)).sum()) for b in reference]
     by_step = [np.sqrt(n / max(s, 1e-300)) for n, s in zip(noise, signal, strict=True)]
-    return PredictionError(float(np.sqrt(sum(noise) / max(sum(signal), 1e-300))), float(max(by_step)))
+    return PredictionError(
+        float(np.sqrt(sum(noise) / max(sum(signal), 1e-300))), float(max(by_step))
+    )

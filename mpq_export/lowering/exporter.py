@@ -67,10 +67,15 @@ class _Traced(nn.Module):
         self.model = build_skeleton(
             bundle, lambda name, layer: _Placeholder(name, layer, self.context)
         )
+        self.output_bias: torch.Tensor
         self.register_buffer("output_bias", torch.from_numpy(bundle.output_bias.copy()))
 
     def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor, step_index: torch.Tensor, *conditions: torch.Tensor
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        step_index: torch.Tensor,
+        *conditions: torch.Tensor,
     ) -> torch.Tensor:
         self.context.step_index = step_index
         named = dict(zip(self.conditions, conditions, strict=True))
@@ -102,9 +107,12 @@ def export_graph(bundle: Bundle) -> onnx.ModelProto:
         tensors += initializers
     return model_from_graph(
         helper.make_graph(
-            nodes, architecture.class_name, graph.input, graph.output,
+            nodes,
+            architecture.class_name,
+            graph.input,
+            graph.output,
             initializer=[*graph.initializer, *tensors],
-        )  # fmt: skip
+        )
     )
 
 
@@ -133,6 +141,7 @@ def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
             dynamic_shapes=dynamic,
             verbose=False,
         )
+    assert program is not None, "torch.onnx.export with dynamo returns a program"
     return program.model_proto
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,15 +29,31 @@ IR_VERSION = 10
 LINEAR, CONV = "MPQLinear", "MPQConv"
 CANONICAL = "canonical"
 INPUTS = (
-    "X", "step_index", "act_scale", "act_zero_point", "planes", "steps", "scale", "row_order",
-    "bias", "input_factor", "input_shift",
-)  # fmt: skip
+    "X",
+    "step_index",
+    "act_scale",
+    "act_zero_point",
+    "planes",
+    "steps",
+    "scale",
+    "row_order",
+    "bias",
+    "input_factor",
+    "input_shift",
+)
 _INPUT_TYPES = {
-    "X": "T", "step_index": "tensor(int32)", "act_scale": "tensor(float)",
-    "act_zero_point": "tensor(int32)", "planes": "tensor(int32)", "steps": "tensor(int8)",
-    "scale": "tensor(float)", "row_order": "tensor(int32)", "bias": "tensor(float)",
-    "input_factor": "tensor(float)", "input_shift": "tensor(int8)",
-}  # fmt: skip
+    "X": "T",
+    "step_index": "tensor(int32)",
+    "act_scale": "tensor(float)",
+    "act_zero_point": "tensor(int32)",
+    "planes": "tensor(int32)",
+    "steps": "tensor(int8)",
+    "scale": "tensor(float)",
+    "row_order": "tensor(int32)",
+    "bias": "tensor(float)",
+    "input_factor": "tensor(float)",
+    "input_shift": "tensor(int8)",
+}
 _INPUT_DOCS = {
     "X": "Activations: [..., K] for MPQLinear, NCHW for MPQConv.",
     "step_index": "[1], row of the activation tables.",
@@ -106,7 +123,7 @@ def make_node(
     ``name`` becomes the node's name and the prefix of its initializers.
     """
     weight = layer.weight
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "act_scale": layer.act_scale,
         "act_zero_point": layer.act_zero_point,
         "planes": weight.planes,
@@ -117,7 +134,7 @@ def make_node(
         "input_factor": layer.input_factor,
         "input_shift": layer.input_shift,
     }
-    attributes: dict[str, int | list[int] | str] = {
+    attributes: dict[str, Any] = {
         "act_bits": layer.act_bits,
         "plane_rows": weight.plane_rows.tolist(),
         "K": weight.columns,
@@ -165,9 +182,15 @@ def read_layer(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> Packe
         attributes["K"],
     )
     return PackedLayer(
-        weight, data["bias"], data["act_scale"], data["act_zero_point"], attributes["act_bits"],
-        data["input_factor"], data["input_shift"], conv,
-    )  # fmt: skip
+        weight,
+        data["bias"],
+        data["act_scale"],
+        data["act_zero_point"],
+        attributes["act_bits"],
+        data["input_factor"],
+        data["input_shift"],
+        conv,
+    )
 
 
 def model_from_graph(
@@ -178,9 +201,12 @@ def model_from_graph(
     if with_mpq:
         opsets.append(helper.make_opsetid(DOMAIN, VERSION))
     return helper.make_model(
-        graph, opset_imports=opsets, functions=functions, ir_version=IR_VERSION,
+        graph,
+        opset_imports=opsets,
+        functions=functions,
+        ir_version=IR_VERSION,
         producer_name="mpq-export",
-    )  # fmt: skip
+    )
 
 
 def _infer_linear(context: onnx.shape_inference.InferenceContext) -> None:
@@ -199,13 +225,11 @@ def _infer_conv(context: onnx.shape_inference.InferenceContext) -> None:
     y = onnx.TypeProto()
     y.tensor_type.elem_type = x.tensor_type.elem_type
     if x.tensor_type.HasField("shape") and len(x.tensor_type.shape.dim) == 4:
-        conv = ConvGeometry(
-            *(
-                tuple(context.get_attribute(name).ints)
-                for name in ("kernel_shape", "strides", "pads", "dilations")
-            ),
-            context.get_attribute("group").i,
+        kernel_shape, strides, pads, dilations = (
+            tuple(context.get_attribute(name).ints)
+            for name in ("kernel_shape", "strides", "pads", "dilations")
         )
+        conv = ConvGeometry(kernel_shape, strides, pads, dilations)
         dims = x.tensor_type.shape.dim
         shape = y.tensor_type.shape
         shape.dim.add().CopyFrom(dims[0])
@@ -227,5 +251,3 @@ def _rows(context: onnx.shape_inference.InferenceContext) -> int | None:
     if not row_order.HasField("shape") or not row_order.shape.dim[0].HasField("dim_value"):
         return None
     return row_order.shape.dim[0].dim_value
-
-

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,11 +46,16 @@ def to_portable(model: onnx.ModelProto, weight_type: WeightType) -> onnx.ModelPr
             builder.nodes.append(node)
     still_read = {name for node in builder.nodes for name in node.input}
     still_read |= {output.name for output in model.graph.output}
-    kept = [t for t in model.graph.initializer if t.name in still_read - builder.initializers.keys()]
+    kept = [
+        t for t in model.graph.initializer if t.name in still_read - builder.initializers.keys()
+    ]
     graph = helper.make_graph(
-        builder.nodes, model.graph.name, model.graph.input, model.graph.output,
+        builder.nodes,
+        model.graph.name,
+        model.graph.input,
+        model.graph.output,
         initializer=[*kept, *builder.initializers.values()],
-    )  # fmt: skip
+    )
     return model_from_graph(graph, with_mpq=False)
 
 
@@ -67,9 +73,7 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
-    def op(
-        self, op_type: str, *inputs: str, name: str, output: str = "", **attributes: object
-    ) -> str:
+    def op(self, op_type: str, *inputs: str, name: str, output: str = "", **attributes: Any) -> str:
         """Append a node with one output, called like the node unless named, and return its name."""
         output = output or name
         self.nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
@@ -105,7 +109,9 @@ def _rewrite(
     acc = _sums(b, at, layer, columns, integers, weight_type)
 
     shift = column_factors(layer.input_shift.astype(np.int32), conv, layer.weight.rows)
-    row_sums = b.tensor(f"{at}.row_sums", (integers.astype(np.int32) << shift).sum(axis=1, dtype=np.int32))
+    row_sums = b.tensor(
+        f"{at}.row_sums", (integers.astype(np.int32) << shift).sum(axis=1, dtype=np.int32)
+    )
     zero_point_int = b.op("Cast", zero_point, name=f"{at}/zero_point_int", to=TensorProto.INT32)
     correction = b.op("Mul", row_sums, zero_point_int, name=f"{at}/correction")
     exact = b.op("Sub", acc, correction, name=f"{at}/accumulator")
@@ -136,9 +142,7 @@ def _codes(b: _Builder, at: str, layer: PackedLayer, x: str, scale: str, zero_po
         codes = b.op("Transpose", codes, name=f"{at}/channels_last", perm=[0, 2, 3, 1])
         if any(conv.pads):
             top_left_bottom_right, axes = b.ints(*conv.pads), b.ints(1, 2)
-            codes = b.op(
-                "Pad", codes, top_left_bottom_right, zero_point, axes, name=f"{at}/padded"
-            )
+            codes = b.op("Pad", codes, top_left_bottom_right, zero_point, axes, name=f"{at}/padded")
     if np.any(layer.input_shift):
         shift = b.tensor(f"{at}.input_shift_u8", layer.input_shift.astype(np.uint8))
         codes = b.op("BitShift", codes, shift, name=f"{at}/shifted", direction="LEFT")
@@ -177,11 +181,20 @@ def _patches(b: _Builder, at: str, conv: ConvGeometry, codes: str) -> str:
 
 
 def _sums(
-    b: _Builder, at: str, layer: PackedLayer, columns: str, integers: np.ndarray, weight_type: WeightType
+    b: _Builder,
+    at: str,
+    layer: PackedLayer,
+    columns: str,
+    integers: np.ndarray,
+    weight_type: WeightType,
 ) -> str:
     """``sum_k (code << e) * w_int``, int32 ``[..., O]``."""
     group = 1 if layer.conv is None else layer.conv.group
-    weight = integers.T if group == 1 else integers.reshape(group, 1, -1, integers.shape[1]).swapaxes(2, 3)
+    weight = (
+        integers.T
+        if group == 1
+        else integers.reshape(group, 1, -1, integers.shape[1]).swapaxes(2, 3)
+    )
     largest = int(((2**layer.act_bits - 1) << layer.input_shift.astype(np.int64)).max())
     if weight_type is WeightType.INT8 or largest <= 127:
         stored = b.tensor(f"{at}.weight", weight)

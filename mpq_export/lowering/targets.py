@@ -54,9 +54,10 @@ def read_lowered(bundle: Path, target: Target) -> onnx.ModelProto:
     folder = bundle / "onnx" / target.value
     if not folder.is_dir():
         raise BundleError(
-            f"The bundle has not been lowered to '{target.value}'", where=bundle,
+            f"The bundle has not been lowered to '{target.value}'",
+            where=bundle,
             fix=f"Run: mpq-export --ckpt {bundle} --target {target.value}",
-        )  # fmt: skip
+        )
     manifest = read_manifest(folder, [MODEL], BundleError, "Lower the bundle again")
     data = verified_bytes(folder, MODEL, manifest, BundleError)
     try:

@@ -1,7 +1,8 @@
 """MPQ-DMv2 (arXiv 2507.04290): flexible Z-order residual quantisation; without training.
 
-Rows are ordered by how much a further residual lowers their output error instead of by kurtosis:
-on measured weights that never does worse, and kurtosis ignores a row's energy.
+Rows are ordered by how much a further residual lowers their output error instead of by kurtosis,
+which ignores a row's energy. Smoothing is left out: without training to follow it made W3A4 worse
+on the digits model (relative prediction error 0.146 against 0.132) and changed nothing elsewhere.
 """
 
 from ..core.bit_allocation import Allocation
@@ -14,6 +15,6 @@ RECIPE = register(
         summary="residual planes of order 0, 1, 2 by error gain",
         weight_form=WeightForm.RESIDUAL,
         allocation=Allocation.ERROR_GAIN,
-        smoothing=True,
+        smoothing=False,
     )
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..architectures import Architecture
-from ..core.layers import QUANTIZABLE, geometry_of, unsupported_reason
+from ..core.layers import Quantizable, geometry_of, unsupported_reason
 from ..core.planes import MAX_COLUMNS
 from ..precision import W8A8, BitSpec
 
@@ -50,7 +50,7 @@ def plan_layers(model: nn.Module, architecture: Architecture, bits: BitSpec) -> 
 
 
 def _why_kept(module: nn.Module) -> str | None:
-    if not isinstance(module, QUANTIZABLE):
+    if not isinstance(module, Quantizable):
         kind = type(module).__name__
         if any(norm in kind for norm in _NORMALISATIONS):
             return "normalisation"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,27 +14,18 @@ from ..architectures import architecture_of
 from ..core.activation_quantizer import fit_table
 from ..core.bit_allocation import Allocation
 from ..core.equalization import smoothing_factors
-from ..core.integer_reference import PackedLayer, check_layer, column_factors
-from ..core.layers import geometry_of, weight_matrix
+from ..core.integer_reference import ConvGeometry, PackedLayer, check_layer, column_factors
+from ..core.layers import Quantizable, geometry_of, weight_matrix
 from ..core.planes import ContractError, pack
 from ..core.weight_quantizer import quantize_weight
 from ..errors import LayerError
 from ..precision import BitSpec
+from ..progress import ProgressReporter
 from ..schedulers import sampling_timesteps
 from ..training.calibration import InputStatistics, record_inputs
 from ..training.trajectories import full_precision_trajectory
 from .plan import LayerPlan, plan_layers
 from .recipe import Recipe
-
-
-class ProgressReporter(Protocol):
-    """Where long work says how far it is."""
-
-    def start(self, task: str, total: int) -> None:
-        """A new task of ``total`` parts begins."""
-
-    def advance(self, parts: int = 1) -> None:
-        """That many more parts of the current task are done."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ def quantize_model(
     """Calibrate on the model's own trajectories and quantise every planned layer; no training."""
     plan = plan_layers(model, architecture_of(model_config), bits)
     timesteps = sampling_timesteps(scheduler_config, num_steps)
-    modules = {name: model.get_submodule(name) for name in plan.bits}
+    modules = {name: cast(Quantizable, model.get_submodule(name)) for name in plan.bits}
     progress.start("calibrate", num_steps)
     trajectory = full_precision_trajectory(
         model, model_config, scheduler_config, num_steps, recipe.calibration_images, seed
@@ -78,24 +69,31 @@ def quantize_model(
     progress.start("quantize", sum(module.weight.numel() for module in modules.values()))
     layers = {}
     for name, module in modules.items():
-        layers[name] = _quantize_layer(name, module, plan.bits[name], recipe, statistics.pop(name))
+        # Layers kept at 8 bits are plain uniform, as MPQ-DM leaves them.
+        own = recipe.model_copy(
+            update={"smoothing": recipe.smoothing and name not in plan.eight_bit}
+        )
+        layers[name] = _quantize_layer(name, module, plan.bits[name], own, statistics.pop(name))
         progress.advance(module.weight.numel())
     packed_prefixes = tuple(f"{name}." for name in layers)
     parameters = {
-        key: value.float().numpy() for key, value in model.state_dict().items()
+        key: value.float().numpy()
+        for key, value in model.state_dict().items()
         if not key.startswith(packed_prefixes)
-    }  # fmt: skip
+    }
     return QuantizedModel(plan, layers, parameters, timesteps, np.zeros(len(timesteps), np.float32))
 
 
 def _quantize_layer(
-    name: str, module: nn.Module, bits: BitSpec, recipe: Recipe, seen: InputStatistics
+    name: str, module: Quantizable, bits: BitSpec, recipe: Recipe, seen: InputStatistics
 ) -> PackedLayer:
     conv, weights = geometry_of(module), weight_matrix(module)
     rows, channels = len(weights), seen.low.shape[1]
     factor = torch.ones(channels)
-    if recipe.smoothing and bits.weight < 8:
-        gain = smoothing_factors(seen.channel_range(), module.weight.detach(), module.groups if conv else 1)
+    if recipe.smoothing:
+        gain = smoothing_factors(
+            seen.channel_range(), module.weight.detach(), conv.group if conv else 1
+        )
         factor = 1 / gain
         weights = weights * torch.from_numpy(column_factors(gain.numpy(), conv, rows))
     inputs = seen.patches
@@ -106,17 +104,34 @@ def _quantize_layer(
         allocation = Allocation.EQUAL
     table = fit_table(
         seen.samples * factor[seen.sample_channels],
-        (seen.low * factor).amin(dim=1), (seen.high * factor).amax(dim=1), bits.activation,
-    )  # fmt: skip
+        _channel_energy(weights, conv)[seen.sample_channels],
+        (seen.low * factor).amin(dim=1),
+        (seen.high * factor).amax(dim=1),
+        bits.activation,
+    )
     bias = torch.zeros(rows) if module.bias is None else module.bias.detach().float()
     try:
         matrix = quantize_weight(weights, bits.weight, recipe.weight_form, allocation, inputs)
         layer = PackedLayer(
-            weight=pack(matrix), bias=bias.numpy(),
-            act_scale=table.scale, act_zero_point=table.zero_point, act_bits=bits.activation,
-            input_factor=factor.numpy(), input_shift=np.zeros(channels, np.int8), conv=conv,
-        )  # fmt: skip
+            weight=pack(matrix),
+            bias=bias.numpy(),
+            act_scale=table.scale,
+            act_zero_point=table.zero_point,
+            act_bits=bits.activation,
+            input_factor=factor.numpy(),
+            input_shift=np.zeros(channels, np.int8),
+            conv=conv,
+        )
         check_layer(layer)
     except ContractError as error:
         raise LayerError("The layer cannot be packed", where=name, why=str(error)) from error
     return layer
+
+
+def _channel_energy(weights: torch.Tensor, conv: ConvGeometry | None) -> torch.Tensor:
+    """Sum of squares of the weights that read each input channel, float32 ``[I]``."""
+    if conv is None:
+        return weights.square().sum(dim=0)
+    taps = conv.kernel_shape[0] * conv.kernel_shape[1]
+    by_group = weights.square().unflatten(0, (conv.group, -1)).sum(dim=1)
+    return by_group.unflatten(1, (taps, -1)).sum(dim=1).flatten()

@@ -37,6 +37,7 @@ def recipe_of(method: str) -> Recipe:
         return METHODS[method]
     except KeyError:
         raise RecipeError(
-            f"There is no method '{method}'", where="--method",
+            f"There is no method '{method}'",
+            where="--method",
             why=f"Methods: {', '.join(sorted(METHODS))}",
         ) from None

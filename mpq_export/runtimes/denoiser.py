@@ -19,8 +19,13 @@ class Denoiser(Protocol[Array]):
     ``Array`` is the runtime's own: ``torch.Tensor`` for torch, ``numpy.ndarray`` for ONNX Runtime.
     """
 
-    model_config: Mapping[str, Any]
-    array_type: type
+    @property
+    def model_config(self) -> Mapping[str, Any]:
+        """Diffusers' component config of the model."""
+
+    @property
+    def array_type(self) -> type:
+        """``torch.Tensor`` or ``numpy.ndarray``."""
 
     def __call__(self, sample: Array, timestep: float, **conditions: Array) -> Array:
         """Predict for ``sample`` float32 ``[B, C, H, W]``; one timestep for the whole batch."""

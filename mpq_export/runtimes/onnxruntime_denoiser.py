@@ -14,21 +14,19 @@ import onnx
 from ..bundle import Bundle
 from ..errors import BundleError, missing_package
 from ..lowering.graph_inputs import SAMPLE, STEP_INDEX, TIMESTEP
-from ..lowering.portable import WeightType, to_portable
 from ..lowering.names import Target
+from ..lowering.portable import WeightType, to_portable
 from ..lowering.targets import read_lowered
 from ..schedulers import nearest_step
 from .names import Runtime
 
-_TARGETS = {
-    Runtime.ORT: Target.ORT, Runtime.ORT_FUNCTIONS: Target.ORT, Runtime.ONNX: Target.ONNX
-}  # fmt: skip
+_TARGETS = {Runtime.ORT: Target.ORT, Runtime.ORT_FUNCTIONS: Target.ORT, Runtime.ONNX: Target.ONNX}
 
 
 class OnnxRuntimeDenoiser:
     """Arrays are ``numpy.ndarray``."""
 
-    array_type = np.ndarray
+    array_type: type = np.ndarray
 
     def __init__(self, bundle: Bundle, runtime: Runtime = Runtime.ORT) -> None:
         self.model_config = bundle.model_config

@@ -13,7 +13,7 @@ from ..skeleton import build_skeleton
 class TorchDenoiser:
     """The reference denoiser; arrays are ``torch.Tensor``."""
 
-    array_type = torch.Tensor
+    array_type: type = torch.Tensor
 
     def __init__(self, bundle: Bundle) -> None:
         self.model_config = bundle.model_config

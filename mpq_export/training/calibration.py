@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..core.layers import geometry_of
+from ..core.integer_reference import ConvGeometry
+from ..core.layers import Quantizable, geometry_of
 from .trajectories import TrajectoryStep
 
 SAMPLES_PER_STEP = 4096
@@ -39,7 +40,7 @@ class InputStatistics:
 
 
 def record_inputs(
-    layers: Mapping[str, nn.Module],
+    layers: Mapping[str, Quantizable],
     trajectory: Iterable[TrajectoryStep],
     num_steps: int,
     seed: int,
@@ -66,11 +67,12 @@ def record_inputs(
 class _Recorder:
     """Collects one layer's statistics; every call of the layer is the next step."""
 
-    def __init__(self, module: nn.Module, num_steps: int, generator: torch.Generator) -> None:
+    def __init__(self, module: Quantizable, num_steps: int, generator: torch.Generator) -> None:
         self.conv = geometry_of(module)
         self.patches_per_step = -(-PATCHES // num_steps)
         self.generator = generator
-        self.places: torch.Tensor | None = None
+        self.places = torch.empty(0, dtype=torch.long)
+        self.channels = 0
         self.low: list[torch.Tensor] = []
         self.high: list[torch.Tensor] = []
         self.samples: list[torch.Tensor] = []
@@ -81,7 +83,7 @@ class _Recorder:
         x = inputs[0].detach().float().cpu()
         channels_last = x.permute(0, 2, 3, 1) if self.conv is not None else x
         rows = channels_last.reshape(-1, channels_last.shape[-1])
-        if self.places is None:
+        if not self.low:
             self.places = self._random(rows.numel(), min(SAMPLES_PER_STEP, rows.numel()))
             self.channels = rows.shape[1]
         self.low.append(rows.amin(dim=0))
@@ -90,7 +92,7 @@ class _Recorder:
         if self.conv is None:
             self.patches.append(rows[self._random(len(rows), self.patches_per_step)])
         elif self.conv.group == 1:
-            self.patches.append(self._conv_patches(x))
+            self.patches.append(self._conv_patches(x, self.conv))
 
     def statistics(self) -> InputStatistics:
         """Everything seen so far."""
@@ -102,13 +104,14 @@ class _Recorder:
             torch.cat(self.patches) if self.patches else None,
         )
 
-    def _conv_patches(self, x: torch.Tensor) -> torch.Tensor:
+    def _conv_patches(self, x: torch.Tensor, conv: ConvGeometry) -> torch.Tensor:
         """Random receptive fields of one image, ``[m, K]`` in OHWI order."""
-        conv = self.conv
         top, left, bottom, right = conv.pads
         image = x[self._random(len(x), 1)]
         padded = nn.functional.pad(image, (left, right, top, bottom))
-        columns = nn.functional.unfold(padded, conv.kernel_shape, conv.dilations, 0, conv.strides)[0]
+        columns = nn.functional.unfold(padded, conv.kernel_shape, conv.dilations, 0, conv.strides)[
+            0
+        ]
         chosen = columns[:, self._random(columns.shape[1], self.patches_per_step)].T
         taps = conv.kernel_shape[0] * conv.kernel_shape[1]
         return chosen.unflatten(1, (-1, taps)).transpose(1, 2).flatten(1)

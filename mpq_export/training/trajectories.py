@@ -30,7 +30,10 @@ class TrajectoryStep:
 
 
 def predict(
-    model: nn.Module, sample: torch.Tensor, timestep: torch.Tensor, conditions: Mapping[str, torch.Tensor]
+    model: nn.Module,
+    sample: torch.Tensor,
+    timestep: torch.Tensor,
+    conditions: Mapping[str, torch.Tensor],
 ) -> torch.Tensor:
     """The model's prediction as a tensor."""
     return model(sample, timestep, **conditions, return_dict=False)[0]

@@ -1,1 +1,1 @@
-"""Handwritten digits, class-conditional, 16x16: the smallest real diffusion model of the project."""
+"""Handwritten digits, class-conditional, 16x16: the smallest real model of the project."""

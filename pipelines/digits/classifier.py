@@ -1,4 +1,4 @@
-"""A small digit classifier: names the generated digit, and its features measure Frechet distance."""
+"""A small digit classifier: names drawn digits; its features measure Frechet distance."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ WEIGHTS = Path(__file__).parent / "classifier.safetensors"
 
 
 class DigitClassifier(nn.Module):
-    """Images ``[N, 1, 16, 16]`` in [-1, 1] to logits ``[N, 10]``; ``features`` gives ``[N, 64]``."""
+    """Images ``[N, 1, 16, 16]`` in [-1, 1] to logits ``[N, 10]``, by way of 64 features."""
 
     num_features = 64
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 48, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(48 * 16, self.num_features), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 48, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(48 * 16, self.num_features),
+            nn.ReLU(),
+        )
         self.head = nn.Linear(self.num_features, 10)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:

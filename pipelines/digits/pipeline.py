@@ -49,7 +49,9 @@ class DigitsPipeline(DiffusionPipeline):
         for timestep in self.progress_bar(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(sample, timestep)
             noise = self.unet(scaled, timestep, class_labels=labels).sample
-            sample = self.scheduler.step(noise, timestep, sample, eta, generator=generator).prev_sample
+            sample = self.scheduler.step(
+                noise, timestep, sample, eta, generator=generator
+            ).prev_sample
         images = (sample / 2 + 0.5).clamp(0, 1)
         if output_type == "pt":
             return ImagePipelineOutput(images=images)

@@ -73,7 +73,9 @@ def random_shift(images: torch.Tensor, limit: int, fill: float = -1.0) -> torch.
     return padded[torch.arange(n)[:, None, None], 0, rows, columns][:, None]
 
 
-def train_classifier(train: DigitSplit, test: DigitSplit, steps: int, seed: int) -> tuple[DigitClassifier, float]:
+def train_classifier(
+    train: DigitSplit, test: DigitSplit, steps: int, seed: int
+) -> tuple[DigitClassifier, float]:
     """Returns the classifier and its accuracy on the test split."""
     torch.manual_seed(seed)
     model = DigitClassifier()

@@ -7,6 +7,8 @@ cases are drawn from raw bits with plain arithmetic.
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,11 @@ class Draws:
 
     def __init__(self, seed: int) -> None:
         self._stream = np.random.PCG64(seed)
+
+    @classmethod
+    def named(cls, name: str) -> Draws:
+        """The stream of a case."""
+        return cls(crc32(name.encode()))
 
     def integers(self, low: int, high: int, shape: Shape = ()) -> NDArray[np.int64]:
         """Whole numbers in ``low .. high``, both ends included."""

@@ -1,4 +1,4 @@
-"""The layers of the golden set: every way in which a layer can differ, each as small as it can be."""
+"""The layers of the golden set: every way in which a layer can differ, each as small as can be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, activation_codes, check_layer
+from mpq_export.core.integer_reference import (
+    ConvGeometry,
+    PackedLayer,
+    activation_codes,
+    check_layer,
+)
 from mpq_export.core.planes import PlaneMatrix, pack
 
 from .draws import Draws
@@ -29,10 +34,9 @@ class LayerInput:
 
 
 def layer_inputs() -> Iterator[LayerInput]:
-    """Every layer case, each from its own seed so that one can change without the others."""
-    builders = [*_LINEAR.items(), *_CONV.items()]
-    for seed, (name, build) in enumerate(builders):
-        layer, x, step_index = build(Draws(seed))
+    """Every layer case, each seeded by its name so that one can change without the others."""
+    for name, build in (_LINEAR | _CONV).items():
+        layer, x, step_index = build(Draws.named(name))
         check_layer(layer)
         yield LayerInput(name, layer, x, step_index)
 
@@ -83,7 +87,7 @@ def random_layer(
         act_scale=((3 + draws.unit(_TABLE_STEPS)) / 2**act_bits).astype(np.float32),
         act_zero_point=draws.integers(0, 2**act_bits - 1, _TABLE_STEPS).astype(np.int32),
         act_bits=act_bits,
-        input_factor=(factor * 2.0**-shift).astype(np.float32),
+        input_factor=np.ldexp(factor, -shift).astype(np.float32),
         input_shift=shift.astype(np.int8),
         conv=conv,
     )
@@ -217,6 +221,20 @@ def _reciprocal(draws: Draws):
     return layer, x[:columns][None], 0
 
 
+def _factor_order(draws: Draws):
+    """Inputs to which (x / s) * r gives another code than (x * r) / s."""
+    columns, zero_point = 24, 30
+    layer = random_layer(draws, [3, 4], 6, columns, factors=True)
+    factor, step = layer.input_factor, layer.act_scale[0]
+    halves = (draws.integers(-30, 30, (4000, columns)) + 0.5) * np.float64(step)
+    x = (halves / factor).astype(np.float32)
+    codes = activation_codes(x, step, zero_point, 6, factor)
+    wrong = np.clip(np.rint(x / step * factor) + np.float32(zero_point), 0, 63)
+    differs = (codes != wrong).sum(axis=1)
+    x = x[np.argsort(-differs, kind="stable")[:2]]
+    return _with_table(layer, float(step), zero_point), x, 0
+
+
 def _largest(act_bits: int, zero_point: int, x_value: float, shift: int = 0, columns: int = 641):
     """The largest activations against the largest weights, nearly all of one sign.
 
@@ -309,6 +327,7 @@ _LINEAR = {
     "linear_ties_tenth": _ties(0.1, 0),
     "linear_ties_third": _ties(1 / 3, 15),
     "linear_reciprocal": _reciprocal,
+    "linear_factor_order": _factor_order,
     "linear_largest": _largest(8, 0, 255.0),
     "linear_largest_negative": _largest(8, 255, -255.0),
     "linear_largest_shifted": _largest(2, 0, 3.0, shift=6, columns=700),
@@ -345,8 +364,8 @@ _CONV = {
     "conv_one_column": _conv([2, 3], 4, 1, (3, 3), ConvGeometry((1, 1), pads=(1, 0, 0, 1))),
     "conv_batch": _conv([3, 2], 4, 3, (3, 4), _SAME, batch=3),
     "conv_float16": _conv([3, 4], 6, 4, (4, 4), _SAME, dtype=np.float16),
-    "conv_groups": _conv([3] * 4, 4, 6, (4, 5), ConvGeometry((3, 3), pads=(1, 1, 1, 1), group=2)),
-    "conv_depthwise": _conv([4] * 5, 8, 5, (4, 4), ConvGeometry((3, 3), pads=(1, 1, 1, 1), group=5)),
+    "conv_groups": _conv([3] * 4, 4, 6, (4, 5), replace(_SAME, group=2)),
+    "conv_depthwise": _conv([4] * 5, 8, 5, (4, 4), replace(_SAME, group=5)),
     "conv_depthwise_multiplied": _conv(
         [2] * 6, 4, 3, (5, 4), ConvGeometry((3, 3), strides=(2, 1), pads=(1, 1, 0, 0), group=3)
     ),

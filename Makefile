@@ -1,0 +1,39 @@
+# make demo: set up and run the main job on a real model.   make test: set up and pass all tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test lint digits-checkpoint bench-fit clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m mpq_export.pipelines.digits.demo --out out/demo
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The emulated processor of tests/lowering/test_without_vnni.py; needs Debian or Ubuntu and root.
+emulator:
+	command -v qemu-x86_64 >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-user)
+
+# Trains the shipped model anew: about 15 minutes on two cores.
+digits-checkpoint: setup
+	$(BIN)/python -m mpq_export.pipelines.digits.train
+
+bench-fit: setup
+	$(BIN)/python -m benchmarks.weight_fit --out docs/results
+
+clean:
+	rm -rf $(VENV) out build dist

@@ -1,0 +1,499 @@
+"""The weight half of the contract: snapping, nearest codes, packing, and what ``check`` refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from golden.reader import SnapCase, snap_cases
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpq_export.core.planes import (
+    LIMIT,
+    MAX_COLUMNS,
+    ContractError,
+    PackedMatrix,
+    PlaneMatrix,
+    SnappedLevels,
+    check,
+    integers,
+    level_table,
+    nearest_codes,
+    pack,
+    quantize_rows,
+    snap_levels,
+    unpack,
+    words_per_row,
+)
+
+from .strategies import plane_matrices, real_levels, seeds, snapped_levels, weight_rows
+
+FLOAT32 = np.finfo(np.float32)
+
+
+def same_matrix(a: PlaneMatrix, b: PlaneMatrix) -> None:
+    """Assert that two matrices agree; steps may have spare columns of zeros."""
+    width = max(a.steps.shape[1], b.steps.shape[1])
+    padded = [np.pad(m.steps, ((0, 0), (0, width - m.steps.shape[1]))) for m in (a, b)]
+    np.testing.assert_array_equal(*padded)
+    for name in ("offset", "codes", "plane_count", "scale"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
+
+
+# --- the meaning of a row ---------------------------------------------------------------------
+
+
+@given(plane_matrices(max_columns=40))
+def test_integers_are_offset_plus_steps_of_set_bits(matrix):
+    for row, column in product(range(len(matrix.offset)), range(matrix.codes.shape[1])):
+        code = int(matrix.codes[row, column])
+        expected = int(matrix.offset[row]) + sum(
+            int(step) for plane, step in enumerate(matrix.steps[row]) if code >> plane & 1
+        )
+        assert matrix.integers()[row, column] == expected
+
+
+@given(plane_matrices(max_columns=40), seeds)
+def test_planes_may_be_added_in_int8_in_any_order(matrix, seed):
+    bits = [(matrix.codes >> p) & 1 for p in range(matrix.steps.shape[1])]
+    total = np.repeat(matrix.offset[:, None], matrix.codes.shape[1], axis=1)
+    for plane in np.random.default_rng(seed).permutation(len(bits)):
+        widened = total.astype(np.int16) + matrix.steps[:, plane, None] * bits[plane]
+        total = widened.astype(np.int8)
+        np.testing.assert_array_equal(total, widened)
+    np.testing.assert_array_equal(total, matrix.integers())
+
+
+@given(plane_matrices(max_columns=8))
+def test_level_table_is_every_code(matrix):
+    table = level_table(matrix.offset, matrix.steps)
+    every_code = np.arange(table.shape[1], dtype=np.uint8)
+    codes = np.repeat(every_code[None], len(matrix.offset), axis=0)
+    np.testing.assert_array_equal(table, integers(matrix.offset, matrix.steps, codes))
+    assert np.abs(table).max() <= LIMIT
+
+
+@given(plane_matrices(max_columns=8))
+def test_weights_are_one_float32_product(matrix):
+    with np.errstate(over="ignore"):
+        exact = matrix.scale.astype(np.float64)[:, None] * matrix.integers()
+        np.testing.assert_array_equal(matrix.weights(), exact.astype(np.float32))
+
+
+# --- snapping ---------------------------------------------------------------------------------
+
+
+def snap_row_plainly(offset: float, steps: list[float]) -> tuple[float, int, list[int]] | None:
+    """The contract's snapping of one row in Python numbers; None where it has no usable scale."""
+    levels = [offset, offset + sum(steps)]
+    reach = max(*map(abs, levels), *steps)
+    if not math.isfinite(reach) or reach / LIMIT < float(FLOAT32.tiny):
+        return None
+    scale = reach / LIMIT
+    while True:
+        whole_offset, whole = round(offset / scale), [round(step / scale) for step in steps]
+        if whole_offset >= -LIMIT and whole_offset + sum(whole) <= LIMIT and max(whole) <= LIMIT:
+            return scale, whole_offset, whole
+        scale *= 1.002
+
+
+@given(st.data(), st.integers(1, 8))
+def test_snapping_is_the_contracts(data, planes):
+    weights = data.draw(weight_rows())
+    offset, steps = data.draw(real_levels(weights, planes))
+    with np.errstate(all="ignore"):
+        snapped = snap_levels(offset, steps)
+    for row in range(len(weights)):
+        got = snapped.scale[row], int(snapped.offset[row]), snapped.steps[row].tolist()
+        expected = snap_row_plainly(float(offset[row]), steps[row].tolist())
+        if expected is None:
+            assert got == (0.0, 0, [0] * planes)
+        else:
+            # Sums of real steps may be added in another order.
+            assert got[0] == pytest.approx(expected[0], rel=1e-14)
+            assert got[1:] == expected[1:]
+
+
+@given(st.data(), st.integers(1, 8))
+def test_every_quantised_row_keeps_the_contract(data, planes):
+    weights = data.draw(weight_rows())
+    with np.errstate(all="ignore"):
+        matrix = quantize_rows(weights, snap_levels(*data.draw(real_levels(weights, planes))))
+    check(pack(matrix))
+    assert np.abs(level_table(matrix.offset, matrix.steps)).max() <= LIMIT
+    assert np.all(matrix.plane_count == planes)
+
+
+@pytest.mark.parametrize("case", snap_cases(), ids=str)
+def test_golden_snapping(case: SnapCase):
+    levels = snap_levels(case.offset, case.steps)
+    for name in ("scale", "offset", "steps"):
+        np.testing.assert_array_equal(getattr(levels, name), getattr(case.levels, name))
+        assert getattr(levels, name).dtype == getattr(case.levels, name).dtype
+    same_matrix(quantize_rows(case.weights, case.levels), case.rows)
+
+
+@pytest.mark.parametrize("planes", range(1, 8))
+def test_a_uniform_grid_that_fits_int8_is_not_rounded(planes):
+    """Whole levels with reach 127 are their own snapping."""
+    steps = 2.0 ** np.arange(planes)[None]
+    offset = np.array([127 - steps.sum()])
+    snapped = snap_levels(offset * 0.25, steps * 0.25)
+    assert snapped.scale[0] == 0.25
+    assert snapped.offset[0] == offset[0]
+    np.testing.assert_array_equal(snapped.steps, steps)
+
+
+def test_negative_real_steps_are_refused():
+    with pytest.raises(ContractError, match="non-negative"):
+        snap_levels(np.zeros(2), np.array([[1.0, 2.0], [1.0, -1e-9]]))
+
+
+def test_inputs_are_left_alone():
+    weights = np.linspace(-1, 1, 20).reshape(2, 10)
+    offset, steps = np.array([-1.0, -1.0]), np.array([[0.5, 1.5], [31.5, 30.0]])
+    before = [array.copy() for array in (weights, offset, steps)]
+    quantize_rows(weights, snap_levels(offset, steps))
+    for array, copy in zip((weights, offset, steps), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+# --- nearest codes ----------------------------------------------------------------------------
+
+
+def nearest_plainly(weight: float, scale: float, table: list[int]) -> int:
+    """Exact: least distance, then lower level, then smaller code."""
+    real = Fraction(weight)
+    ranked = [
+        (abs(real - Fraction(scale) * level), level, code) for code, level in enumerate(table)
+    ]
+    return min(ranked)[2]
+
+
+@given(st.data(), st.integers(1, 6))
+def test_nearest_codes_are_nearest_ties_low_equal_levels_smallest(data, planes):
+    """At power-of-two scales every border is exact, and many weights lie on one."""
+    rows = data.draw(st.integers(1, 3))
+    levels = data.draw(snapped_levels(rows, planes))
+    rng = np.random.default_rng(data.draw(seeds))
+    halves = rng.integers(-2 * 140, 2 * 140, (rows, 12)) / 2 * levels.scale[:, None]
+    anywhere = rng.uniform(-140, 140, (rows, 6)) * levels.scale[:, None]
+    weights = np.concatenate([halves, anywhere], axis=1)
+    codes = nearest_codes(weights, levels)
+    table = level_table(levels.offset, levels.steps)
+    for row, column in np.ndindex(weights.shape):
+        expected = nearest_plainly(weights[row, column], levels.scale[row], table[row].tolist())
+        assert codes[row, column] == expected
+
+
+@given(st.data(), st.integers(1, 8))
+def test_nearest_codes_at_any_scale(data, planes):
+    """No level is nearer by more than rounding of the border."""
+    weights = data.draw(weight_rows())
+    with np.errstate(all="ignore"):
+        levels = snap_levels(*data.draw(real_levels(weights, planes)))
+    codes = nearest_codes(weights, levels)
+    real = levels.scale[:, None] * level_table(levels.offset, levels.steps)
+    distance = np.abs(weights - np.take_along_axis(real, codes.astype(np.intp), axis=1))
+    least = np.abs(weights[:, :, None] - real[:, None, :]).min(axis=2)
+    slack = 1e-14 * np.maximum(np.abs(weights), np.abs(real).max(axis=1, keepdims=True))
+    assert np.all(distance <= least + slack)
+
+
+def test_all_256_levels_can_be_reached():
+    """Code 255 of eight planes is the 256th level: positions must not overflow a byte."""
+    steps = np.array([[1, 2, 4, 8, 16, 32, 64, 127]], np.int8)
+    levels = SnappedLevels(np.ones(1), np.array([-127], np.int8), steps)
+    weights = np.arange(-130.0, 131)[None]
+    matrix = quantize_rows(weights, levels)
+    np.testing.assert_array_equal(matrix.integers()[0], np.clip(weights[0], -127, 127))
+    assert matrix.codes.max() == 255
+
+
+# --- scale refit and degenerate rows ----------------------------------------------------------
+
+
+@given(st.data(), st.integers(1, 8))
+def test_scale_is_refitted_once_by_least_squares(data, planes):
+    weights = data.draw(weight_rows())
+    with np.errstate(all="ignore"):
+        levels = snap_levels(*data.draw(real_levels(weights, planes)))
+    matrix = quantize_rows(weights, levels)
+    codes = nearest_codes(weights, levels)
+    grid = integers(levels.offset, levels.steps, codes)
+    for row, values in enumerate(weights):
+        if is_fitted_by_one_level(values, levels.scale[row], grid[row]):
+            mean = np.float32(np.mean(values))
+            usable = abs(mean) >= FLOAT32.tiny
+            assert matrix.scale[row] == (abs(mean) if usable else 1)
+            assert matrix.offset[row] == (np.sign(mean) if usable else 0)
+            assert not matrix.steps[row].any()
+            assert not matrix.codes[row].any()
+        else:
+            exact = least_squares_scale(values, grid[row])
+            assert matrix.scale[row] == pytest.approx(float(exact), rel=1.3e-7)
+            np.testing.assert_array_equal(matrix.codes[row], codes[row])
+            np.testing.assert_array_equal(matrix.steps[row], levels.steps[row])
+            assert matrix.offset[row] == levels.offset[row]
+
+
+def least_squares_scale(values: np.ndarray, grid: np.ndarray) -> Fraction:
+    """Exact ``<w, L> / <L, L>``; 0 for no energy."""
+    match = sum(Fraction(float(w)) * int(level) for w, level in zip(values, grid, strict=True))
+    energy = sum(int(level) ** 2 for level in grid)
+    return Fraction(match, energy) if energy else Fraction(0)
+
+
+def is_fitted_by_one_level(values: np.ndarray, scale: float, grid: np.ndarray) -> bool:
+    """A row that is constant, or whose scale would not be a normal positive float32."""
+    refitted = float(least_squares_scale(values, grid))
+    ordinary = refitted >= FLOAT32.tiny and refitted <= FLOAT32.max
+    return scale == 0 or values.max() == values.min() or not ordinary
+
+
+@pytest.mark.parametrize("planes", [1, 3, 8])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 3.4e38, -3.4e38, float(FLOAT32.tiny)])
+@pytest.mark.parametrize("columns", [1, 33])
+def test_constant_row_is_exact(planes, value, columns):
+    value = float(np.float32(value))
+    weights = np.full((1, columns), value)
+    matrix = quantize_rows(weights, snap_levels(np.array([-1.0]), np.ones((1, planes))))
+    np.testing.assert_array_equal(matrix.weights(), weights)
+    assert not matrix.codes.any()
+    if value == 0:
+        assert (matrix.offset[0], matrix.scale[0]) == (0, 1)
+
+
+def test_subnormal_row_becomes_zero():
+    weights = np.array([[1e-40, -1e-40, 3e-41]]).astype(np.float32).astype(np.float64)
+    matrix = quantize_rows(weights, snap_levels(weights.min(axis=1), np.full((1, 2), 5e-41)))
+    assert not matrix.integers().any()
+    assert matrix.scale[0] == 1
+
+
+@given(st.data(), st.integers(1, 5))
+def test_negated_levels_mirror(data, planes):
+    """Complementing every plane (c0' = -(c0 + sum d)) represents exactly the negated integers."""
+    levels = data.draw(snapped_levels(1, planes))
+    table = level_table(levels.offset, levels.steps)[0]
+    mirrored = level_table(
+        (-(levels.offset.astype(int) + levels.steps.sum(axis=1, dtype=int))).astype(np.int8),
+        levels.steps,
+    )[0]
+    np.testing.assert_array_equal(mirrored, -table[::-1])
+
+
+# --- packing ----------------------------------------------------------------------------------
+
+
+@given(plane_matrices())
+def test_pack_and_unpack_are_inverse(matrix):
+    packed = pack(matrix)
+    check(packed)
+    same_matrix(unpack(packed), matrix)
+    again = pack(unpack(packed))
+    for name in ("planes", "plane_rows", "steps", "scale", "row_order"):
+        first, second = getattr(packed, name), getattr(again, name)
+        np.testing.assert_array_equal(first, second)
+        assert first.dtype == second.dtype
+
+
+@given(plane_matrices(max_columns=70))
+def test_packed_form_read_word_by_word(matrix):
+    """An independent reader of the canonical form, one bit at a time."""
+    packed = pack(matrix)
+    columns, start = matrix.codes.shape[1], 0
+    assert packed.planes.shape[1] == -(-columns // 32)
+    codes = np.zeros_like(matrix.codes)
+    for plane, rows in enumerate(packed.plane_rows):
+        for j in range(rows):
+            words = [int(word) % 2**32 for word in packed.planes[start + j]]
+            for k in range(columns):
+                codes[packed.row_order[j], k] |= (words[k // 32] >> (k % 32) & 1) << plane
+            assert all(words[k // 32] >> (k % 32) & 1 == 0 for k in range(columns, 32 * len(words)))
+        start += rows
+    assert start == len(packed.planes)
+    np.testing.assert_array_equal(codes, matrix.codes)
+    counts = matrix.plane_count[packed.row_order]
+    order = sorted(range(len(counts)), key=lambda row: (-matrix.plane_count[row], row))
+    np.testing.assert_array_equal(packed.row_order, order)
+    np.testing.assert_array_equal(packed.steps[0], matrix.offset[order])
+    np.testing.assert_array_equal(
+        packed.plane_rows, [(counts > p).sum() for p in range(max(counts))]
+    )
+
+
+def test_words_per_row():
+    assert [words_per_row(k) for k in (1, 31, 32, 33, 64, 65)] == [1, 1, 1, 2, 2, 3]
+
+
+def _two_rows(**changes: Any) -> PlaneMatrix:
+    matrix = PlaneMatrix(
+        offset=np.array([-3, 1], np.int8),
+        steps=np.array([[1, 2], [5, 0]], np.int8),
+        codes=np.array([[0, 1, 3], [1, 0, 1]], np.uint8),
+        plane_count=np.array([2, 1]),
+        scale=np.ones(2, np.float32),
+    )
+    pack(matrix)
+    return replace(matrix, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": np.array([[1, 2], [5, 1]], np.int8)}, "beyond the row's plane count"),
+        ({"steps": np.array([[1, 2, 0], [5, 0, 1]], np.int8)}, "beyond the row's plane count"),
+        ({"codes": np.array([[0, 1, 3], [1, 2, 1]], np.uint8)}, "bits beyond"),
+        ({"codes": np.array([[0, 1, 4], [1, 0, 1]], np.uint8)}, "bits beyond"),
+        ({"plane_count": np.array([2, 0])}, "plane 0 must be there"),
+        ({"offset": np.array([-128, 1], np.int8)}, "below -127"),
+        ({"steps": np.array([[1, -2], [5, 0]], np.int8)}, "negative"),
+        ({"scale": np.array([1, 0], np.float32)}, "scale"),
+    ],
+)
+def test_pack_refuses_what_breaks_the_contract(changes, message):
+    with pytest.raises(ContractError, match=message):
+        pack(_two_rows(**changes))
+
+
+# --- check ------------------------------------------------------------------------------------
+
+
+def _valid() -> PackedMatrix:
+    """Five rows with 3, 3, 2, 2, 1 planes, K = 40, out of order."""
+    rng = np.random.default_rng(5)
+    counts = np.array([2, 3, 1, 3, 2])
+    owned = np.arange(3) < counts[:, None]
+    matrix = PlaneMatrix(
+        offset=np.array([-127, -50, 0, 3, 20], np.int8),
+        steps=(rng.integers(1, 30, (5, 3)) * owned).astype(np.int8),
+        codes=rng.integers(0, 2 ** counts[:, None], (5, 40)).astype(np.uint8),
+        plane_count=counts,
+        scale=np.array([1, 0.5, 2, 3, 1e-3], np.float32),
+    )
+    return pack(matrix)
+
+
+Change = Callable[[PackedMatrix], PackedMatrix]
+
+
+def _changed(name: str, edit: Callable[[np.ndarray], Any]) -> Change:
+    def apply(packed: PackedMatrix) -> PackedMatrix:
+        array = getattr(packed, name).copy()
+        result = edit(array)
+        return replace(packed, **{name: array if result is None else result})
+
+    return apply
+
+
+def _put(index: Any, value: float) -> Callable[[np.ndarray], None]:
+    def edit(array: np.ndarray) -> None:
+        array[index] = value
+
+    return edit
+
+
+_BREAKAGES: dict[str, tuple[Change, str]] = {
+    "planes of another type": (_changed("planes", lambda a: a.astype(np.int64)), "planes is int64"),
+    "planes unsigned": (_changed("planes", lambda a: a.view(np.uint32)), "planes is uint32"),
+    "a plane row missing": (_changed("planes", lambda a: a[:-1]), "planes is"),
+    "a word too many": (_changed("planes", lambda a: np.pad(a, ((0, 0), (0, 1)))), "planes is"),
+    "planes flattened": (_changed("planes", np.ravel), "planes is"),
+    "padding bit set": (_changed("planes", lambda a: a | np.int32(1 << 8)), "padding bit"),
+    "top padding bit set": (_changed("planes", _put((4, 1), -(2**31))), "padding bit"),
+    "plane_rows of another type": (
+        _changed("plane_rows", lambda a: a.astype(np.int64)),
+        "plane_rows is int64",
+    ),
+    "plane_rows a matrix": (_changed("plane_rows", lambda a: a[:, None]), "plane_rows is"),
+    "plane 0 not for all": (_changed("plane_rows", _put(0, 4)), "plane 0"),
+    "plane_rows increasing": (_changed("plane_rows", _put(2, 5)), "must not increase"),
+    "last plane without rows": (_changed("plane_rows", _put(2, 0)), "last plane"),
+    "negative plane_rows": (_changed("plane_rows", _put(2, -1)), "last plane"),
+    "no planes": (_changed("plane_rows", lambda a: a[:0]), "0 planes"),
+    "nine planes": (_changed("plane_rows", lambda a: np.full(9, 5, np.int32)), "9 planes"),
+    "steps of another type": (_changed("steps", lambda a: a.astype(np.int16)), "steps is int16"),
+    "steps transposed": (_changed("steps", lambda a: a.T.copy()), "steps is"),
+    "negative step": (_changed("steps", _put((1, 0), -1)), "step is negative"),
+    "step beyond the plane count": (_changed("steps", _put((3, 4), 1)), "beyond the row's"),
+    "sum over 127": (_changed("steps", _put((0, 0), 127)), "exceed 127"),
+    "offset -128": (_changed("steps", _put((0, 2), -128)), "below -127"),
+    "scale of another type": (
+        _changed("scale", lambda a: a.astype(np.float64)),
+        "scale is float64",
+    ),
+    "scale too short": (_changed("scale", lambda a: a[:-1]), "scale is"),
+    "scale zero": (_changed("scale", _put(1, 0)), "scale"),
+    "scale negative": (_changed("scale", _put(1, -1)), "scale"),
+    "scale NaN": (_changed("scale", _put(1, np.nan)), "scale"),
+    "scale infinite": (_changed("scale", _put(1, np.inf)), "scale"),
+    "scale subnormal": (_changed("scale", _put(1, 1e-39)), "scale"),
+    "row_order of another type": (
+        _changed("row_order", lambda a: a.astype(np.int64)),
+        "row_order is int64",
+    ),
+    "row_order repeats": (_changed("row_order", _put(0, 3)), "no permutation"),
+    "row_order out of range": (_changed("row_order", _put(0, 5)), "no permutation"),
+    "row_order negative": (_changed("row_order", _put(0, -1)), "no permutation"),
+    "rows of equal count swapped": (
+        _changed("row_order", lambda a: a[[1, 0, 2, 3, 4]]),
+        "not in original order",
+    ),
+    "no rows": (
+        lambda m: replace(
+            m, row_order=m.row_order[:0], scale=m.scale[:0], steps=m.steps[:, :0],
+            plane_rows=m.plane_rows * 0, planes=m.planes[:0],
+        ),
+        "no rows",
+    ),
+    "no columns": (lambda m: replace(m, columns=0), "0 columns"),
+    "negative columns": (lambda m: replace(m, columns=-32), "-32 columns"),
+    "fewer columns than words": (lambda m: replace(m, columns=32), "planes is"),
+    "more columns than words": (lambda m: replace(m, columns=65), "planes is"),
+    "fewer columns than bits": (lambda m: replace(m, columns=33), "padding bit"),
+    "too many columns": (lambda m: replace(m, columns=MAX_COLUMNS + 1), "columns"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _BREAKAGES)
+def test_check_refuses(name):
+    packed = _valid()
+    check(packed)
+    breakage, message = _BREAKAGES[name]
+    with pytest.raises(ContractError, match=message):
+        check(breakage(packed))
+
+
+def test_largest_k_cannot_overflow_the_accumulator():
+    assert 255 * LIMIT * MAX_COLUMNS < 2**31 <= 255 * LIMIT * (MAX_COLUMNS + 1)
+
+
+@given(plane_matrices(), st.data())
+def test_any_single_changed_number_is_refused_or_another_valid_matrix(matrix, data):
+    """``check`` never raises anything but ContractError, whatever one entry becomes."""
+    packed = pack(matrix)
+    name = data.draw(st.sampled_from(["planes", "plane_rows", "steps", "row_order", "scale"]))
+    array = getattr(packed, name).copy()
+    index = data.draw(st.integers(0, array.size - 1))
+    if array.dtype == np.float32:
+        value = data.draw(st.floats(width=32))
+    else:
+        limits = np.iinfo(array.dtype)
+        value = data.draw(st.integers(int(limits.min), int(limits.max)))
+    array.flat[index] = value
+    changed = replace(packed, **{name: array})
+    try:
+        check(changed)
+    except ContractError:
+        return
+    again = pack(unpack(changed))
+    np.testing.assert_array_equal(again.planes, changed.planes)
+    np.testing.assert_array_equal(again.steps, changed.steps)

@@ -1,0 +1,190 @@
+"""The lowered variants of a bundle: what lies in their files, and that only those are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from fixtures import random_layer
+from onnx import TensorProto, helper
+
+from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, run_layer
+from mpq_export.errors import BundleError, UserError
+from mpq_export.files import MANIFEST, write_json, write_manifest
+from mpq_export.lowering.nodes import (
+    CONV,
+    DOMAIN,
+    LINEAR,
+    OPSET,
+    make_node,
+    model_from_graph,
+    read_layer,
+)
+from mpq_export.lowering.targets import MODEL, Target, read_lowered, write_lowered
+from mpq_export.runtimes.onnxruntime_denoiser import make_session
+
+GEOMETRY = ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
+LAYERS = {
+    "first": random_layer([2, 3, 3, 1], 36, 4, GEOMETRY, shift=[0, 1, 2, 4], factor=True),
+    "second": random_layer([8, 8], 36, 8, GEOMETRY),
+}
+SHAPE = [1, 4, 5, 6]
+
+
+def packed_graph() -> onnx.ModelProto:
+    """Two convolutions in a row, as the exporter makes them."""
+    nodes, tensors, x = [], [], "sample"
+    for name, layer in LAYERS.items():
+        node, initializers = make_node(name, layer, x, "step_index", f"{name}.y")
+        nodes.append(node)
+        tensors += initializers
+        x = f"{name}.y"
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "two",
+        [value("sample", TensorProto.FLOAT, SHAPE), value("step_index", TensorProto.INT32, [1])],
+        [value(x, TensorProto.FLOAT, [1, 2, 5, 6])],
+        initializer=tensors,
+    )  # fmt: skip
+    return model_from_graph(graph)
+
+
+@pytest.fixture(params=Target)
+def target(request: pytest.FixtureRequest) -> Target:
+    """Every target."""
+    return request.param
+
+
+@pytest.fixture
+def lowered(tmp_path: Path, target: Target) -> Path:
+    """The folder of a target's model."""
+    return write_lowered(tmp_path, packed_graph(), target).parent
+
+
+def expected(x: np.ndarray, step_index: int) -> np.ndarray:
+    for layer in LAYERS.values():
+        x = run_layer(layer, x, step_index).output
+    return x
+
+
+def test_a_target_lies_in_its_own_folder(tmp_path: Path, target: Target) -> None:
+    path = write_lowered(tmp_path, packed_graph(), target)
+    assert path == tmp_path / "onnx" / target.value / MODEL
+    assert {file.name for file in path.parent.iterdir()} == {MODEL, MANIFEST}
+    assert list(json.loads((path.parent / MANIFEST).read_text())["files"]) == [MODEL]
+
+
+@pytest.mark.parametrize("step_index", [0, 2])
+def test_a_lowered_model_computes_the_reference(
+    lowered: Path, tmp_path: Path, target: Target, step_index: int
+) -> None:
+    session = make_session(read_lowered(tmp_path, target))
+    x = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    feeds = {"sample": x, "step_index": np.array([step_index], np.int32)}
+    assert np.array_equal(session.run(None, feeds)[0], expected(x, step_index))
+
+
+def test_ort_keeps_packed_nodes_and_their_bodies(tmp_path: Path) -> None:
+    write_lowered(tmp_path, packed_graph(), Target.ORT)
+    model = read_lowered(tmp_path, Target.ORT)
+    assert {(node.domain, node.op_type) for node in model.graph.node} == {(DOMAIN, CONV)}
+    assert {(body.domain, body.name) for body in model.functions} == {
+        (DOMAIN, LINEAR),
+        (DOMAIN, CONV),
+    }
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: 1}
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        assert_same(read_layer(node, tensors), LAYERS[node.name])
+
+
+def assert_same(one: PackedLayer, other: PackedLayer) -> None:
+    assert one.conv == other.conv
+    assert one.act_bits == other.act_bits
+    assert np.array_equal(one.weight.planes, other.weight.planes)
+    assert np.array_equal(one.weight.steps, other.weight.steps)
+    assert np.array_equal(one.input_shift, other.input_shift)
+
+
+def test_onnx_has_standard_operators_only(tmp_path: Path) -> None:
+    write_lowered(tmp_path, packed_graph(), Target.ONNX)
+    model = read_lowered(tmp_path, Target.ONNX)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not model.functions
+    assert {entry.domain for entry in model.opset_import} == {""}
+
+
+def test_lowering_again_replaces_the_file_and_leaves_other_targets(tmp_path: Path) -> None:
+    for target in (Target.ORT, Target.ONNX, Target.ORT):
+        write_lowered(tmp_path, packed_graph(), target)
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} == {"ort", "onnx"}
+
+
+def test_a_graph_that_is_not_valid_leaves_the_old_file(
+    lowered: Path, tmp_path: Path, target: Target
+) -> None:
+    before = (lowered / MODEL).read_bytes()
+    broken = packed_graph()
+    broken.graph.node[1].input[0] = "nothing"
+    with pytest.raises(onnx.checker.ValidationError):
+        write_lowered(tmp_path, broken, target)
+    assert (lowered / MODEL).read_bytes() == before
+
+
+def test_foreign_files_are_not_replaced(tmp_path: Path, target: Target) -> None:
+    folder = tmp_path / "onnx" / target.value
+    folder.mkdir(parents=True)
+    (folder / "mine.onnx").write_bytes(b"mine")
+    with pytest.raises(UserError, match="holds other files"):
+        write_lowered(tmp_path, packed_graph(), target)
+
+
+def test_what_was_not_lowered_names_the_command(tmp_path: Path, target: Target) -> None:
+    with pytest.raises(BundleError, match="has not been lowered") as caught:
+        read_lowered(tmp_path, target)
+    assert f"--target {target.value}" in caught.value.fix
+
+
+def _flip(folder: Path) -> None:
+    data = bytearray((folder / MODEL).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / MODEL).write_bytes(data)
+
+
+def _link(folder: Path) -> None:
+    (folder / MODEL).rename(folder.parent / "outside.onnx")
+    (folder / MODEL).symlink_to(folder.parent / "outside.onnx")
+
+
+def _other_name(folder: Path) -> None:
+    data = json.loads((folder / MANIFEST).read_text())
+    data["files"]["../outside.onnx"] = data["files"].pop(MODEL)
+    write_json(folder / MANIFEST, data)
+
+
+def _nonsense(folder: Path) -> None:
+    (folder / MODEL).write_bytes(b"\xffnonsense")
+    write_manifest(folder, [MODEL])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / MODEL).unlink(), "missing"),
+        (lambda folder: (folder / MANIFEST).unlink(), "missing"),
+        (_flip, "not the one that was written"),
+        (_link, "is a link"),
+        (_other_name, "does not list"),
+        (_nonsense, "not ONNX"),
+    ],
+)
+def test_damage_is_refused(
+    lowered: Path, tmp_path: Path, target: Target, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(lowered)
+    with pytest.raises(BundleError, match=message):
+        read_lowered(tmp_path, target)
