@@ -33,7 +33,7 @@ digits-checkpoint: setup
 	$(BIN)/python -m mpq_export.pipelines.digits.train
 
 bench-fit: setup
-	$(BIN)/python -m benchmarks.weight_fit --out docs/results
+	$(BIN)/python -m mpq_export.evaluation.weight_fit_benchmark --out docs/results
 
 clean:
 	rm -rf $(VENV) out build dist

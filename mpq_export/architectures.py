@@ -48,7 +48,7 @@ class Architecture:
 
 
 def _unet2d_sample(config: Config) -> tuple[int, int, int]:
-    size = config["sample_size"]
+    size = config.get("sample_size")
     if size is None:
         raise CheckpointError(
             "The model has no sample_size",

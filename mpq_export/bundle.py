@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from .core.integer_reference import ConvGeometry, PackedLayer, check_layer, input_channels
-from .core.planes import MAX_COLUMNS, ContractError, PackedMatrix
+from .core.planes import MAX_COLUMNS, ContractError, PackedMatrix, check
 from .errors import BundleError
 from .files import Manifest, read_json, read_manifest, verified_bytes, write_json, write_manifest
 from .precision import BitSpec
@@ -46,7 +46,7 @@ LAYER_TENSORS = (
 )
 OPTIONAL_LAYER_TENSORS = ("input_factor", "input_shift")
 TIMESTEPS, OUTPUT_BIAS = "mpq.timesteps", "mpq.output_bias"
-_MODULE_NAME = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$"
+_MODULE_NAME = r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*"
 _REBUILD = "Export the bundle again from its checkpoint"
 
 Pair = tuple[int, int]
@@ -120,7 +120,7 @@ class QuantizationConfig(BaseModel):
 
     quant_method: Literal["mpq"] = "mpq"
     format_version: int = FORMAT_VERSION
-    bits: str
+    bits: str = Field(pattern=r"^w[2-8]a[2-8]$")
     method: str
     recipe: dict[str, Any]
     family: str | None = Field(None, pattern=r"^[a-z0-9_]+$")
@@ -133,7 +133,7 @@ class QuantizationConfig(BaseModel):
     @model_validator(mode="after")
     def _layer_names_are_module_paths(self) -> QuantizationConfig:
         for name in self.layers:
-            if len(name) > 512 or not re.match(_MODULE_NAME, name):
+            if len(name) > 512 or not re.fullmatch(_MODULE_NAME, name):
                 raise ValueError(f"{name!r} is not a module path")
         return self
 
@@ -180,9 +180,11 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     }
     for name, layer in bundle.layers.items():
         for key, value in _layer_tensors(layer).items():
-            tensors[f"{name}.{key}"] = np.ascontiguousarray(value)
+            tensors[f"{name}.{key}"] = value
     (folder / "scheduler").mkdir()
-    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "mpq"}))
+    # safetensors writes the memory of an array, whatever its strides.
+    plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    (folder / WEIGHTS).write_bytes(save(plain, metadata={"format": "mpq"}))
     config = bundle.model_config | {
         "quantization_config": bundle.quantization.model_dump(exclude_none=True)
     }
@@ -219,7 +221,7 @@ def read_bundle(path: str | Path) -> Bundle:
         scheduler,
         quantization,
         layers,
-        _parameters(folder, tensors),
+        _parameters(folder, tensors, layers),
         timesteps,
         output_bias,
     )
@@ -246,27 +248,32 @@ def _layer_tensors(layer: PackedLayer) -> dict[str, NDArray[Any]]:
 
 def _take_layer(tensors: dict[str, NDArray[Any]], name: str, config: LayerConfig) -> PackedLayer:
     """Remove one layer's tensors and check that they are canonical."""
-    conv = config.geometry()
-    channels = input_channels(config.K, conv)
     found = {}
     for key in LAYER_TENSORS:
         if f"{name}.{key}" not in tensors:
             raise ContractError(f"tensor {key} is missing")
         found[key] = tensors.pop(f"{name}.{key}")
+    weight = PackedMatrix(
+        found["planes"],
+        found["plane_rows"],
+        found["steps"],
+        found["scale"],
+        found["row_order"],
+        config.K,
+    )
+    check(weight)
+    conv = config.geometry()
+    # Nothing may grow with the config's numbers alone; rows are bounded by the file.
+    if conv is not None and weight.rows % conv.group:
+        raise ContractError(f"{weight.rows} rows do not divide into {conv.group} groups")
+    channels = input_channels(config.K, conv)
     factor = tensors.pop(f"{name}.input_factor", None)
     shift = tensors.pop(f"{name}.input_shift", None)
     for key, value, default in (("input_factor", factor, 1), ("input_shift", shift, 0)):
         if value is not None and not np.any(value != default):
             raise ContractError(f"{key} is stored although it is the default")
     layer = PackedLayer(
-        weight=PackedMatrix(
-            found["planes"],
-            found["plane_rows"],
-            found["steps"],
-            found["scale"],
-            found["row_order"],
-            config.K,
-        ),
+        weight=weight,
         bias=found["bias"],
         act_scale=found["act_scale"],
         act_zero_point=found["act_zero_point"],
@@ -316,9 +323,17 @@ def _take_tables(
 
 
 def _parameters(
-    folder: Path, tensors: Mapping[str, NDArray[Any]]
+    folder: Path, tensors: Mapping[str, NDArray[Any]], layers: Mapping[str, PackedLayer]
 ) -> dict[str, NDArray[np.float32]]:
     for name, value in tensors.items():
+        parts = name.split(".")
+        if any(".".join(parts[:end]) in layers for end in range(1, len(parts))):
+            raise BundleError(
+                f"Tensor {name} stands under a quantised layer's name",
+                where=folder / WEIGHTS,
+                why="It is none of the layer's tensors",
+                fix=_REBUILD,
+            )
         if value.dtype != np.float32 or not np.all(np.isfinite(value)):
             raise BundleError(
                 f"Tensor {name} is {value.dtype} or has values that are not finite",

@@ -8,7 +8,7 @@ from pathlib import Path
 from . import methods
 from .bundle import Bundle, LayerConfig, QuantizationConfig, read_bundle, write_bundle
 from .checkpoints import Checkpoint
-from .files import MANIFEST, staged_folder
+from .files import staged_folder
 from .lowering.exporter import export_graph
 from .lowering.names import Target
 from .lowering.targets import write_lowered
@@ -53,7 +53,7 @@ def export_checkpoint(
         eight_bit=dict(quantized.plan.eight_bit),
         kept=dict(quantized.plan.kept),
     )
-    with staged_folder(out, MANIFEST) as stage:
+    with staged_folder(out) as stage:
         write_bundle(stage, _bundle(stage, checkpoint, config, quantized))
         _lower(read_bundle(stage), targets, progress)
     return read_bundle(out)
@@ -66,13 +66,15 @@ def export_bundle(
     if out is None or out.resolve() == bundle.path.resolve():
         _lower(bundle, targets, progress)
         return bundle
-    with staged_folder(out, MANIFEST) as stage:
+    with staged_folder(out) as stage:
         write_bundle(stage, bundle)
         _lower(replace(bundle, path=stage), targets, progress)
     return read_bundle(out)
 
 
 def _lower(bundle: Bundle, targets: tuple[Target, ...], progress: ProgressReporter) -> None:
+    if not targets:
+        return
     progress.start("lower", 1 + len(targets))
     graph = export_graph(bundle)
     progress.advance()

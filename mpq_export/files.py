@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -25,26 +26,15 @@ Manifest = dict[str, dict[str, Any]]
 
 
 @contextmanager
-def staged_folder(target: Path, replaceable: str) -> Iterator[Path]:
+def staged_folder(target: Path) -> Iterator[Path]:
     """A temporary sibling of ``target`` that takes its place when the block ends well.
 
     If the block raises, or the process dies, ``target`` is as it was. An existing target is
-    replaced only if it is empty or holds the file named ``replaceable``.
+    replaced only if it is empty or its manifest says that this program wrote it.
     """
     target = Path(os.path.abspath(target))
-    if target.exists() or target.is_symlink():
-        if target.is_symlink() or not target.is_dir():
-            raise UserError(
-                "The output exists and is not a folder", where=target, fix="Choose another path"
-            )
-        if any(target.iterdir()) and not (target / replaceable).is_file():
-            raise UserError(
-                "The output folder holds other files",
-                where=target,
-                why=f"Only a folder written earlier (with {replaceable}) is replaced",
-                fix="Choose another path, or empty it",
-            )
     try:
+        _require_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(
             tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
@@ -57,15 +47,50 @@ def staged_folder(target: Path, replaceable: str) -> Iterator[Path]:
         content = stage / "content"
         content.mkdir()
         yield content
-        if target.exists():
-            os.rename(target, stage / "replaced")
-        os.rename(content, target)
+        _swap(content, target, stage / "replaced")
     except OSError as error:
         raise UserError(
             "Writing failed", where=error.filename or target, why=str(error.strerror or error)
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _require_replaceable(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UserError(
+            "The output exists and is not a folder", where=target, fix="Choose another path"
+        )
+    if target.exists() and any(target.iterdir()) and not _is_ours(target):
+        raise UserError(
+            "The output folder holds other files",
+            where=target,
+            why="Only a folder that this program wrote is replaced",
+            fix="Choose another path, or empty it",
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder's manifest was written by :func:`write_manifest`."""
+    try:
+        data = _plain_bytes(folder, MANIFEST, MAX_JSON_BYTES, UserError)
+        versions = parse_json(data, folder / MANIFEST, UserError).get("versions")
+    except UserError:
+        return False
+    return isinstance(versions, dict) and "mpq-export" in versions
+
+
+def _swap(content: Path, target: Path, aside: Path) -> None:
+    """Put ``content`` in the place of ``target``; if that fails, ``target`` comes back."""
+    replaces = target.exists()
+    if replaces:
+        os.rename(target, aside)
+    try:
+        os.rename(content, target)
+    except OSError:
+        if replaces:
+            os.rename(aside, target)
+        raise
 
 
 @contextmanager
@@ -89,6 +114,10 @@ def staged_file(target: Path) -> Iterator[Path]:
         yield stage
         os.chmod(stage, 0o666 & ~_umask())
         os.replace(stage, target)
+    except OSError as error:
+        raise UserError(
+            "The file cannot be written", where=target, why=str(error.strerror or error)
+        ) from error
     finally:
         stage.unlink(missing_ok=True)
 
@@ -108,7 +137,10 @@ def parse_json(data: bytes, where: Path, error: type[UserError]) -> dict[str, An
     """A JSON object; refuses duplicate keys, NaN and anything that is not an object."""
     try:
         value = json.loads(
-            data, object_pairs_hook=_without_duplicates, parse_constant=_no_constants
+            data.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_constants,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as problem:
         raise error("The file is not valid JSON", where=where, why=str(problem)) from problem
@@ -122,6 +154,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key appears twice")
     return result
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
 
 
 def _no_constants(name: str) -> None:
@@ -160,7 +199,8 @@ def read_manifest(folder: Path, names: Sequence[str], error: type[UserError], fi
         if (
             not isinstance(entry, dict)
             or not isinstance(entry.get("sha256"), str)
-            or not isinstance(entry.get("size"), int)
+            or type(entry.get("size")) is not int
+            or entry["size"] < 0
         ):
             raise error(
                 f"The manifest's entry for {name} is malformed", where=folder / MANIFEST, fix=fix
@@ -216,6 +256,7 @@ def _plain_bytes(folder: Path, name: str, limit: int, error: type[UserError]) ->
                 "A file is missing", where=path, fix="Copy the folder again, or export it again"
             )
         with path.open("rb") as stream:
-            return stream.read(limit + 1)
+            # Never ask for more than there is: read() allocates what it is asked for.
+            return stream.read(min(limit, os.fstat(stream.fileno()).st_size) + 1)
     except OSError as problem:
         raise error("The file cannot be read", where=path, why=str(problem.strerror)) from problem

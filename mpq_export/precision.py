@@ -9,7 +9,7 @@ from .errors import BitsError
 
 WEIGHT_BITS = range(2, 9)
 ACTIVATION_BITS = range(2, 9)
-_PATTERN = re.compile(r"w(\d+)a(\d+)", re.ASCII)
+_PATTERN = re.compile(r"w(\d{1,18})a(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,28 @@ def build_scheduler(config: Mapping[str, Any]) -> Any:
 
     name = str(config.get("_class_name"))
     cls = getattr(diffusers, name, None)
-    if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
+    if not (
+        isinstance(cls, type)
+        and issubclass(cls, diffusers.SchedulerMixin)
+        and hasattr(cls, "from_config")
+    ):
         raise CheckpointError(
             f"'{name}' is not a diffusers scheduler",
             where="scheduler_config.json",
             fix="Use a scheduler config saved by diffusers, for example of DDIMScheduler",
         )
-    return cls.from_config(dict(config))
+    try:
+        return cls.from_config(dict(config))
+    except Exception as error:  # values that fit no scheduler raise anything
+        raise _unusable(error) from error
+
+
+def _unusable(error: Exception) -> CheckpointError:
+    return CheckpointError(
+        "The scheduler cannot be used",
+        where="scheduler_config.json",
+        why=str(error).partition("\n")[0],
+    )
 
 
 def sampling_timesteps(config: Mapping[str, Any], num_steps: int) -> np.ndarray:
@@ -36,7 +51,10 @@ def sampling_timesteps(config: Mapping[str, Any], num_steps: int) -> np.ndarray:
             why=f"The scheduler was trained with {limit} timesteps",
             fix=f"Choose 1 to {limit}",
         )
-    scheduler.set_timesteps(num_steps)
+    try:
+        scheduler.set_timesteps(num_steps)
+    except Exception as error:
+        raise _unusable(error) from error
     return np.rint(scheduler.timesteps.double().numpy()).astype(np.int32)
 
 

@@ -28,3 +28,9 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model quantised to w3a4 by MPQ-DM; do not change it."""
     return fixtures.quantized_bundle(pipeline_folder, tmp_path_factory.mktemp("tiny-bundle"))
+
+
+@pytest.fixture(scope="session")
+def lowered_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as w3a4 by MPQ-DMv2, lowered to both ONNX targets; do not change it."""
+    return fixtures.exported_bundle(pipeline_folder, tmp_path_factory.mktemp("lowered") / "bundle")

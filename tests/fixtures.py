@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpq_export.bundle import Bundle, LayerConfig, QuantizationConfig, write_bundle
+from mpq_export.bundle import Bundle, LayerConfig, QuantizationConfig
 from mpq_export.core.integer_reference import ConvGeometry, PackedLayer
 from mpq_export.core.planes import PlaneMatrix, pack
 
@@ -62,41 +62,25 @@ def save_pipeline(folder: Path, model=None) -> Path:
 
 
 def quantized_bundle(
-    pipeline: Path, folder: Path, method: str = "mpq-dm", bits: str = BITS
+    pipeline: Path, folder: Path, method: str = "mpq-dm", bits: str = BITS, targets: tuple = ()
 ) -> Path:
     """Quantise a pipeline folder and write its bundle into ``folder``, as the command does."""
     from mpq_export.checkpoints import load_checkpoint
-    from mpq_export.methods import recipe_of
-    from mpq_export.methods.quantize import quantize_model
+    from mpq_export.export import export_checkpoint
     from mpq_export.precision import BitSpec
 
     checkpoint = load_checkpoint(pipeline)
-    recipe = recipe_of(method).model_copy(update={"calibration_images": 2})
-    spec = BitSpec.parse(bits)
-    quantized = quantize_model(
-        checkpoint.model, checkpoint.model_config, checkpoint.scheduler_config, spec, recipe,
-        NUM_STEPS, SEED, SilentProgress(),
-    )  # fmt: skip
-    config = QuantizationConfig(
-        bits=str(spec),
-        method=recipe.method,
-        recipe=recipe.model_dump(mode="json") | {"inference_steps": NUM_STEPS, "seed": SEED},
-        family=checkpoint.family,
-        source=checkpoint.source,
-        full_precision_parameters=sum(p.numel() for p in checkpoint.model.parameters()),
-        layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
-        eight_bit=dict(quantized.plan.eight_bit),
-        kept=dict(quantized.plan.kept),
+    export_checkpoint(
+        checkpoint, BitSpec.parse(bits), method, targets, NUM_STEPS, SEED, folder, SilentProgress()
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bundle(
-        folder,
-        Bundle(
-            folder, checkpoint.model_config, checkpoint.scheduler_config, config, quantized.layers,
-            quantized.parameters, quantized.timesteps, quantized.output_bias,
-        ),
-    )  # fmt: skip
     return folder
+
+
+def exported_bundle(pipeline: Path, folder: Path) -> Path:
+    """A bundle by MPQ-DMv2 with every lowered target; takes a few seconds to trace."""
+    from mpq_export.lowering.names import Target
+
+    return quantized_bundle(pipeline, folder, "mpq-dmv2", targets=tuple(Target))
 
 
 def random_layer(

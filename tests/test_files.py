@@ -22,8 +22,6 @@ from mpq_export.files import (
     write_manifest,
 )
 
-MARK = "mark.json"
-
 
 class Interrupted(Exception):
     """Whatever ends a block early."""
@@ -31,15 +29,15 @@ class Interrupted(Exception):
 
 def write_folder(target: Path, text: str) -> None:
     """A replaceable folder with one more file."""
-    with staged_folder(target, MARK) as stage:
-        (stage / MARK).write_text("{}")
+    with staged_folder(target) as stage:
         (stage / "text").write_text(text)
+        write_manifest(stage, ["text"])
 
 
 def half_write_folder(target: Path, error: type[BaseException]) -> None:
     """What is left of :func:`write_folder` when it ends early."""
-    with staged_folder(target, MARK) as stage:
-        (stage / MARK).write_text("half")
+    with staged_folder(target) as stage:
+        (stage / "text").write_text("half")
         raise error
 
 
@@ -59,7 +57,7 @@ def names(folder: Path) -> set[str]:
 
 def test_a_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "er" / "out"
-    with staged_folder(target, MARK) as stage:
+    with staged_folder(target) as stage:
         (stage / "sub").mkdir()
         (stage / "sub" / "file").write_text("new")
         assert not target.exists()
@@ -80,7 +78,7 @@ def test_a_folder_written_earlier_is_replaced_whole(tmp_path: Path) -> None:
     (target / "stale").write_text("")
     write_folder(target, "new")
     assert (target / "text").read_text() == "new"
-    assert names(target) == {MARK, "text"}
+    assert names(target) == {MANIFEST, "text"}
     assert names(tmp_path) == {"out"}
 
 
@@ -103,7 +101,7 @@ def test_a_block_that_raises_keeps_the_old_content(tmp_path: Path) -> None:
 def test_the_old_content_survives_when_the_new_cannot_take_its_place(tmp_path: Path) -> None:
     target = tmp_path / "out"
     write_folder(target, "old")
-    with pytest.raises(UserError), staged_folder(target, MARK) as stage:
+    with pytest.raises(UserError), staged_folder(target) as stage:
         stage.rmdir()
     assert (target / "text").read_text() == "old"
     assert names(tmp_path) == {"out"}
@@ -112,7 +110,7 @@ def test_the_old_content_survives_when_the_new_cannot_take_its_place(tmp_path: P
 def test_a_write_that_fails_is_a_user_error(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="Writing failed") as caught,
-        staged_folder(tmp_path / "out", MARK) as stage,
+        staged_folder(tmp_path / "out") as stage,
     ):
         (stage / "no" / "such").write_text("")
     assert "No such file" in caught.value.why
@@ -120,8 +118,16 @@ def test_a_write_that_fails_is_a_user_error(tmp_path: Path) -> None:
 
 
 def test_a_user_error_passes_unchanged(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="mine"), staged_folder(tmp_path / "out", MARK):
+    with pytest.raises(BundleError, match="mine"), staged_folder(tmp_path / "out"):
         raise BundleError("mine")
+
+
+def test_a_foreign_folder_with_a_manifest_of_its_own_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).write_text('{"name": "a web app", "versions": {"app": "1"}}')
+    with pytest.raises(UserError, match="holds other files"):
+        write_folder(tmp_path / "out", "new")
+    assert names(tmp_path / "out") == {MANIFEST}
 
 
 def test_a_foreign_folder_is_not_replaced(tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_a_foreign_folder_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_mark_that_is_a_folder_is_no_mark(tmp_path: Path) -> None:
-    (tmp_path / "out" / MARK).mkdir(parents=True)
+    (tmp_path / "out" / MANIFEST).mkdir(parents=True)
     with pytest.raises(UserError, match="holds other files"):
         write_folder(tmp_path / "out", "new")
 

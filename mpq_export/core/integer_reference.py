@@ -106,7 +106,7 @@ def column_factors(per_channel: NDArray[Any], conv: ConvGeometry | None, rows: i
 def check_layer(layer: PackedLayer) -> None:
     """Raise :class:`ContractError` unless the layer keeps the whole contract."""
     check(layer.weight)
-    rows, steps = layer.weight.rows, len(layer.act_scale)
+    rows, steps = layer.weight.rows, layer.act_scale.size
     channels = layer.input_channels
     if layer.conv is not None and layer.conv.group > 1:
         if rows % layer.conv.group:

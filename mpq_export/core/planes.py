@@ -283,7 +283,7 @@ def check(packed: PackedMatrix) -> None:
 
     Reads the arrays only; safe on hostile input whose array sizes have been capped.
     """
-    rows, planes, columns = len(packed.row_order), len(packed.plane_rows), packed.columns
+    rows, planes, columns = packed.row_order.size, packed.plane_rows.size, packed.columns
     _require(1 <= columns <= MAX_COLUMNS, f"{columns} columns; 1 to {MAX_COLUMNS} are allowed")
     _require(rows >= 1, "the matrix has no rows")
     _require(1 <= planes <= MAX_PLANES, f"{planes} planes; 1 to {MAX_PLANES} are allowed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from ..errors import BundleError
-from ..files import MANIFEST, read_manifest, staged_folder, verified_bytes, write_manifest
+from ..files import read_manifest, staged_folder, verified_bytes, write_manifest
 from .function_bodies import function_bodies
 from .names import Target
 from .nodes import model_from_graph, register_schemas
@@ -43,7 +43,7 @@ def write_lowered(bundle: Path, packed_graph: onnx.ModelProto, target: Target) -
     model = _LOWER[target](packed_graph)
     onnx.checker.check_model(model, full_check=True)
     folder = bundle / "onnx" / target.value
-    with staged_folder(folder, MANIFEST) as stage:
+    with staged_folder(folder) as stage:
         onnx.save(model, stage / MODEL)
         write_manifest(stage, [MODEL])
     return folder / MODEL
@@ -58,6 +58,9 @@ def read_lowered(bundle: Path, target: Target) -> onnx.ModelProto:
             where=bundle,
             fix=f"Run: mpq-export --ckpt {bundle} --target {target.value}",
         )
+    for part in (folder, folder.parent):
+        if part.is_symlink():
+            raise BundleError("The folder is a link", where=part, why="A bundle holds its files")
     manifest = read_manifest(folder, [MODEL], BundleError, "Lower the bundle again")
     data = verified_bytes(folder, MODEL, manifest, BundleError)
     try:

@@ -38,7 +38,7 @@ every_fit = pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
 
 def sorted_rows(weights: np.ndarray) -> SortedRows:
     """Rows ready for fitting."""
-    return SortedRows.of(torch.from_numpy(weights).float())
+    return SortedRows.of(torch.from_numpy(np.ascontiguousarray(weights)).float())
 
 
 def true_error(weights: np.ndarray, fitted: FittedRows) -> np.ndarray:
@@ -82,6 +82,19 @@ def test_reported_error_is_what_the_contract_leaves(fit, seed, planes, columns):
     difference = np.abs(fitted.error - true_error(weights, fitted))
     # Differences of sums of squares lose what is 1e-13 of the row's energy.
     assert np.all(difference <= 1e-6 * fitted.error + 1e-12 * squares)
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+@given(seed=seeds)
+def test_ties_are_counted_as_the_contract_assigns_them(bits, seed):
+    """Both ends of a range that is symmetric around 0 lie half way between two levels."""
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(-0.7, 0.7, (3, 12))
+    weights[:, 0], weights[:, 1:3] = 0.75, -0.75
+    weights[0, 3:], weights[1, 3:] = 0, 0.75
+    weights = weights.astype(np.float32).astype(np.float64)
+    fitted = fit_uniform(sorted_rows(weights), bits)
+    np.testing.assert_allclose(fitted.error, true_error(weights, fitted), rtol=1e-6, atol=1e-9)
 
 
 @every_fit

@@ -1,0 +1,72 @@
+"""Models of one packed layer, and the ways to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from golden.reader import LayerCase
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from mpq_export.core.integer_reference import PackedLayer
+from mpq_export.lowering.function_bodies import function_bodies
+from mpq_export.lowering.nodes import make_node, model_from_graph, register_schemas
+
+Dims = Sequence[int | str | None] | None
+X_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
+
+
+def packed_model(
+    layer: PackedLayer, x_dims: Dims, x_type: int = TensorProto.FLOAT, y_dims: Dims = None
+) -> onnx.ModelProto:
+    """``X, step_index -> Y`` through one MPQ node called ``layer``, without its function body."""
+    register_schemas()
+    node, tensors = make_node("layer", layer, "X", "step_index", "Y")
+    graph = helper.make_graph(
+        [node],
+        "one_layer",
+        [
+            helper.make_tensor_value_info("X", x_type, x_dims),
+            helper.make_tensor_value_info("step_index", TensorProto.INT32, [1]),
+        ],
+        [helper.make_tensor_value_info("Y", x_type, y_dims)],
+        initializer=tensors,
+    )
+    return model_from_graph(graph)
+
+
+def case_model(case: LayerCase) -> onnx.ModelProto:
+    """The packed model of a golden case, batch left open."""
+    fixed = case.x.shape[1:] if case.x.ndim > 1 else case.x.shape
+    dims = [*(["batch"] if case.x.ndim > 1 else []), *fixed]
+    rank = case.expected.output.ndim
+    return packed_model(case.layer, dims, X_TYPES[case.x.dtype], [f"y{i}" for i in range(rank)])
+
+
+def case_feeds(case: LayerCase) -> dict[str, NDArray]:
+    """The inputs of a golden case."""
+    return {"X": case.x, "step_index": np.array([case.step_index], np.int32)}
+
+
+def with_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with both function bodies registered."""
+    return model_from_graph(model.graph, function_bodies())
+
+
+def run_in_onnxruntime(
+    model: onnx.ModelProto, feeds: dict[str, NDArray], *, exact_int8: bool = False
+) -> NDArray:
+    """The model's only output; ``exact_int8`` sets ``session.x64quantprecision``."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    if exact_int8:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, feeds)[0]
