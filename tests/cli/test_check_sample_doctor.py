@@ -1,0 +1,77 @@
+"""``mpq-check``, ``mpq-sample`` and ``mpq-doctor`` as a user meets them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from commands import assert_user_error, run
+from onnx import load, numpy_helper, save
+
+from mpq_export.files import write_manifest
+
+
+@pytest.fixture
+def copied(lowered_folder, tmp_path):
+    shutil.copytree(lowered_folder, tmp_path / "b")
+    return tmp_path / "b"
+
+
+def test_check_passes_and_names_the_worst_layers(lowered_folder, pipeline_folder):
+    done = run("mpq-check", lowered_folder, "--ckpt", pipeline_folder, "--worst", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"]
+    assert report["nodes"] == report["nodes_exact"] > 40
+    assert len(report["worst_layers"]) == 2
+    assert report["against_full_precision"]["relative"] > 0
+
+
+def test_check_fails_with_one_on_a_wrong_node(copied):
+    """The lowered file is changed and signed again: hashes are right, integers are not."""
+    folder = copied / "onnx" / "onnx"
+    model = load(folder / "model.onnx")
+    name = "mid_block.resnets.0.conv1"
+    (tensor,) = [t for t in model.graph.initializer if t.name == f"{name}.weight_scale"]
+    values = numpy_helper.to_array(tensor) * np.float32(1.5)
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    save(model, folder / "model.onnx")
+    write_manifest(folder, ["model.onnx"])
+    done = run("mpq-check", copied, "--runtime", "onnx")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    assert f"worst: {name}" in done.stdout
+    assert run("mpq-check", copied, "--runtime", "ort").returncode == 0
+
+
+@pytest.mark.parametrize("file", ["config.json", "weights.safetensors", "onnx/ort/model.onnx"])
+def test_a_tampered_bundle_is_refused(copied, file):
+    data = bytearray((copied / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copied / file).write_bytes(data)
+    assert_user_error(run("mpq-check", copied), "not the one that was written")
+
+
+def test_missing_bundles_are_named(tmp_path):
+    for command in ("mpq-check", "mpq-sample"):
+        assert_user_error(run(command, tmp_path / "no"), "no such bundle", str(tmp_path / "no"))
+
+
+def test_a_checkpoint_is_not_a_bundle(pipeline_folder):
+    assert_user_error(run("mpq-sample", pipeline_folder), "manifest.json")
+
+
+def test_a_bundle_without_a_family_cannot_be_sampled(lowered_folder, tmp_path):
+    done = run("mpq-sample", lowered_folder, "--out", tmp_path / "grid.png")
+    assert_user_error(done, "names no model family", "Denoiser")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_reads_a_bundle(lowered_folder, tmp_path):
+    done = run("mpq-doctor", lowered_folder, "--json")
+    assert done.returncode == 0, done.stderr
+    findings = {finding["subject"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["bundle"]["ok"]
+    assert findings["target ort"]["ok"]
+    assert run("mpq-doctor").returncode == 0
+    assert run("mpq-doctor", tmp_path).returncode == 1

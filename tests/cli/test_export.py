@@ -1,0 +1,148 @@
+"""``mpq-export`` as a user meets it."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+from commands import assert_user_error, run
+
+from mpq_export.bundle import read_bundle
+
+
+class Payload:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_json_report_and_bundle(pipeline_folder, tmp_path):
+    out = tmp_path / "deep" / "b"
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--method", "rtn",
+        "--inference-steps", 2, "--out", out, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["bundle"] == str(out)
+    assert report["average_weight_bits"] == 3
+    assert 3 < report["average_weight_bits_all"] < 4
+    assert report["packed_bytes"] < report["fp32_bytes"]
+    assert report["onnx_bytes"]["ort"] == (out / "onnx" / "ort" / "model.onnx").stat().st_size
+    assert report["layers_quantized"] == len(read_bundle(out).layers)
+    assert report["layers_kept"] == len(read_bundle(out).quantization.kept)
+    assert "quantize" in done.stderr, "progress goes to stderr"
+    assert {path.name for path in out.parent.iterdir()} == {"b"}
+
+
+def test_an_existing_bundle_is_lowered_to_another_target(bundle_folder, tmp_path):
+    bundle = tmp_path / "b"
+    shutil.copytree(bundle_folder, bundle)
+    done = run("mpq-export", "--ckpt", bundle, "--target", "onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["onnx_bytes"]) == ["onnx"]
+    assert (bundle / "weights.safetensors").read_bytes() == (
+        bundle_folder / "weights.safetensors"
+    ).read_bytes()
+
+
+def test_an_existing_bundle_can_be_lowered_into_a_copy(bundle_folder, tmp_path):
+    done = run("mpq-export", "--ckpt", bundle_folder, "--out", tmp_path / "copy")
+    assert done.returncode == 0, done.stderr
+    assert read_bundle(tmp_path / "copy").quantization == read_bundle(bundle_folder).quantization
+    assert not (bundle_folder / "onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"),
+    [
+        ("w9a4", ["9-bit weights", "2 to 8"]),
+        ("w3a1", ["1-bit activations"]),
+        ("3a4", ["'3a4' is not a bit width", "w3a4"]),
+        ("w3", ["'w3' is not a bit width"]),
+        ("", ["'' is not a bit width"]),
+    ],
+)
+def test_bad_bits(pipeline_folder, tmp_path, bits, words):
+    out = tmp_path / "b"
+    done = run("mpq-export", "--ckpt", pipeline_folder, "--bits", bits, "--out", out)
+    assert_user_error(done, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_bits(pipeline_folder, tmp_path):
+    done = run("mpq-export", "--ckpt", pipeline_folder, "--out", tmp_path / "b")
+    assert_user_error(done, "needs --bits", "w3a4")
+
+
+def test_bits_for_a_bundle(bundle_folder):
+    done = run("mpq-export", "--ckpt", bundle_folder, "--bits", "w3a4")
+    assert_user_error(done, "already quantised")
+
+
+def test_missing_checkpoint(tmp_path):
+    done = run("mpq-export", "--ckpt", tmp_path / "no", "--bits", "w3a4", "--out", tmp_path / "b")
+    assert_user_error(done, "no such checkpoint", str(tmp_path / "no"))
+
+
+def test_unknown_method(pipeline_folder, tmp_path):
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--method", "magic",
+        "--out", tmp_path / "b",
+    )  # fmt: skip
+    assert_user_error(done, "'magic'", "mpq-dmv2")
+
+
+def test_corrupt_weights_leave_nothing_behind(pipeline_folder, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(pipeline_folder, broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = run("mpq-export", "--ckpt", broken, "--bits", "w3a4", "--out", tmp_path / "b")
+    assert_user_error(done, "cannot be read", "complete")
+    assert {path.name for path in tmp_path.iterdir()} == {"broken"}
+
+
+def test_a_pickle_that_wants_code_gets_none(tmp_path):
+    victim, file = tmp_path / "victim", tmp_path / "model.pt"
+    file.write_bytes(pickle.dumps({"state_dict": Payload(victim)}))
+    done = run("mpq-export", "--ckpt", file, "--bits", "w3a4", "--out", tmp_path / "b")
+    assert_user_error(done, "could run code", "safetensors")
+    assert not victim.exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_with_other_files_is_not_overwritten(pipeline_folder, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--inference-steps", 2,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert_user_error(done, "holds other files")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_too_many_steps(pipeline_folder, tmp_path):
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--inference-steps", 5000,
+        "--out", tmp_path / "b",
+    )  # fmt: skip
+    assert_user_error(done, "5000 sampling steps", "1000")
+
+
+def test_help_shows_examples_and_imports_nothing_heavy():
+    for command in ("mpq-export", "mpq-sample", "mpq-check", "mpq-doctor"):
+        done = run(command, "--help")
+        assert done.returncode == 0
+        assert "Examples" in done.stdout
+        assert command in done.stdout
+
+
+def test_unknown_options_exit_with_two():
+    done = run("mpq-export", "--no-such-option")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

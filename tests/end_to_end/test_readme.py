@@ -1,0 +1,72 @@
+"""What the README says can be typed, can be typed; what it quotes was measured."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
+]
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_commands_run_in_order(tmp_path):
+    """In a folder that holds nothing but a link to the pipelines."""
+    assert any(command.startswith("mpq-export") for command in COMMANDS)
+    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in COMMANDS:
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=os.environ | {"PATH": path},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (tmp_path / "out" / "grid.png").stat().st_size > 1000
+
+
+def test_the_python_lines_run(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code = "import numpy as np\nsample = np.zeros((2, 1, 16, 16), np.float32)\n"
+    code += "labels = np.array([3, 7])\n" + block + "print(noise_prediction.shape)\n"
+    export = "mpq-export --ckpt pipelines/digits/checkpoint --bits w8a8 --out out/b"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    for arguments in (export.split(), [sys.executable, "-c", code]):
+        done = subprocess.run(
+            arguments, cwd=tmp_path, env=os.environ | {"PATH": path},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(2, 1, 16, 16)"
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([\w-]+)", README, re.M))))
+def test_make_targets_exist(target):
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_links_and_pictures_are_there():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_quoted_figures_are_those_of_the_results():
+    report = json.loads((ROOT / "docs" / "results" / "demo.json").read_text())
+    for row in report["rows"]:
+        line = next(text for text in README.splitlines() if text.startswith(f"| {row['bits']} "))
+        assert f"{row['accuracy']:.1%}" in line
+        assert f"{row['packed_bytes']:,}" in line
+        assert f"{row['frechet_data']:.2f}" in line
+        if row["psnr_full_precision"] is not None:
+            assert f"{row['frechet_full_precision']:.2f}" in line
+            assert f"{row['psnr_full_precision']:.1f} dB" in line
+    assert f"{report['frechet_unpaired_full_precision']:.2f} apart" in README.replace("\n", " ")
