@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/python -m mpq_export.pipelines.digits.demo --out out/demo
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: setup
 	$(BIN)/ruff check .

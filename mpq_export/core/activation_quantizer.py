@@ -78,6 +78,7 @@ def _best_range(
 
 def _grid(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and whole zero point (as float) of a range; an empty range gets scale 1."""
-    scale = (high - low) / (2**bits - 1)
+    # Divided first: the width of a range can exceed float32, a step of it cannot.
+    scale = high / (2**bits - 1) - low / (2**bits - 1)
     scale = torch.where(scale >= torch.finfo(torch.float32).tiny, scale, 1.0)
     return scale, (-low / scale).round().clamp(0, 2**bits - 1)

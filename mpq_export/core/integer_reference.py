@@ -106,6 +106,8 @@ def column_factors(per_channel: NDArray[Any], conv: ConvGeometry | None, rows: i
 def check_layer(layer: PackedLayer) -> None:
     """Raise :class:`ContractError` unless the layer keeps the whole contract."""
     check(layer.weight)
+    if layer.conv is not None:
+        _check_geometry(layer.conv)
     rows, steps = layer.weight.rows, layer.act_scale.size
     channels = layer.input_channels
     if layer.conv is not None and layer.conv.group > 1:
@@ -138,6 +140,12 @@ def check_layer(layer: PackedLayer) -> None:
         raise ContractError("a zero point is outside the activation codes")
     if np.any((layer.input_shift < 0) | (layer.input_shift.astype(int) + layer.act_bits > 8)):
         raise ContractError("an input shift is negative, or act_bits + shift exceeds 8")
+
+
+def _check_geometry(conv: ConvGeometry) -> None:
+    positive = (*conv.kernel_shape, *conv.strides, *conv.dilations, conv.group)
+    if min(positive) < 1 or min(conv.pads) < 0:
+        raise ContractError(f"kernel, strides, dilations or group below 1, or pads below 0: {conv}")
 
 
 def activation_codes(

@@ -224,6 +224,8 @@ def words_per_row(columns: int) -> int:
 def pack(matrix: PlaneMatrix) -> PackedMatrix:
     """Bring a matrix to canonical form; raises :class:`ContractError` if it breaks the contract."""
     columns = matrix.codes.shape[1]
+    if matrix.plane_count.min(initial=1) < 1:
+        raise ContractError("a row has no planes")
     order = np.argsort(-matrix.plane_count, kind="stable")
     count, codes = matrix.plane_count[order], matrix.codes[order]
     planes = int(count.max(initial=0))

@@ -9,7 +9,6 @@ designed from (one seed of the same distributions, before snapping to int8).
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..core.plane_fit import SortedRows
 from ..core.weight_form import WeightForm
 from ..core.weight_quantizer import fit_rows, quantize_weight
 from ..files import staged_file, write_json
+from .machine import describe_machine
 
 ROWS, COLUMNS, SEEDS = 256, 1152, 5
 STUDY = {
@@ -124,13 +124,15 @@ def extrapolate(timed: list[dict[str, Any]], weights: float) -> float:
     return weights / measured * sum(row["seconds"] for row in timed)
 
 
-def _markdown(errors: list[dict[str, Any]], seconds: dict[str, float], machine: str) -> str:
+def _markdown(
+    errors: list[dict[str, Any]], seconds: dict[str, float], machine: dict[str, str]
+) -> str:
     columns = list(errors[0])
     lines = [
         "# Weight fitting: error and time",
         "",
         "Command: `make bench-fit`; seeds 0-4; 256 rows of 1152; squared error over energy x 1000.",
-        f"Machine: {machine}.",
+        f"Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
@@ -158,7 +160,7 @@ def main(
     errors = error_table()
     timed = {f"w{bits}": time_fit(bits) for bits in (2, 3, 4)}
     seconds = {bits: extrapolate(rows, 50e6) for bits, rows in timed.items()}
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = describe_machine()
     report = {"machine": machine, "errors": errors, "timed": timed, "seconds_per_50M": seconds}
     with staged_file(out / "weight_fit.json") as stage:
         write_json(stage, report)

@@ -68,5 +68,5 @@ def test_quoted_figures_are_those_of_the_results():
         assert f"{row['frechet_data']:.2f}" in line
         if row["psnr_full_precision"] is not None:
             assert f"{row['frechet_full_precision']:.2f}" in line
-            assert f"{row['psnr_full_precision']:.1f} dB" in line
+            assert f"| {row['psnr_full_precision']:.1f} |" in line
     assert f"{report['frechet_unpaired_full_precision']:.2f} apart" in README.replace("\n", " ")

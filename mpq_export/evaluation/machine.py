@@ -1,0 +1,35 @@
+"""The machine a measurement was made on, in words."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("torch", "onnxruntime", "diffusers", "numpy")
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, cores, interpreter and package versions."""
+    described = {
+        "processor": _processor_name(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            described[package] = version(package)
+        except PackageNotFoundError:
+            described[package] = "not installed"
+    return described
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
