@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -43,11 +44,13 @@ FEW = (
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bool]]:
     """Whether each ``<form>.<case>`` was exact, by session."""
     emulator = shutil.which("qemu-x86_64")
-    if emulator is None:
-        pytest.fail(
-            "qemu-x86_64 is not installed: it emulates a processor without VNNI. "
-            "On Debian and Ubuntu: apt-get install qemu-user"
+    if emulator is None or platform.machine() != "x86_64":
+        message = (
+            "not shown here: exactness without VNNI needs an x86-64 machine and qemu-x86_64 "
+            "(on Debian and Ubuntu: make emulator)"
         )
+        # Continuous integration must show it; a developer's machine says that it did not.
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     folder = tmp_path_factory.mktemp("models")
     for case in CASES:
         for form, lower in FORMS.items():
