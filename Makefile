@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint digits-checkpoint bench-fit clean
+.PHONY: setup demo test lint emulator digits-checkpoint bench-fit clean
 
 setup: $(READY)
 

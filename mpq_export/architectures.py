@@ -14,6 +14,9 @@ from .errors import CheckpointError
 
 Config = Mapping[str, Any]
 
+MAX_SIDE = 4096
+"""Largest height and width of a sample; a config cannot make the program allocate more."""
+
 
 @dataclass(frozen=True)
 class ConditionSpec:
@@ -56,8 +59,14 @@ def _unet2d_sample(config: Config) -> tuple[int, int, int]:
             why="Calibration draws noise of that size",
             fix="Add sample_size to config.json",
         )
-    height, width = (size, size) if isinstance(size, int) else size
-    return config["in_channels"], height, width
+    sides = list(size) if isinstance(size, list | tuple) else [size, size]
+    if len(sides) != 2 or not all(isinstance(s, int) and 1 <= s <= MAX_SIDE for s in sides):
+        raise CheckpointError(
+            f"sample_size {size!r} is not a size",
+            where="config.json",
+            why=f"It is one or two whole numbers, 1 to {MAX_SIDE}",
+        )
+    return config["in_channels"], sides[0], sides[1]
 
 
 def _unet2d_conditions(config: Config) -> tuple[ConditionSpec, ...]:
@@ -66,6 +75,12 @@ def _unet2d_conditions(config: Config) -> tuple[ConditionSpec, ...]:
             f"class_embed_type '{config['class_embed_type']}' is not supported",
             where="config.json",
             why="Only label embeddings (num_class_embeds) are",
+        )
+    if config.get("time_embedding_type", "positional") not in ("positional", "fourier"):
+        raise CheckpointError(
+            f"time_embedding_type '{config['time_embedding_type']}' is not supported",
+            where="config.json",
+            why="Exported models take the timestep as a number, not as the index of a table",
         )
     classes = config.get("num_class_embeds")
     return (ConditionSpec("class_labels", classes),) if classes else ()

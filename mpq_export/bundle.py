@@ -126,7 +126,7 @@ class QuantizationConfig(BaseModel):
     family: str | None = Field(None, pattern=r"^[a-z0-9_]+$")
     source: str
     full_precision_parameters: int = Field(ge=0)
-    layers: dict[str, LayerConfig]
+    layers: dict[str, LayerConfig] = Field(min_length=1)
     eight_bit: dict[str, str]
     kept: dict[str, str]
 
@@ -267,9 +267,8 @@ def _take_layer(tensors: dict[str, NDArray[Any]], name: str, config: LayerConfig
     if conv is not None and weight.rows % conv.group:
         raise ContractError(f"{weight.rows} rows do not divide into {conv.group} groups")
     channels = input_channels(config.K, conv)
-    factor = tensors.pop(f"{name}.input_factor", None)
-    shift = tensors.pop(f"{name}.input_shift", None)
-    for key, value, default in (("input_factor", factor, 1), ("input_shift", shift, 0)):
+    factor, shift = (tensors.pop(f"{name}.{key}", None) for key in OPTIONAL_LAYER_TENSORS)
+    for key, value, default in zip(OPTIONAL_LAYER_TENSORS, (factor, shift), (1, 0), strict=True):
         if value is not None and not np.any(value != default):
             raise ContractError(f"{key} is stored although it is the default")
     layer = PackedLayer(
@@ -353,7 +352,7 @@ def _quantization_of(folder: Path, data: Any) -> QuantizationConfig:
             why="It has no quantization_config of quant_method 'mpq'",
         )
     version = data.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise BundleError(
             f"The bundle has format version {version}",
             where=where,

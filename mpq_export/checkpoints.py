@@ -5,6 +5,7 @@ Pickles are read with ``weights_only``: one that wants to run code is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,12 @@ def load_checkpoint(
         family = family_of_pipeline_class(index.get("_class_name"))
         component = _denoiser_folder(path, index)
     if component.is_dir():
+        if config_path is not None:
+            raise CheckpointError(
+                "A folder has a config.json of its own",
+                where=component,
+                fix="Leave --config out, or give the weights file itself to --ckpt",
+            )
         config, model = _load_folder(component)
     else:
         config, model = _load_file(component, config_path)
@@ -71,7 +78,7 @@ def load_checkpoint(
     return Checkpoint(
         model.eval().requires_grad_(False).float(),
         config,
-        _json(_find_scheduler(path, component, scheduler_path)),
+        _scheduler_config(_find_scheduler(path, component, scheduler_path)),
         family,
         path.name,
     )
@@ -204,10 +211,13 @@ def _common_prefix(state: Mapping[str, torch.Tensor]) -> str | None:
 
 def _from_state(config: dict[str, Any], state: dict[str, torch.Tensor], where: Path) -> nn.Module:
     import diffusers
+    from accelerate import init_empty_weights
 
     cls = getattr(diffusers, architecture_of(config).class_name)
     try:
-        model = cls.from_config(config)
+        # Without storage: the config alone must not decide how much memory is taken.
+        with init_empty_weights(include_buffers=False):
+            model = cls.from_config(config)
     except Exception as error:  # a config that fits no model raises anything
         raise CheckpointError(
             "The config builds no model",
@@ -218,7 +228,7 @@ def _from_state(config: dict[str, Any], state: dict[str, torch.Tensor], where: P
     own = model.state_dict()
     _require_fit(sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys()), where)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
             "A tensor has the wrong shape", where=where, why=_first_line(error)
@@ -267,7 +277,24 @@ def _find_scheduler(path: Path, component: Path, given: Path | None) -> Path:
     )
 
 
+def _scheduler_config(path: Path) -> dict[str, Any]:
+    """A scheduler config, less the infinite defaults that diffusers writes although JSON has none.
+
+    ``lambda_min_clipped`` of DPM-Solver++ is -Infinity; left out, it takes that default again.
+    """
+    config = parse_json(_config_bytes(path), path, CheckpointError, constants=float)
+    return {
+        key: value
+        for key, value in config.items()
+        if not (isinstance(value, float) and not math.isfinite(value))
+    }
+
+
 def _json(path: Path) -> dict[str, Any]:
+    return parse_json(_config_bytes(path), path, CheckpointError)
+
+
+def _config_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_JSON_BYTES + 1)
@@ -277,7 +304,7 @@ def _json(path: Path) -> dict[str, Any]:
         ) from error
     if len(data) > MAX_JSON_BYTES:
         raise CheckpointError("The file is too large for a config", where=path)
-    return parse_json(data, path, CheckpointError)
+    return data
 
 
 def _first_line(error: BaseException) -> str:

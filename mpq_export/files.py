@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .errors import UserError
+from .packages import installed_version
 
 MANIFEST = "manifest.json"
 MAX_JSON_BYTES = 64 << 20
 MAX_FILE_BYTES = 1 << 40
+_DERIVED = ("onnx",)
+"""What may lie in a bundle beside its core files."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _RECORDED_PACKAGES = ("torch", "diffusers", "onnx", "numpy")
 
 Manifest = dict[str, dict[str, Any]]
@@ -29,12 +33,14 @@ Manifest = dict[str, dict[str, Any]]
 def staged_folder(target: Path) -> Iterator[Path]:
     """A temporary sibling of ``target`` that takes its place when the block ends well.
 
-    If the block raises, or the process dies, ``target`` is as it was. An existing target is
-    replaced only if it is empty or its manifest says that this program wrote it.
+    If the block raises, or the process dies, ``target`` is as it was (where the file system cannot
+    exchange two folders in one step, a kill between two renames leaves it beside its place, as
+    ``.name.*.partial/replaced``). Only an empty folder, or one that holds nothing but what this
+    program wrote, is replaced.
     """
     target = Path(os.path.abspath(target))
     try:
-        _require_replaceable(target)
+        require_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(
             tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
@@ -53,10 +59,12 @@ def staged_folder(target: Path) -> Iterator[Path]:
             "Writing failed", where=error.filename or target, why=str(error.strerror or error)
         ) from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        if target.exists() or not (stage / "replaced").exists():
+            shutil.rmtree(stage, ignore_errors=True)
 
 
-def _require_replaceable(target: Path) -> None:
+def require_replaceable(target: Path) -> None:
+    """Raise UserError unless a folder may be written at ``target``; ask before long work."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise UserError(
             "The output exists and is not a folder", where=target, fix="Choose another path"
@@ -65,32 +73,50 @@ def _require_replaceable(target: Path) -> None:
         raise UserError(
             "The output folder holds other files",
             where=target,
-            why="Only a folder that this program wrote is replaced",
+            why="Only a folder that holds nothing but what this program wrote is replaced",
             fix="Choose another path, or empty it",
         )
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder's manifest was written by :func:`write_manifest`."""
+    """Whether a folder holds our manifest, what it lists, lowered models, and nothing else."""
     try:
         data = _plain_bytes(folder, MANIFEST, MAX_JSON_BYTES, UserError)
-        versions = parse_json(data, folder / MANIFEST, UserError).get("versions")
+        manifest = parse_json(data, folder / MANIFEST, UserError)
     except UserError:
         return False
-    return isinstance(versions, dict) and "mpq-export" in versions
+    files, versions = manifest.get("files"), manifest.get("versions")
+    if not isinstance(files, dict) or not isinstance(versions, dict):
+        return False
+    own = {MANIFEST, *_DERIVED, *(name.partition("/")[0] for name in files)}
+    return "mpq-export" in versions and {path.name for path in folder.iterdir()} <= own
 
 
 def _swap(content: Path, target: Path, aside: Path) -> None:
-    """Put ``content`` in the place of ``target``; if that fails, ``target`` comes back."""
-    replaces = target.exists()
-    if replaces:
-        os.rename(target, aside)
-    try:
+    """Put ``content`` in the place of ``target``, which is then ``aside``; one step on Linux."""
+    if not target.exists():
         os.rename(content, target)
-    except OSError:
-        if replaces:
-            os.rename(aside, target)
-        raise
+    elif _exchange(content, target):
+        os.rename(content, aside)
+    else:
+        try:
+            os.rename(target, aside)
+            os.rename(content, target)
+        except BaseException:  # Ctrl-C between the two renames must not lose the old folder
+            if aside.exists() and not target.exists():
+                os.rename(aside, target)
+            raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths atomically; False where the system or file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError):
+        return False
+    here = ctypes.c_int(_AT_FDCWD)
+    done: int = renameat2(here, os.fsencode(one), here, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
 
 
 @contextmanager
@@ -133,13 +159,22 @@ def write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def parse_json(data: bytes, where: Path, error: type[UserError]) -> dict[str, Any]:
-    """A JSON object; refuses duplicate keys, NaN and anything that is not an object."""
+def parse_json(
+    data: bytes,
+    where: Path,
+    error: type[UserError],
+    constants: Callable[[str], Any] | None = None,
+) -> dict[str, Any]:
+    """A JSON object; refuses duplicate keys and anything that is not an object.
+
+    ``constants`` is given ``NaN``, ``Infinity`` and ``-Infinity``, which JSON does not have; they
+    are refused where it is None.
+    """
     try:
         value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_without_duplicates,
-            parse_constant=_no_constants,
+            parse_constant=constants or _no_constants,
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as problem:
@@ -175,10 +210,8 @@ def write_manifest(folder: Path, names: Sequence[str]) -> None:
         entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     versions = {"mpq-export": __version__}
     for package in _RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        if (installed := installed_version(package)) is not None:
+            versions[package] = installed
     write_json(folder / MANIFEST, {"files": entries, "versions": versions})
 
 

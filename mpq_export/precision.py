@@ -34,7 +34,7 @@ class BitSpec:
         if match is None:
             raise BitsError(
                 f"'{text}' is not a bit width",
-                where="--bits",
+                where="bits",
                 why="It is written w<weight bits>a<activation bits>",
                 fix="For example w3a4 for 3-bit weights with 4-bit activations, or w8a8",
             )
@@ -48,7 +48,7 @@ def _require(what: str, bits: int, allowed: range) -> None:
     if bits not in allowed:
         raise BitsError(
             f"{bits}-bit {what} are not supported",
-            where="--bits",
+            where="bits",
             why=f"The packed format holds {allowed.start} to {allowed.stop - 1} bits for {what}",
             fix="For example w3a4, w4a8 or w8a8",
         )

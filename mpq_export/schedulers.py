@@ -20,6 +20,7 @@ def build_scheduler(config: Mapping[str, Any]) -> Any:
         isinstance(cls, type)
         and issubclass(cls, diffusers.SchedulerMixin)
         and hasattr(cls, "from_config")
+        and hasattr(cls, "scale_model_input")
     ):
         raise CheckpointError(
             f"'{name}' is not a diffusers scheduler",
@@ -47,7 +48,7 @@ def sampling_timesteps(config: Mapping[str, Any], num_steps: int) -> np.ndarray:
     if not 1 <= num_steps <= limit:
         raise CheckpointError(
             f"{num_steps} sampling steps are not possible",
-            where="--inference-steps",
+            where="number of steps",
             why=f"The scheduler was trained with {limit} timesteps",
             fix=f"Choose 1 to {limit}",
         )
@@ -55,7 +56,16 @@ def sampling_timesteps(config: Mapping[str, Any], num_steps: int) -> np.ndarray:
         scheduler.set_timesteps(num_steps)
     except Exception as error:
         raise _unusable(error) from error
-    return np.rint(scheduler.timesteps.double().numpy()).astype(np.int32)
+    timesteps = np.rint(scheduler.timesteps.double().numpy()).astype(np.int32)
+    if len(np.unique(timesteps)) != len(timesteps):
+        raise CheckpointError(
+            f"{type(scheduler).__name__} does not visit distinct whole timesteps",
+            where="scheduler_config.json",
+            why="Every sampler step has an activation table that is found by its timestep",
+            fix="Calibrate with a DDIM, Euler or DPM-Solver++ config (--scheduler); "
+            "other schedulers can still sample from the result",
+        )
+    return timesteps
 
 
 def nearest_step(timesteps: np.ndarray, timestep: float) -> int:

@@ -10,7 +10,7 @@ from torch import nn
 from .architectures import architecture_of
 from .bundle import Bundle
 from .core.integer_reference import PackedLayer
-from .core.layers import replace_module
+from .core.layers import Quantizable, geometry_of, replace_module
 from .errors import BundleError
 
 
@@ -26,15 +26,19 @@ def build_skeleton(
     from accelerate import init_empty_weights
 
     architecture = architecture_of(bundle.model_config)
-    with init_empty_weights(include_buffers=False):
-        model = getattr(diffusers, architecture.class_name).from_config(dict(bundle.model_config))
+    try:
+        with init_empty_weights(include_buffers=False):
+            cls = getattr(diffusers, architecture.class_name)
+            model = cls.from_config(dict(bundle.model_config))
+    except Exception as error:  # a config that fits no model raises anything
+        raise BundleError(
+            "The bundle's config builds no model", where=bundle.path, why=str(error)
+        ) from error
+    modules = dict(model.named_modules())
     for name, layer in bundle.layers.items():
-        try:
-            replace_module(model, name, make_layer(name, layer))
-        except AttributeError as error:
-            raise BundleError(
-                f"The model has no layer {name}", where=bundle.path, why=str(error)
-            ) from error
+        if not _fits(modules.get(name), layer):
+            raise BundleError(f"The model has no such layer as {name}", where=bundle.path)
+        replace_module(model, name, make_layer(name, layer))
     state = {key: torch.from_numpy(value) for key, value in bundle.parameters.items()}
     own = {key for key, _ in model.named_parameters()}
     missing, unexpected = (
@@ -54,3 +58,12 @@ def build_skeleton(
             "A parameter has the wrong shape", where=bundle.path, why=str(error)
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _fits(module: nn.Module | None, layer: PackedLayer) -> bool:
+    """Whether a packed layer can stand for a module of the model."""
+    if not isinstance(module, Quantizable):
+        return False
+    shape = (layer.weight.rows, layer.weight.columns)
+    own = (module.weight.shape[0], module.weight[0].numel())
+    return geometry_of(module) == layer.conv and own == shape

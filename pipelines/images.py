@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from ..errors import UserError
 from ..files import staged_file
 
 _SMALLEST_SIDE = 48
@@ -27,6 +28,18 @@ def grid(images: torch.Tensor, columns: int) -> Image.Image:
         row, column = divmod(index, columns)
         sheet.paste(Image.fromarray(tile), (column * (width + 2) + 2, row * (height + 2) + 2))
     return sheet
+
+
+def require_image_path(path: Path) -> None:
+    """Raise UserError unless an image can be written at ``path``; ask before long work."""
+    known = Image.registered_extensions()
+    if path.suffix.lower() not in known or path.is_dir():
+        raise UserError(
+            "The picture cannot be written there",
+            where=path,
+            why="It is a folder" if path.is_dir() else f"'{path.suffix}' is no image format",
+            fix="Choose a file name that ends in .png",
+        )
 
 
 def save_grid(images: torch.Tensor, path: Path, columns: int = 10) -> None:

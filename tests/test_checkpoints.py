@@ -197,7 +197,7 @@ PIPELINE_BREAKAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an infinite weight": (_state(_fill(float("inf"))), "not finite.*In conv_in.bias"),
     "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "has no scheduler"),
     "a scheduler that is not JSON": (
-        _bytes("scheduler/scheduler_config.json", lambda _: b"NaN"), "not valid JSON"
+        _bytes("scheduler/scheduler_config.json", lambda _: b"{"), "not valid JSON"
     ),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mpq_export import files
 from mpq_export.errors import BundleError, CheckpointError, UserError
 from mpq_export.files import (
     MANIFEST,
@@ -75,10 +76,40 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 def test_a_folder_written_earlier_is_replaced_whole(tmp_path: Path) -> None:
     target = tmp_path / "out"
     write_folder(target, "old")
-    (target / "stale").write_text("")
+    (target / "onnx").mkdir()
     write_folder(target, "new")
     assert (target / "text").read_text() == "new"
     assert names(target) == {MANIFEST, "text"}
+    assert names(tmp_path) == {"out"}
+
+
+def test_a_folder_with_somebody_elses_file_is_kept(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", "old")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        write_folder(tmp_path / "out", "new")
+    assert names(tmp_path / "out") == {MANIFEST, "text", "notes.txt"}
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_ctrl_c_while_folders_are_swapped_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    """With one exchange there is no moment without a folder; without it the old one comes back."""
+    target, rename = tmp_path / "out", os.rename
+    write_folder(target, "old")
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+
+    def ctrl_c(source: Path, destination: Path) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        rename(source, destination)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(target, "new")
+    assert (target / "text").read_text() == ("new" if exchange else "old")
     assert names(tmp_path) == {"out"}
 
 

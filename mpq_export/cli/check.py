@@ -32,10 +32,12 @@ def check(
         Path | None,
         typer.Option(help="The original checkpoint, to measure what quantisation costs per layer."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps to try.")] = 3,
-    images: Annotated[int, typer.Option(min=1, help="Images per step.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps to try.")] = 3,
+    images: Annotated[int, typer.Option(min=1, max=1024, help="Images per step.")] = 2,
     worst: Annotated[int, typer.Option(min=1, help="How many worst layers to name.")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the inputs.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=console.LARGEST_SEED, help="Seed of the inputs.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Compare every node of the running model with the integer reference, bit for bit.

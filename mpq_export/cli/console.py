@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,7 +25,8 @@ from rich.progress import (
 
 from ..errors import UserError, missing_package
 
-CHECK_FAILED, USER_ERROR = 1, 2
+CHECK_FAILED, USER_ERROR, TERMINATED = 1, 2, 143
+LARGEST_SEED = 2**63 - 1
 
 _OPTIONAL_PACKAGES = {
     "torch",
@@ -51,6 +54,8 @@ def run(command: Callable[..., None], epilog: str) -> None:
     )
     app.command(epilog=epilog)(command)
     _quiet_libraries()
+    # Like Ctrl-C: blocks end, and what was half-written is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         app()
     except UserError as error:
@@ -74,12 +79,21 @@ def say(text: str) -> None:
 
 def print_json(data: Any) -> None:
     """The one JSON object of a ``--json`` run."""
-    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+    sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
 
 
 def examples(*lines: str) -> str:
     """An epilog for ``--help``."""
     return "**Examples**\n\n" + "\n\n".join(f"`{line}`" for line in lines)
+
+
+def _finite(data: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 class TaskProgress:

@@ -33,14 +33,22 @@ def export(
         Target,
         typer.Option(help="ort: packed nodes for ONNX Runtime; onnx: standard operators only."),
     ] = Target.ORT,
-    method: Annotated[str, typer.Option(help="rtn, mpq-dm or mpq-dmv2.")] = "mpq-dmv2",
+    method: Annotated[
+        str | None, typer.Option(help="rtn, mpq-dm or mpq-dmv2; default mpq-dmv2.")
+    ] = None,
     inference_steps: Annotated[
-        int, typer.Option(help="Sampler steps with an activation table of their own.")
-    ] = 20,
+        int | None,
+        typer.Option(help="Sampler steps, each with its own activation table; default 20."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; default out/CHECKPOINT-BITS.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the calibration noise.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=console.LARGEST_SEED, help="Seed of the calibration noise; default 0."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="config.json of the model, for a single file.")
     ] = None,
@@ -60,29 +68,37 @@ def export(
     from ..checkpoints import is_bundle, load_checkpoint
     from ..evaluation.size import size_report
     from ..export import export_bundle, export_checkpoint
+    from ..files import require_replaceable
 
-    targets = (target,)
     with console.TaskProgress() as progress:
         if is_bundle(ckpt):
-            if spec is not None:
-                raise BitsError(
-                    "The bundle is already quantised",
-                    where=ckpt,
-                    fix="Leave --bits out to lower it to another target, or give the checkpoint",
-                )
-            bundle = export_bundle(read_bundle(ckpt), targets, out, progress)
+            choices = {
+                "--bits": bits, "--method": method, "--inference-steps": inference_steps,
+                "--seed": seed, "--config": config, "--scheduler": scheduler,
+            }  # fmt: skip
+            _refuse_for_bundles(ckpt, choices)
+            bundle = export_bundle(read_bundle(ckpt), (target,), out, progress)
         elif spec is None:
             raise BitsError("A checkpoint needs --bits", where=ckpt, fix="For example --bits w3a4")
         else:
-            checkpoint = load_checkpoint(ckpt, config, scheduler)
             folder = out or Path("out") / f"{_label(ckpt)}-{spec}"
+            require_replaceable(folder)
+            checkpoint = load_checkpoint(ckpt, config, scheduler)
             bundle = export_checkpoint(
-                checkpoint, spec, method, targets, inference_steps, seed, folder, progress
+                checkpoint,
+                spec,
+                "mpq-dmv2" if method is None else method,
+                (target,),
+                20 if inference_steps is None else inference_steps,
+                0 if seed is None else seed,
+                folder,
+                progress,
             )
     report = {
         "bundle": str(bundle.path),
         "bits": bundle.quantization.bits,
         "method": bundle.quantization.method,
+        "family": bundle.quantization.family,
         "target": target.value,
         **asdict(size_report(bundle)),
         "seconds": round(time.perf_counter() - started, 2),
@@ -106,7 +122,19 @@ def _print(report: dict[str, Any]) -> None:
         f"{report['average_weight_bits_all']:.2f} with those. "
         f"{report['layers_kept']} modules stay in floating point (config.json says why)."
     )
-    console.say(f"Next: mpq-sample {report['bundle']} --num-images 40 --out grid.png")
+    if report["family"] is not None:
+        console.say(f"Next: mpq-sample {report['bundle']} --num-images 40 --out grid.png")
+
+
+def _refuse_for_bundles(ckpt: Path, choices: dict[str, Any]) -> None:
+    given = [option for option, value in choices.items() if value is not None]
+    if given:
+        raise BitsError(
+            "The bundle is already quantised",
+            where=ckpt,
+            why=f"{', '.join(given)} would change nothing",
+            fix="Leave them out to lower it to another target, or give the checkpoint",
+        )
 
 
 def _label(path: Path) -> str:

@@ -26,14 +26,17 @@ def sample(
         typer.Option(min=1, help="Sampler steps; default: those of the bundle's tables."),
     ] = None,
     runtime: Annotated[Runtime, typer.Option(help="Where the denoiser runs.")] = Runtime.ORT,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=console.LARGEST_SEED, help="Seed of the noise.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Draw images with a quantised model and write them as one grid."""
     from ..bundle import read_bundle
-    from ..pipelines.images import save_grid
+    from ..pipelines.images import require_image_path, save_grid
     from ..sampling import draw_images
 
+    require_image_path(out)
     opened = read_bundle(bundle)
     started = time.perf_counter()
     with console.TaskProgress() as progress:

@@ -4,8 +4,8 @@ Alternate "every weight takes the nearest of the 2**P levels" with least squares
 and the steps. A row is sorted once; with prefix sums the weights nearest to a level are a slice,
 so a round costs O(2**P log K) per row instead of O(2**P K), and no loop runs over rows.
 
-Sources: the additive codebook with joint fitting is form F4 of the study behind ``docs/methods.md``
-for MPQ-DMv2's flexible Z-order residual quantiser (arXiv 2507.04290); snapping is the contract's.
+Source: MPQ-DMv2's flexible Z-order residual quantiser (arXiv 2507.04290), read as an additive
+codebook that is fitted jointly instead of residual by residual; snapping is the contract's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from .planes import LIMIT, SnappedLevels, snap_levels
 CHUNK_ELEMENTS, CHUNK_ROWS = 1 << 21, 4096
 """Weights and rows handled at once; they bound the memory of a fit at about 200 MB."""
 _ROUNDS = 14
+_MOST_FITTED_PLANES = 6
+"""With more planes there are as many levels as int8 has: the uniform grid is the best one."""
 _CLIP_RATIOS = torch.linspace(1.0, 0.21, 80, dtype=torch.float64)
 _STARTING_CLIPS = (1.0, 0.8, 0.6, 0.42, 0.28)
 
@@ -167,6 +169,8 @@ def fit_uniform(rows: SortedRows, bits: int) -> FittedRows:
 
 def fit_planes(rows: SortedRows, form: PlaneForm) -> FittedRows:
     """Fit the form's levels to every row and snap them; keep the uniform row where better."""
+    if form.planes > _MOST_FITTED_PLANES:
+        return fit_uniform(rows, form.planes)
     design, parameters = form.design(), _starts(rows, form)
     for _ in range(_ROUNDS):
         parameters = _improve(rows, design, parameters)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
+from ..errors import CheckpointError
 from ..progress import ProgressReporter
 from ..runtimes.denoiser import open_denoiser
 from ..runtimes.names import Runtime
@@ -71,6 +72,8 @@ def check_bundle(
 
     With a checkpoint the inputs come from its own trajectory, else from Gaussian noise.
     """
+    if checkpoint is not None:
+        _require_same_model(bundle, checkpoint)
     steps = np.unique(np.linspace(0, len(bundle.timesteps) - 1, num_steps).round().astype(int))
     if checkpoint is None:
         inputs = _noise_inputs(bundle, steps, num_images, seed)
@@ -98,6 +101,20 @@ def check_bundle(
 def _badness(node: NodeResult) -> tuple[float, float]:
     snr = node.output_snr_db if node.output_snr_db is not None else np.inf
     return (-node.differing, snr)
+
+
+def _require_same_model(bundle: Bundle, checkpoint: Checkpoint) -> None:
+    """Layers of another model have nothing to compare."""
+    ours, theirs = bundle.model_config, checkpoint.model_config
+    keys = sorted(key for key in {*ours, *theirs} if not key.startswith("_"))
+    different = [key for key in keys if ours.get(key) != theirs.get(key)]
+    if different:
+        raise CheckpointError(
+            "The checkpoint is not the one that was quantised",
+            where=checkpoint.source,
+            why=f"Its config differs in {', '.join(different[:3])}",
+            fix=f"The bundle was made from '{bundle.quantization.source}'",
+        )
 
 
 def _has_torch() -> bool:

@@ -7,13 +7,13 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
 from ..bundle import read_bundle
 from ..errors import UserError
 from ..lowering.names import Target
+from ..packages import installed_version
 
 _PACKAGES = {
     "numpy": "everything",
@@ -58,10 +58,8 @@ def _python() -> Finding:
 
 def _package(name: str, use: str) -> Finding:
     for candidate in (name, f"{name}-gpu"):
-        try:
-            return Finding(candidate, True, version(candidate))
-        except PackageNotFoundError:
-            continue
+        if (installed := installed_version(candidate)) is not None:
+            return Finding(candidate, True, installed)
     return Finding(name, False, f"not installed; needed for {use}", "pip install 'mpq-export[cpu]'")
 
 

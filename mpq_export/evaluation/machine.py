@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from ..packages import installed_version
 
 _PACKAGES = ("torch", "onnxruntime", "diffusers", "numpy")
 
@@ -19,10 +20,7 @@ def describe_machine() -> dict[str, str]:
         "python": platform.python_version(),
     }
     for package in _PACKAGES:
-        try:
-            described[package] = version(package)
-        except PackageNotFoundError:
-            described[package] = "not installed"
+        described[package] = installed_version(package) or "not installed"
     return described
 
 

@@ -109,13 +109,13 @@ def _record(
         raise missing_package("polygraphy", "check", "Checking nodes") from error
     G_LOGGER.module_severity = G_LOGGER.ERROR
     names = dict.fromkeys(name for tap in taps for name in (tap.x, tap.y))
-    present = {output.name for output in model.graph.output}
+    known = {value.name for value in (*model.graph.output, *model.graph.input)}
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     probed.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         for name in names
-        if name not in present and name not in {i.name for i in model.graph.input}
+        if name not in known
     )
     with OnnxrtRunner(make_session(probed)) as runner:
         results: list[Mapping[str, np.ndarray]] = []
@@ -138,9 +138,11 @@ def _compare(
     for feed, tensors in zip(feeds, recorded, strict=True):
         x, y = tensors[tap.x], tensors[tap.y]
         expected = run_layer(layer, x, int(feed[STEP_INDEX][0])).output
-        wrong = y != expected
+        # As bits, so that NaN equals itself and -0 is not 0.
+        wrong = y.view(np.uint32) != expected.view(np.uint32)
         differing, elements = differing + int(wrong.sum()), elements + y.size
-        largest = max(largest, float(np.abs(y - expected).max(initial=0.0)))
+        if wrong.any():
+            largest = max(largest, float(np.nan_to_num(np.abs(y - expected), nan=np.inf).max()))
         if original is not None:
             full = original(x).astype(np.float64)
             signal += float(np.square(full).sum())

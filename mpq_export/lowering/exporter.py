@@ -21,6 +21,7 @@ from torch import nn
 from ..architectures import Architecture, architecture_of
 from ..bundle import Bundle
 from ..core.integer_reference import PackedLayer
+from ..errors import BundleError
 from ..skeleton import build_skeleton
 from .graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from .nodes import OPSET, make_node, model_from_graph
@@ -91,6 +92,7 @@ def export_graph(bundle: Bundle) -> onnx.ModelProto:
     """
     architecture = architecture_of(bundle.model_config)
     traced = _trace(bundle, architecture)
+    assert not traced.functions, "everything but packed nodes is standard operators"
     graph = traced.graph
     nodes, tensors = [], []
     for node in graph.node:
@@ -128,19 +130,27 @@ def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
         *(torch.zeros(2, dtype=torch.long) for _ in specs),
     )
     batch = torch.export.Dim("batch", min=1)
-    dynamic = ({0: batch}, None, None, tuple({0: batch} for _ in specs))
+    conditions = [tuple({0: batch} for _ in specs)] if specs else []
+    dynamic = ({0: batch}, None, None, *conditions)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_exporter():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _Traced(bundle, [spec.name for spec in specs]).eval(),
-            example,
-            input_names=[SAMPLE, TIMESTEP, STEP_INDEX, *(spec.name for spec in specs)],
-            output_names=[PREDICTION],
-            opset_version=OPSET,
-            dynamo=True,
-            dynamic_shapes=dynamic,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                _Traced(bundle, [spec.name for spec in specs]).eval(),
+                example,
+                input_names=[SAMPLE, TIMESTEP, STEP_INDEX, *(spec.name for spec in specs)],
+                output_names=[PREDICTION],
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+        except Exception as error:  # the tracer passes on whatever the model raises
+            raise BundleError(
+                "The model cannot be traced to ONNX",
+                where=bundle.path,
+                why=(str(error).strip() or type(error).__name__).splitlines()[0],
+            ) from error
     assert program is not None, "torch.onnx.export with dynamo returns a program"
     return program.model_proto
 

@@ -12,13 +12,10 @@ from functools import cache
 
 import onnx
 
-from .nodes import CONV, DOMAIN, LINEAR, OPSET
+from .nodes import CONV, DOMAIN, INPUTS, LINEAR, OPSET
 
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>'
-_INPUTS = (
-    "(X, step_index, act_scale, act_zero_point, planes, steps, scale, row_order, bias, "
-    "input_factor, input_shift) => (Y)"
-)
+_INPUTS = f"({', '.join(INPUTS)}) => (Y)"
 _CONSTANTS = """
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()

@@ -70,10 +70,9 @@ def quantize_model(
     layers = {}
     for name, module in modules.items():
         # Layers kept at 8 bits are plain uniform, as MPQ-DM leaves them.
-        own = recipe.model_copy(
-            update={"smoothing": recipe.smoothing and name not in plan.eight_bit}
-        )
-        layers[name] = _quantize_layer(name, module, plan.bits[name], own, statistics.pop(name))
+        smooth = recipe.smoothing and name not in plan.eight_bit
+        seen = statistics.pop(name)
+        layers[name] = _quantize_layer(name, module, plan.bits[name], recipe, smooth, seen)
         progress.advance(module.weight.numel())
     packed_prefixes = tuple(f"{name}." for name in layers)
     parameters = {
@@ -85,12 +84,17 @@ def quantize_model(
 
 
 def _quantize_layer(
-    name: str, module: Quantizable, bits: BitSpec, recipe: Recipe, seen: InputStatistics
+    name: str,
+    module: Quantizable,
+    bits: BitSpec,
+    recipe: Recipe,
+    smooth: bool,
+    seen: InputStatistics,
 ) -> PackedLayer:
     conv, weights = geometry_of(module), weight_matrix(module)
     rows, channels = len(weights), seen.low.shape[1]
     factor = torch.ones(channels)
-    if recipe.smoothing:
+    if smooth:
         gain = smoothing_factors(
             seen.channel_range(), module.weight.detach(), conv.group if conv else 1
         )

@@ -39,5 +39,5 @@ def recipe_of(method: str) -> Recipe:
         raise RecipeError(
             f"There is no method '{method}'",
             where="--method",
-            why=f"Methods: {', '.join(sorted(METHODS))}",
+            why="; ".join(f"{name} is {METHODS[name].summary}" for name in sorted(METHODS)),
         ) from None

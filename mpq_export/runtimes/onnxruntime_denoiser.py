@@ -36,7 +36,11 @@ class OnnxRuntimeDenoiser:
     def __call__(self, sample: np.ndarray, timestep: float, **conditions: np.ndarray) -> np.ndarray:
         """Predict for float32 ``[B, C, H, W]``."""
         feeds = graph_feeds(self._timesteps, sample, timestep, conditions)
-        return self.session.run(None, feeds)[0]
+        wanted = {value.name for value in self.session.get_inputs()}
+        if feeds.keys() != wanted:
+            raise TypeError(f"the model takes {sorted(wanted)}, it was given {sorted(feeds)}")
+        prediction: np.ndarray = self.session.run(None, feeds)[0]
+        return prediction
 
 
 def graph_feeds(
@@ -44,10 +48,10 @@ def graph_feeds(
 ) -> dict[str, np.ndarray]:
     """The exported graph's inputs for one denoising step."""
     return {
-        SAMPLE: sample,
+        SAMPLE: np.asarray(sample, np.float32),
         TIMESTEP: np.array([timestep], np.float32),
         STEP_INDEX: np.array([nearest_step(timesteps, float(timestep))], np.int32),
-        **conditions,
+        **{name: np.asarray(labels, np.int64) for name, labels in conditions.items()},
     }
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..core.integer_reference import ConvGeometry
 from ..core.layers import Quantizable, geometry_of
+from ..errors import LayerError
 from .trajectories import TrajectoryStep
 
 SAMPLES_PER_STEP = 4096
@@ -61,7 +62,7 @@ def record_inputs(
     finally:
         for handle in handles:
             handle.remove()
-    return {name: recorder.statistics() for name, recorder in recorders.items()}
+    return {name: recorder.statistics(name, num_steps) for name, recorder in recorders.items()}
 
 
 class _Recorder:
@@ -94,8 +95,21 @@ class _Recorder:
         elif self.conv.group == 1:
             self.patches.append(self._conv_patches(x, self.conv))
 
-    def statistics(self) -> InputStatistics:
-        """Everything seen so far."""
+    def statistics(self, name: str, num_steps: int) -> InputStatistics:
+        """Everything seen; raises LayerError unless that is one finite input per step."""
+        if len(self.low) != num_steps:
+            raise LayerError(
+                "The layer does not run once per denoising step",
+                where=name,
+                why=f"It ran {len(self.low)} times in {num_steps} steps of calibration",
+            )
+        for step, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            if not bool((low.isfinite() & high.isfinite()).all()):
+                raise LayerError(
+                    "The layer's input is not finite",
+                    where=name,
+                    why=f"The full-precision model gave it NaN or infinity in step {step}",
+                )
         return InputStatistics(
             torch.stack(self.low),
             torch.stack(self.high),

@@ -6,6 +6,7 @@ Each starts from Gaussian noise with random conditions and is driven by the full
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +60,13 @@ def full_precision_trajectory(
         spec.name: torch.randint(0, spec.classes, (batch_size,), generator=generator)
         for spec in architecture.conditions(model_config)
     }
+    stochastic = "generator" in inspect.signature(scheduler.step).parameters
+    noise = {"generator": generator} if stochastic else {}
+    takes_variance = str(scheduler.config.get("variance_type")).startswith("learned")
     for index, timestep in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(sample, timestep)
         prediction = predict(model, scaled, timestep, conditions)
         yield TrajectoryStep(index, timestep, scaled, conditions, prediction)
-        sample = scheduler.step(prediction, timestep, sample).prev_sample
+        # A learned variance is in further channels of the prediction; few schedulers take them.
+        output = prediction if takes_variance else prediction[:, : sample.shape[1]]
+        sample = scheduler.step(output, timestep, sample, **noise).prev_sample

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 
+from ...errors import CheckpointError
 from ...schedulers import build_scheduler
 from .data import NUM_CLASSES
 from .pipeline import DigitsPipeline
@@ -16,7 +18,14 @@ _BATCH = 50
 
 def build_pipeline(unet: Any, scheduler_config: Mapping[str, Any]) -> DigitsPipeline:
     """The pipeline around a denoiser."""
-    pipeline = DigitsPipeline(unet, build_scheduler(scheduler_config))
+    scheduler = build_scheduler(scheduler_config)
+    if not isinstance(scheduler, DDIMScheduler):
+        raise CheckpointError(
+            f"Digits are drawn with DDIM, not with {type(scheduler).__name__}",
+            where="scheduler_config.json",
+            fix="Use the scheduler of pipelines/digits/checkpoint",
+        )
+    pipeline = DigitsPipeline(unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

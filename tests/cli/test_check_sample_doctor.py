@@ -75,3 +75,17 @@ def test_doctor_reads_a_bundle(lowered_folder, tmp_path):
     assert findings["target ort"]["ok"]
     assert run("mpq-doctor").returncode == 0
     assert run("mpq-doctor", tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize("name", ["grid.xyz", "grid", "folder.png"])
+def test_pictures_that_cannot_be_written_are_refused_before_drawing(lowered_folder, tmp_path, name):
+    (tmp_path / "folder.png").mkdir()
+    done = run("mpq-sample", lowered_folder, "--out", tmp_path / name)
+    assert_user_error(done, "picture cannot be written", ".png")
+
+
+def test_checks_have_bounds(lowered_folder):
+    for option in ("--images", "--steps"):
+        done = run("mpq-check", lowered_folder, option, "100000000000")
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr

@@ -3,9 +3,12 @@
 import json
 import pickle
 import shutil
+import signal
+import subprocess
+import time
 
 import pytest
-from commands import assert_user_error, run
+from commands import BIN, assert_user_error, run
 
 from mpq_export.bundle import read_bundle
 
@@ -146,3 +149,42 @@ def test_unknown_options_exit_with_two():
     done = run("mpq-export", "--no-such-option")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [["--method", "rtn"], ["--seed", "0"], ["--inference-steps", "3"]]
+)
+def test_options_that_would_do_nothing_are_refused(bundle_folder, option):
+    done = run("mpq-export", "--ckpt", bundle_folder, *option)
+    assert_user_error(done, "already quantised", option[0])
+
+
+def test_a_config_for_a_folder_is_refused(pipeline_folder, tmp_path):
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--config", "nope.json",
+        "--out", tmp_path / "b",
+    )  # fmt: skip
+    assert_user_error(done, "config.json of its own")
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999999"])
+def test_seeds_out_of_range(pipeline_folder, seed):
+    done = run("mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--seed", seed)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, (1, 130)), (signal.SIGTERM, (143,))])
+def test_a_signal_leaves_nothing_behind(pipeline_folder, tmp_path, number, code):
+    """Sent as soon as the half-written folder appears, while the model is being lowered."""
+    process = subprocess.Popen(
+        [BIN / "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--out", tmp_path / "b"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.iterdir()):
+        time.sleep(0.02)
+    assert process.poll() is None, process.stderr.read().decode()
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode in code
+    assert list(tmp_path.iterdir()) == []

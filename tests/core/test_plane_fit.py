@@ -50,7 +50,7 @@ def true_error(weights: np.ndarray, fitted: FittedRows) -> np.ndarray:
 
 
 def many_rows(kind: str, rows: int = 256, columns: int = 1152, seed: int = 0) -> np.ndarray:
-    """The synthetic weights of the study that ``docs/methods.md`` cites."""
+    """Synthetic weights, as in ``make bench-fit``."""
     rng = np.random.default_rng(seed)
     shape = rows, columns
     if kind == "Gaussian":

@@ -66,6 +66,8 @@ def test_quoted_figures_are_those_of_the_results():
         assert f"{row['accuracy']:.1%}" in line
         assert f"{row['packed_bytes']:,}" in line
         assert f"{row['frechet_data']:.2f}" in line
+        assert f"| {row['average_weight_bits_all']:.2f} |" in line
+        assert f"| {row['packed_bytes'] / row['fp32_bytes']:.1%} |" in line
         if row["psnr_full_precision"] is not None:
             assert f"{row['frechet_full_precision']:.2f}" in line
             assert f"| {row['psnr_full_precision']:.1f} |" in line

@@ -19,7 +19,7 @@ BUNDLE = Path(__file__).parent / "bundle"
 def main() -> None:
     """Replace the committed bundle."""
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = fixtures.save_pipeline(Path(folder))
+        pipeline = fixtures.save_pipeline(Path(folder) / "tiny")
         fixtures.quantized_bundle(pipeline, BUNDLE, "mpq-dmv2", targets=(Target.ORT,))
 
 

@@ -188,3 +188,24 @@ def test_damage_is_refused(
     damage(lowered)
     with pytest.raises(BundleError, match=message):
         read_lowered(tmp_path, target)
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute"])
+def test_external_data_is_refused(tmp_path: Path, place: str) -> None:
+    """A lowered model cannot make the program read a file that the manifest does not list."""
+    tensor = helper.make_tensor("t", onnx.TensorProto.FLOAT, [1], [0.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret.bin")
+    constant = helper.make_node("Constant", [], ["y"], value=tensor)
+    graph = helper.make_graph(
+        [constant] if place == "attribute" else [],
+        "g", [], [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
+        [tensor] if place == "initializer" else [],
+    )  # fmt: skip
+    folder = tmp_path / "onnx" / "onnx"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    write_manifest(folder, ["model.onnx"])
+    with pytest.raises(BundleError, match="read other files"):
+        read_lowered(tmp_path, Target.ONNX)

@@ -1,0 +1,138 @@
+"""Models and schedulers beside the digits': exported and exact, or refused by name."""
+
+import json
+import shutil
+
+import fixtures
+import pytest
+import torch
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    UNet2DModel,
+)
+
+from mpq_export.bundle import read_bundle
+from mpq_export.checkpoints import load_checkpoint
+from mpq_export.errors import BundleError, CheckpointError
+from mpq_export.evaluation.check import check_bundle
+from mpq_export.export import export_checkpoint
+from mpq_export.lowering.names import Target
+from mpq_export.precision import BitSpec
+from mpq_export.runtimes.names import Runtime
+
+
+def unet(**changes) -> UNet2DModel:
+    """A small UNet2DModel without attention and conditions, unless changed."""
+    torch.manual_seed(0)
+    options = {
+        "sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1,
+        "block_out_channels": (8, 16), "norm_num_groups": 4, "attention_head_dim": 8,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"), "add_attention": False,
+    }  # fmt: skip
+    return UNet2DModel(**options | changes)
+
+
+def export(folder, out, targets=(Target.ORT,)):
+    return export_checkpoint(
+        load_checkpoint(folder), BitSpec(3, 4), "mpq-dmv2", targets, 3, 0, out,
+        fixtures.SilentProgress(),
+    )  # fmt: skip
+
+
+MODELS = {
+    "unconditional": unet(),
+    "not square": unet(sample_size=(8, 16)),
+    "scale and shift": unet(resnet_time_scale_shift="scale_shift"),
+    "resampling resnets": unet(downsample_type="resnet", upsample_type="resnet"),
+    "learned variance": unet(out_channels=2),
+    "half precision": unet().half(),
+}
+FOURIER = unet(time_embedding_type="fourier", freq_shift=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [n for n in MODELS if n not in ("learned variance", "fourier time")]
+)
+def test_models_are_exported_and_exact(tmp_path, name):
+    folder = fixtures.save_pipeline(tmp_path / "p", MODELS[name])
+    bundle = export(folder, tmp_path / "b")
+    report = check_bundle(
+        bundle, Runtime.ORT, load_checkpoint(folder), 3, 1, 0, fixtures.SilentProgress()
+    )
+    assert report.passed
+    assert len(report.nodes) > 15
+    assert report.against_original.relative < 1
+
+
+def test_an_input_that_is_not_finite_is_named(tmp_path):
+    """Fourier features take the logarithm of the timestep, and DDIM ends at 0."""
+    folder = fixtures.save_pipeline(tmp_path / "p", FOURIER)
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    config["timestep_spacing"] = "leading"
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(Exception, match=r"time_embedding\.linear_1.*NaN or infinity"):
+        export(folder, tmp_path / "b", ())
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "scheduler", [DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler]
+)
+def test_schedulers_that_calibrate(tmp_path, scheduler):
+    folder = fixtures.save_pipeline(tmp_path / "p", MODELS["unconditional"])
+    shutil.rmtree(folder / "scheduler")
+    scheduler().save_pretrained(folder / "scheduler")
+    bundles = [export(folder, tmp_path / name, ()) for name in ("one", "two")]
+    weights = [(b.path / "weights.safetensors").read_bytes() for b in bundles]
+    assert weights[0] == weights[1], "the seed decides everything, stochastic steps too"
+    assert len(read_bundle(tmp_path / "one").timesteps) == 3
+
+
+@pytest.mark.parametrize("scheduler", [HeunDiscreteScheduler, PNDMScheduler, EDMEulerScheduler])
+def test_schedulers_without_distinct_timesteps_are_refused(tmp_path, scheduler):
+    folder = fixtures.save_pipeline(tmp_path / "p", MODELS["unconditional"])
+    shutil.rmtree(folder / "scheduler")
+    scheduler().save_pretrained(folder / "scheduler")
+    with pytest.raises(CheckpointError, match="does not visit distinct whole timesteps"):
+        export_checkpoint(
+            load_checkpoint(folder), BitSpec(3, 4), "rtn", (), 20, 0, tmp_path / "b",
+            fixtures.SilentProgress(),
+        )  # fmt: skip
+
+
+def test_flow_matching_is_refused(tmp_path):
+    folder = fixtures.save_pipeline(tmp_path / "p", MODELS["unconditional"])
+    shutil.rmtree(folder / "scheduler")
+    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    with pytest.raises(CheckpointError, match="not a diffusers scheduler"):
+        export(folder, tmp_path / "b", ())
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, lowered_folder):
+    other = load_checkpoint(fixtures.save_pipeline(tmp_path / "p", MODELS["unconditional"]))
+    with pytest.raises(CheckpointError, match="not the one that was quantised"):
+        check_bundle(
+            read_bundle(lowered_folder), Runtime.ORT, other, 1, 1, 0, fixtures.SilentProgress()
+        )
+
+
+@pytest.mark.parametrize("place", ["onnx", "onnx/onnx"])
+def test_lowering_does_not_follow_links_out_of_the_bundle(tmp_path, lowered_folder, place):
+    bundle, outside = tmp_path / "b", tmp_path / "outside"
+    shutil.copytree(lowered_folder, bundle)
+    shutil.rmtree(bundle / place)
+    outside.mkdir()
+    (bundle / place).symlink_to(outside)
+    from mpq_export.export import export_bundle
+
+    with pytest.raises(BundleError, match="is a link"):
+        export_bundle(read_bundle(bundle), (Target.ONNX,), None, fixtures.SilentProgress())
+    assert list(outside.iterdir()) == []
