@@ -94,13 +94,15 @@ def export(
                 folder,
                 progress,
             )
+    size = size_report(bundle)
     report = {
         "bundle": str(bundle.path),
         "bits": bundle.quantization.bits,
         "method": bundle.quantization.method,
         "family": bundle.quantization.family,
         "target": target.value,
-        **asdict(size_report(bundle)),
+        **asdict(size),
+        "onnx_bytes": size.lowered_bytes[target.value],
         "seconds": round(time.perf_counter() - started, 2),
     }
     if as_json:
@@ -111,10 +113,10 @@ def export(
 
 def _print(report: dict[str, Any]) -> None:
     fp32, packed = report["fp32_bytes"], report["packed_bytes"]
-    onnx = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in report["onnx_bytes"].items())
     console.say(
         f"{report['bundle']}: {report['bits']} by {report['method']} in {report['seconds']} s. "
-        f"{fp32 / 1e6:.2f} MB became {packed / 1e6:.2f} MB ({packed / fp32:.1%}); ONNX: {onnx}."
+        f"{fp32 / 1e6:.2f} MB became {packed / 1e6:.2f} MB ({packed / fp32:.1%}); "
+        f"the ONNX file for {report['target']} has {report['onnx_bytes'] / 1e6:.2f} MB."
     )
     console.say(
         f"{report['layers_quantized']} layers quantised, {report['layers_eight_bit']} of them kept "

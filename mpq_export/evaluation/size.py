@@ -14,14 +14,14 @@ class SizeReport:
     """Average bits count planes per weight, without scales; bytes count everything stored.
 
     ``average_weight_bits`` is over the N-bit layers, ``average_weight_bits_all`` over all
-    quantised layers. ``onnx_bytes`` is by lowered target.
+    quantised layers. ``lowered_bytes`` is by lowered target.
     """
 
     average_weight_bits: float
     average_weight_bits_all: float
     fp32_bytes: int
     packed_bytes: int
-    onnx_bytes: dict[str, int]
+    lowered_bytes: dict[str, int]
     layers_quantized: int
     layers_eight_bit: int
     layers_kept: int
@@ -37,7 +37,7 @@ def size_report(bundle: Bundle) -> SizeReport:
         average_weight_bits_all=_average_bits(list(bundle.layers.values())),
         fp32_bytes=4 * bundle.quantization.full_precision_parameters,
         packed_bytes=(bundle.path / WEIGHTS).stat().st_size,
-        onnx_bytes={model.parent.name: model.stat().st_size for model in models},
+        lowered_bytes={model.parent.name: model.stat().st_size for model in models},
         layers_quantized=len(bundle.layers),
         layers_eight_bit=len(eight_bit),
         layers_kept=len(bundle.quantization.kept),
