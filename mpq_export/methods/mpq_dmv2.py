@@ -1,8 +1,9 @@
 """MPQ-DMv2 (arXiv 2507.04290): flexible Z-order residual quantisation; without training.
 
-Rows are ordered by how much a further residual lowers their output error instead of by kurtosis,
-which ignores a row's energy. Smoothing is left out: without training to follow it made W3A4 worse
-on the digits model (relative prediction error 0.146 against 0.132) and changed nothing elsewhere.
+Smoothing is left out: without training to follow it raised the digits model's prediction error at
+W3A4 and changed nothing elsewhere. Rows are ordered by kurtosis, as published; ordering them by the
+fall of their output error is offered as a recipe choice, but lost at every width measured
+(``docs/results/allocation.md``).
 """
 
 from ..core.bit_allocation import Allocation
@@ -12,9 +13,9 @@ from .recipe import Recipe, register
 RECIPE = register(
     Recipe(
         method="mpq-dmv2",
-        summary="residual planes of order 0, 1, 2 by error gain",
+        summary="residual planes of order 0, 1, 2 by kurtosis",
         weight_form=WeightForm.RESIDUAL,
-        allocation=Allocation.ERROR_GAIN,
+        allocation=Allocation.KURTOSIS,
         smoothing=False,
     )
 )

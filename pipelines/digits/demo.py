@@ -72,7 +72,8 @@ def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int)
             rows.append({"bits": bits, **asdict(size), **asdict(quality)})
             shown.append(images[:_SHOWN])
     report = {
-        "command": "make demo",
+        "command": "python -m mpq_export.pipelines.digits.demo "
+        f"--method {method} --num-images {num_images} --steps {num_steps} --seed {seed}",
         "machine": describe_machine(),
         "method": method,
         "num_images": num_images,
