@@ -134,7 +134,7 @@ def main(
     console.say(
         "FD between two full-precision sets of different noise: "
         f"{report['frechet_unpaired_full_precision']:.2f}. Nothing was trained, and W3A4 shows it: "
-        "grey veils and broken strokes. PSNR in dB, from the same noise."
+        "specks, veils, some broken strokes. PSNR in dB, from the same noise."
     )
     rows = ", ".join(row["bits"] for row in report["rows"])
     console.say(f"{out / 'demo.png'} shows, row by row: {rows}. {report['seconds']} s.")
