@@ -55,8 +55,9 @@ def export_checkpoint(
     )
     with staged_folder(out) as stage:
         write_bundle(stage, _bundle(stage, checkpoint, config, quantized))
-        _lower(read_bundle(stage), targets, progress)
-    return read_bundle(out)
+        bundle = read_bundle(stage)
+        _lower(bundle, targets, progress)
+    return replace(bundle, path=out)
 
 
 def export_bundle(
@@ -68,8 +69,9 @@ def export_bundle(
         return bundle
     with staged_folder(out) as stage:
         write_bundle(stage, bundle)
-        _lower(replace(bundle, path=stage), targets, progress)
-    return read_bundle(out)
+        copy = read_bundle(stage)
+        _lower(copy, targets, progress)
+    return replace(copy, path=out)
 
 
 def _lower(bundle: Bundle, targets: tuple[Target, ...], progress: ProgressReporter) -> None:

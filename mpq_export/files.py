@@ -39,8 +39,8 @@ def staged_folder(target: Path) -> Iterator[Path]:
     program wrote, is replaced.
     """
     target = Path(os.path.abspath(target))
+    require_replaceable(target)
     try:
-        require_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(
             tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
@@ -65,11 +65,18 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 def require_replaceable(target: Path) -> None:
     """Raise UserError unless a folder may be written at ``target``; ask before long work."""
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
+    try:
+        exists = target.exists()
+        if target.is_symlink() or (exists and not target.is_dir()):
+            raise UserError(
+                "The output exists and is not a folder", where=target, fix="Choose another path"
+            )
+        foreign = exists and any(target.iterdir()) and not _is_ours(target)
+    except OSError as error:
         raise UserError(
-            "The output exists and is not a folder", where=target, fix="Choose another path"
-        )
-    if target.exists() and any(target.iterdir()) and not _is_ours(target):
+            "The output folder cannot be written", where=target, why=str(error.strerror)
+        ) from error
+    if foreign:
         raise UserError(
             "The output folder holds other files",
             where=target,

@@ -190,3 +190,10 @@ def test_a_signal_leaves_nothing_behind(pipeline_folder, tmp_path, number, code)
     process.communicate(timeout=60)
     assert process.returncode in code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_name_that_no_file_system_takes(pipeline_folder, tmp_path):
+    out = tmp_path / ("x" * 300)
+    done = run("mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--out", out)
+    assert_user_error(done, "cannot be written", "too long")
+    assert list(tmp_path.iterdir()) == []
