@@ -128,6 +128,7 @@ class QuantizationConfig(BaseModel):
     full_precision_parameters: int = Field(ge=0)
     layers: dict[str, LayerConfig] = Field(min_length=1)
     eight_bit: dict[str, str]
+    overridden: dict[str, str] = Field(default_factory=dict)
     kept: dict[str, str]
 
     @model_validator(mode="after")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from . import methods
 from .bundle import Bundle, LayerConfig, QuantizationConfig, read_bundle, write_bundle
 from .checkpoints import Checkpoint
 from .files import staged_folder
@@ -13,6 +12,7 @@ from .lowering.exporter import export_graph
 from .lowering.names import Target
 from .lowering.targets import write_lowered
 from .methods.quantize import QuantizedModel, quantize_model
+from .methods.recipe import Recipe
 from .precision import BitSpec
 from .progress import ProgressReporter
 
@@ -20,7 +20,7 @@ from .progress import ProgressReporter
 def export_checkpoint(
     checkpoint: Checkpoint,
     bits: BitSpec,
-    method: str,
+    recipe: Recipe,
     targets: tuple[Target, ...],
     num_steps: int,
     seed: int,
@@ -29,9 +29,9 @@ def export_checkpoint(
 ) -> Bundle:
     """Quantise a checkpoint, write its bundle with the lowered targets, and return it as read back.
 
-    ``out`` appears whole or not at all.
+    ``out`` appears whole or not at all. The checkpoint's model is consumed.
     """
-    recipe = methods.recipe_of(method)
+    parameters = sum(p.numel() for p in checkpoint.model.parameters())
     quantized = quantize_model(
         checkpoint.model,
         checkpoint.model_config,
@@ -44,13 +44,14 @@ def export_checkpoint(
     )
     config = QuantizationConfig(
         bits=str(bits),
-        method=method,
+        method=recipe.method,
         recipe=recipe.model_dump(mode="json") | {"inference_steps": num_steps, "seed": seed},
         family=checkpoint.family,
         source=checkpoint.source,
-        full_precision_parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        full_precision_parameters=parameters,
         layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
         eight_bit=dict(quantized.plan.eight_bit),
+        overridden=dict(quantized.plan.overridden),
         kept=dict(quantized.plan.kept),
     )
     with staged_folder(out) as stage:

@@ -32,9 +32,9 @@ def draw_images(
     progress: ProgressReporter,
 ) -> torch.Tensor:
     """Float32 ``[N, C, H, W]`` in [0, 1]; the same seed gives the same noise in every runtime."""
-    from .schedulers import sampling_timesteps
+    from .schedulers import sampling_schedule
 
-    sampling_timesteps(bundle.scheduler_config, num_steps)
+    sampling_schedule(bundle.scheduler_config, num_steps)
     family = load_family(bundle.quantization.family)
     progress.start("sample", num_images)
     return family.draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,23 @@ def _unusable(error: Exception) -> CheckpointError:
     )
 
 
-def sampling_timesteps(config: Mapping[str, Any], num_steps: int) -> np.ndarray:
-    """int32 ``[T]``: the timesteps that the scheduler visits in ``num_steps`` steps."""
+@dataclass(frozen=True)
+class SamplingSchedule:
+    """The steps of a sampler and the rows of the activation tables they use.
+
+    Attributes:
+        timesteps: int32 ``[T]``, the whole timesteps that are visited, each once, in the order of
+            the first visit.
+        entries: int64 ``[S]``, the index in ``timesteps`` of every step. S exceeds T where a
+            sampler evaluates a timestep twice (PNDM, Heun) or two timesteps round to one.
+    """
+
+    timesteps: np.ndarray
+    entries: np.ndarray
+
+
+def sampling_schedule(config: Mapping[str, Any], num_steps: int) -> SamplingSchedule:
+    """The timesteps that the scheduler visits in ``num_steps`` steps."""
     scheduler = build_scheduler(config)
     limit = scheduler.config.num_train_timesteps
     if not 1 <= num_steps <= limit:
@@ -56,16 +72,21 @@ def sampling_timesteps(config: Mapping[str, Any], num_steps: int) -> np.ndarray:
         scheduler.set_timesteps(num_steps)
     except Exception as error:
         raise _unusable(error) from error
-    timesteps = np.rint(scheduler.timesteps.double().numpy()).astype(np.int32)
-    if len(np.unique(timesteps)) != len(timesteps):
+    visited = scheduler.timesteps.double().numpy()
+    whole, first, back = np.unique(
+        np.rint(visited).astype(np.int32), return_index=True, return_inverse=True
+    )
+    if len(visited) == 0 or len(whole) < len(np.unique(visited)) / 2 or whole[0] < 0:
         raise CheckpointError(
-            f"{type(scheduler).__name__} does not visit distinct whole timesteps",
+            f"{type(scheduler).__name__} does not visit whole timesteps",
             where="scheduler_config.json",
             why="Every sampler step has an activation table that is found by its timestep",
-            fix="Calibrate with a DDIM, Euler or DPM-Solver++ config (--scheduler); "
+            fix="Calibrate with a DDIM, Euler, PNDM or DPM-Solver++ config (--scheduler); "
             "other schedulers can still sample from the result",
         )
-    return timesteps
+    order = np.argsort(first)
+    rank = np.argsort(order)
+    return SamplingSchedule(whole[order], rank[back])
 
 
 def nearest_step(timesteps: np.ndarray, timestep: float) -> int:

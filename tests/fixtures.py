@@ -67,12 +67,13 @@ def quantized_bundle(
     """Quantise a pipeline folder and write its bundle into ``folder``, as the command does."""
     from mpq_export.checkpoints import load_checkpoint
     from mpq_export.export import export_checkpoint
+    from mpq_export.methods import recipe_of
     from mpq_export.precision import BitSpec
 
-    checkpoint = load_checkpoint(pipeline)
     export_checkpoint(
-        checkpoint, BitSpec.parse(bits), method, targets, NUM_STEPS, SEED, folder, SilentProgress()
-    )
+        load_checkpoint(pipeline), BitSpec.parse(bits), recipe_of(method), targets,
+        NUM_STEPS, SEED, folder, SilentProgress(),
+    )  # fmt: skip
     return folder
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpq_export.errors import CheckpointError
-from mpq_export.schedulers import build_scheduler, nearest_step, sampling_timesteps
+from mpq_export.schedulers import build_scheduler, nearest_step, sampling_schedule
 
 DDIM = {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "timestep_spacing": "trailing"}
 
@@ -53,7 +53,7 @@ def test_a_config_without_a_class_is_refused() -> None:
 )
 def test_values_that_no_scheduler_can_use_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError):
-        sampling_timesteps({**DDIM, **change}, 4)
+        sampling_schedule({**DDIM, **change}, 4)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_values_that_no_scheduler_can_use_are_refused(change: dict[str, Any]) ->
     ],
 )
 def test_ddim_visits_its_timesteps_in_order(spacing: str, expected: list[int]) -> None:
-    timesteps = sampling_timesteps({**DDIM, "timestep_spacing": spacing}, 4)
+    timesteps = sampling_schedule({**DDIM, "timestep_spacing": spacing}, 4).timesteps
     assert timesteps.dtype == np.int32
     assert timesteps.tolist() == expected
 
@@ -74,7 +74,7 @@ def test_ddim_visits_its_timesteps_in_order(spacing: str, expected: list[int]) -
     "name", ["DDPMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"]
 )
 def test_other_schedulers_give_whole_timesteps(name: str) -> None:
-    timesteps = sampling_timesteps({"_class_name": name, "num_train_timesteps": 1000}, 5)
+    timesteps = sampling_schedule({"_class_name": name, "num_train_timesteps": 1000}, 5).timesteps
     assert timesteps.dtype == np.int32
     assert len(timesteps) == 5
     assert np.all(np.diff(timesteps) < 0)
@@ -82,16 +82,36 @@ def test_other_schedulers_give_whole_timesteps(name: str) -> None:
     assert timesteps[-1] >= 0
 
 
+@pytest.mark.parametrize(
+    ("name", "visits", "distinct"),
+    [("PNDMScheduler", 6, 5), ("HeunDiscreteScheduler", 9, 5), ("DDIMScheduler", 5, 5)],
+)
+def test_steps_of_equal_timestep_share_an_entry(name: str, visits: int, distinct: int) -> None:
+    config = {"_class_name": name, "skip_prk_steps": True}
+    schedule, scheduler = sampling_schedule(config, 5), build_scheduler(config)
+    scheduler.set_timesteps(5)
+    assert (len(schedule.entries), len(schedule.timesteps)) == (visits, distinct)
+    visited = schedule.timesteps[schedule.entries]
+    np.testing.assert_array_equal(visited, np.rint(scheduler.timesteps.numpy()))
+    assert list(dict.fromkeys(visited.tolist())) == schedule.timesteps.tolist()
+
+
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_logarithms_of_noise_are_no_timesteps(name: str) -> None:
+    with pytest.raises(CheckpointError, match="does not visit whole timesteps"):
+        sampling_schedule({"_class_name": name}, 20)
+
+
 def test_every_timestep_may_be_visited() -> None:
     config = {**DDIM, "num_train_timesteps": 7}
-    assert sampling_timesteps(config, 7).tolist() == [6, 5, 4, 3, 2, 1, 0]
-    assert sampling_timesteps(config, 1).tolist() == [6]
+    assert sampling_schedule(config, 7).timesteps.tolist() == [6, 5, 4, 3, 2, 1, 0]
+    assert sampling_schedule(config, 1).timesteps.tolist() == [6]
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
     with pytest.raises(CheckpointError, match="not possible") as caught:
-        sampling_timesteps(DDIM, steps)
+        sampling_schedule(DDIM, steps)
     assert caught.value.fix == "Choose 1 to 1000"
 
 

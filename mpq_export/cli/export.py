@@ -69,6 +69,7 @@ def export(
     from ..evaluation.size import size_report
     from ..export import export_bundle, export_checkpoint
     from ..files import require_replaceable
+    from ..methods import recipe_of
 
     with console.TaskProgress() as progress:
         if is_bundle(ckpt):
@@ -87,7 +88,7 @@ def export(
             bundle = export_checkpoint(
                 checkpoint,
                 spec,
-                "mpq-dmv2" if method is None else method,
+                recipe_of("mpq-dmv2" if method is None else method),
                 (target,),
                 20 if inference_steps is None else inference_steps,
                 0 if seed is None else seed,

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 KURTOSIS_SHARES = tuple(tenth / 10 for tenth in range(6))
 """Shares of rows that may be promoted (and demoted): MPQ-DM's search, 0 to 1/2 in tenths."""
 
+_BLOCK_ELEMENTS = 1 << 21
+
 Counts = NDArray[np.int64]
 Errors = NDArray[np.float64]
 
@@ -34,6 +36,11 @@ def kurtosis(weights: NDArray[np.floating]) -> Errors:
 
     The standard deviation is the unbiased one, as in MPQ-DM. Constant rows have kurtosis 0.
     """
+    blocks = np.array_split(weights, -(-weights.size // _BLOCK_ELEMENTS))
+    return np.concatenate([_kurtosis(block) for block in blocks])
+
+
+def _kurtosis(weights: NDArray[np.floating]) -> Errors:
     centred = weights.astype(np.float64) - weights.mean(axis=1, keepdims=True, dtype=np.float64)
     variance = np.square(centred).sum(axis=1) / max(1, weights.shape[1] - 1)
     fourth = (centred**4).mean(axis=1)

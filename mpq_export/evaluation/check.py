@@ -82,7 +82,8 @@ def check_bundle(
         inputs, original = _trajectory_inputs(bundle, checkpoint, steps, num_images, seed)
         layers = _original_layers(bundle, checkpoint)
     feeds = [
-        graph_feeds(bundle.timesteps, i.sample, i.timestep, dict(i.conditions)) for i in inputs
+        graph_feeds(bundle.model_config, bundle.timesteps, i.sample, i.timestep, i.conditions)
+        for i in inputs
     ]
     progress.start("nodes", len(bundle.layers))
     nodes = []
@@ -132,7 +133,7 @@ def _noise_inputs(
         DenoisingInput(
             rng.standard_normal(shape, dtype=np.float32),
             float(bundle.timesteps[step]),
-            {spec.name: rng.integers(0, spec.classes, num_images) for spec in conditions},
+            {spec.name: spec.draw(num_images, rng) for spec in conditions},
         )
         for step in steps
     ]
@@ -154,7 +155,7 @@ def _trajectory_inputs(
     )
     inputs, predictions = [], []
     for step in trajectory:
-        if step.index in steps:
+        if step.entry in steps:
             conditions = {name: value.numpy() for name, value in step.conditions.items()}
             inputs.append(DenoisingInput(step.sample.numpy(), float(step.timestep), conditions))
             predictions.append(step.prediction.numpy())

@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 import torch
 from onnx import helper
@@ -20,8 +21,10 @@ from torch import nn
 
 from ..architectures import Architecture, architecture_of
 from ..bundle import Bundle
+from ..conditions import BATCH, TOKENS
 from ..core.integer_reference import PackedLayer
 from ..errors import BundleError
+from ..prediction import predict
 from ..skeleton import build_skeleton
 from .graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from .nodes import OPSET, make_node, model_from_graph
@@ -64,7 +67,7 @@ class _Traced(nn.Module):
     def __init__(self, bundle: Bundle, conditions: Sequence[str]) -> None:
         super().__init__()
         self.context = _StepContext()
-        self.conditions = conditions
+        self.config, self.conditions = bundle.model_config, conditions
         self.model = build_skeleton(
             bundle, lambda name, layer: _Placeholder(name, layer, self.context)
         )
@@ -80,7 +83,7 @@ class _Traced(nn.Module):
     ) -> torch.Tensor:
         self.context.step_index = step_index
         named = dict(zip(self.conditions, conditions, strict=True))
-        prediction = self.model(sample, timestep, **named, return_dict=False)[0]
+        prediction = predict(self.model, self.config, sample, timestep, named)
         return prediction + self.output_bias[step_index.long()]
 
 
@@ -122,16 +125,17 @@ def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
     """The traced model with placeholder nodes."""
     specs = architecture.conditions(bundle.model_config)
     shape = architecture.sample_shape(bundle.model_config)
+    rng = np.random.default_rng(0)
     # Two images: a batch of one would be taken for a constant.
     example = (
         torch.zeros(2, *shape),
         torch.zeros(1),
         torch.zeros(1, dtype=torch.int32),
-        *(torch.zeros(2, dtype=torch.long) for _ in specs),
+        *(torch.from_numpy(spec.draw(2, rng)) for spec in specs),
     )
-    batch = torch.export.Dim("batch", min=1)
-    conditions = [tuple({0: batch} for _ in specs)] if specs else []
-    dynamic = ({0: batch}, None, None, *conditions)
+    axes = {name: torch.export.Dim(name, min=1) for name in (BATCH, TOKENS)}
+    free = tuple({axis: axes[name] for axis, name in spec.free_axes.items()} for spec in specs)
+    dynamic = ({0: axes[BATCH]}, None, None, *((free,) if specs else ()))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_exporter():
         warnings.simplefilter("ignore")
         try:

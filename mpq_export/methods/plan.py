@@ -1,60 +1,146 @@
-"""Which layers are quantised, at which bits, and what stays in floating point and why."""
+"""Which layers are quantised and how, and what stays in floating point and why."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from torch import nn
 
 from ..architectures import Architecture
+from ..core.bit_allocation import Allocation
 from ..core.layers import Quantizable, geometry_of, unsupported_reason
 from ..core.planes import MAX_COLUMNS
+from ..core.weight_form import WeightForm
+from ..errors import RecipeError
 from ..precision import W8A8, BitSpec
+from .recipe import LayerRule, Recipe
 
 _NORMALISATIONS = ("GroupNorm", "LayerNorm", "RMSNorm", "BatchNorm")
+_ROOT = "(model)"
+
+
+@dataclass(frozen=True)
+class LayerChoices:
+    """How one layer is quantised."""
+
+    bits: BitSpec
+    weight_form: WeightForm
+    allocation: Allocation
+    smoothing: bool
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """Bits of every quantised layer, in the model's order, and the reasons for exceptions.
+    """Choices for every quantised layer, in the model's order, and the reasons for exceptions.
 
     Attributes:
-        bits: layer name to its bits.
-        eight_bit: layers at W8A8 although fewer bits were asked for, with the reason.
+        layers: layer name to its choices.
+        eight_bit: layers at W8A8 although other bits were asked for, with the reason.
+        overridden: layers whose bits a recipe's rule decided, with the rule's pattern.
         kept: modules with parameters that stay in floating point, with the reason.
     """
 
-    bits: Mapping[str, BitSpec]
+    layers: Mapping[str, LayerChoices]
     eight_bit: Mapping[str, str]
+    overridden: Mapping[str, str]
     kept: Mapping[str, str]
 
+    @property
+    def bits(self) -> dict[str, BitSpec]:
+        """Bits by layer."""
+        return {name: choices.bits for name, choices in self.layers.items()}
 
-def plan_layers(model: nn.Module, architecture: Architecture, bits: BitSpec) -> LayerPlan:
-    """Every Conv2d and Linear takes the requested bits, except the architecture's 8-bit layers."""
-    chosen: dict[str, BitSpec] = {}
-    eight_bit: dict[str, str] = {}
-    kept: dict[str, str] = {}
+    def keeping(self, reasons: Mapping[str, str]) -> LayerPlan:
+        """The plan with further layers left in floating point."""
+
+        def others(entries: Mapping) -> dict:
+            return {name: value for name, value in entries.items() if name not in reasons}
+
+        return LayerPlan(
+            others(self.layers),
+            others(self.eight_bit),
+            others(self.overridden),
+            {**self.kept, **reasons},
+        )
+
+
+def plan_layers(
+    model: nn.Module, architecture: Architecture, bits: BitSpec, recipe: Recipe
+) -> LayerPlan:
+    """Every Conv2d and Linear takes the requested bits, except the architecture's 8-bit layers and
+    what the recipe's rules say.
+
+    Raises RecipeError if a rule matches nothing, which is what a typing error looks like.
+    """
+    layers, eight_bit, overridden, kept = {}, {}, {}, {}
+    default = LayerChoices(bits, recipe.weight_form, recipe.allocation, recipe.smoothing)
+    unmatched = set(recipe.layers)
     for name, module in model.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):
             continue
         why = _why_kept(module)
         if why is not None:
-            kept[name] = why
+            kept[name or _ROOT] = why
             continue
+        rules = [rule for rule in recipe.layers if fnmatchcase(name, rule.match)]
+        unmatched -= set(rules)
+        choices, decided = _ruled(default, rules)
         reason = architecture.eight_bit_reason(name)
-        if reason is not None and bits != W8A8:
-            eight_bit[name] = reason
-        chosen[name] = W8A8 if reason is not None else bits
-    return LayerPlan(chosen, eight_bit, kept)
+        if decided.keep:
+            kept[name] = decided.keep if isinstance(decided.keep, str) else "kept by the recipe"
+        else:
+            if decided.bits is not None:
+                overridden[name] = f"rule {decided.match}"
+            elif reason is not None:
+                # Plain uniform, as MPQ-DM leaves them.
+                choices = replace(choices, bits=W8A8, smoothing=bool(decided.smoothing))
+                if bits != W8A8:
+                    eight_bit[name] = reason
+            layers[name] = choices
+    if unmatched:
+        raise RecipeError(
+            "A rule of the recipe matches no layer",
+            where=", ".join(sorted(rule.match for rule in unmatched)),
+            why="Patterns are matched against module names, such as mid_block.resnets.0.conv1",
+            fix="Run with --dry-run and no recipe to see the names",
+        )
+    plan = LayerPlan(layers, eight_bit, overridden, kept)
+    if not plan.layers:
+        raise RecipeError(
+            "Nothing is left to quantise", where="recipe", why="Its rules keep every layer"
+        )
+    return plan
+
+
+def _ruled(default: LayerChoices, rules: list[LayerRule]) -> tuple[LayerChoices, LayerRule]:
+    """The choices after all rules, and what the rules decided together."""
+    decided = LayerRule(match="*")
+    for rule in rules:
+        said = {name: getattr(rule, name) for name in rule.model_fields_set}
+        said = {name: value for name, value in said.items() if value is not None}
+        if "bits" not in said:
+            said.pop("match")
+        decided = decided.model_copy(update=said)
+    changes = {
+        name: value
+        for name in ("weight_form", "allocation", "smoothing")
+        if (value := getattr(decided, name)) is not None
+    }
+    if decided.bits is not None:
+        changes["bits"] = BitSpec.parse(decided.bits)
+    return replace(default, **changes), decided
 
 
 def _why_kept(module: nn.Module) -> str | None:
+    kind = type(module).__name__
     if not isinstance(module, Quantizable):
-        kind = type(module).__name__
         if any(norm in kind for norm in _NORMALISATIONS):
             return "normalisation"
-        return "embedding table" if isinstance(module, nn.Embedding) else f"{kind} is not a matrix"
+        if isinstance(module, nn.Embedding):
+            return "embedding table"
+        return f"{kind}: only Linear and Conv2d are quantised"
     conv = geometry_of(module)
     columns = module.weight[0].numel()
     if columns > MAX_COLUMNS:

@@ -15,17 +15,19 @@ from ..core.activation_quantizer import fit_table
 from ..core.bit_allocation import Allocation
 from ..core.equalization import smoothing_factors
 from ..core.integer_reference import ConvGeometry, PackedLayer, check_layer, column_factors
-from ..core.layers import Quantizable, geometry_of, weight_matrix
+from ..core.layers import Quantizable, geometry_of, replace_module, weight_matrix
 from ..core.planes import ContractError, pack
 from ..core.weight_quantizer import quantize_weight
 from ..errors import LayerError
 from ..precision import BitSpec
 from ..progress import ProgressReporter
-from ..schedulers import sampling_timesteps
+from ..schedulers import sampling_schedule
 from ..training.calibration import InputStatistics, record_inputs
-from ..training.trajectories import full_precision_trajectory
-from .plan import LayerPlan, plan_layers
+from ..training.trajectories import calls_per_step, full_precision_trajectory
+from .plan import LayerChoices, LayerPlan, plan_layers
 from .recipe import Recipe
+
+_NOT_RUN = "it does not run in every denoising step: unused, or its weights are read without a call"
 
 
 @dataclass(frozen=True)
@@ -56,45 +58,57 @@ def quantize_model(
     num_steps: int,
     seed: int,
     progress: ProgressReporter,
+    conditions: Mapping[str, torch.Tensor] | None = None,
 ) -> QuantizedModel:
-    """Calibrate on the model's own trajectories and quantise every planned layer; no training."""
-    plan = plan_layers(model, architecture_of(model_config), bits)
-    timesteps = sampling_timesteps(scheduler_config, num_steps)
-    modules = {name: cast(Quantizable, model.get_submodule(name)) for name in plan.bits}
-    progress.start("calibrate", num_steps)
+    """Calibrate on the model's own trajectories and quantise every planned layer; no training.
+
+    The model is consumed: a layer's full-precision weight is let go as soon as it is packed, so
+    that memory stays near the model's own. ``conditions`` are drawn at random where none are given.
+    """
+    plan = plan_layers(model, architecture_of(model_config), bits, recipe)
+    schedule = sampling_schedule(scheduler_config, num_steps)
+    images = recipe.calibration_images if conditions is None else _rows(conditions)
+    progress.start("calibrate", len(schedule.entries))
     trajectory = full_precision_trajectory(
-        model, model_config, scheduler_config, num_steps, recipe.calibration_images, seed
+        model, model_config, scheduler_config, num_steps, images, seed, conditions
     )
-    statistics = record_inputs(modules, trajectory, num_steps, seed, progress.advance)
-    progress.start("quantize", sum(module.weight.numel() for module in modules.values()))
+    statistics = record_inputs(
+        {name: _layer(model, name) for name in plan.layers},
+        trajectory,
+        len(schedule.timesteps),
+        calls_per_step(model_config, images),
+        seed,
+        progress.advance,
+    )
+    plan = plan.keeping({name: _NOT_RUN for name, seen in statistics.items() if seen is None})
+    progress.start("quantize", sum(_layer(model, name).weight.numel() for name in plan.layers))
     layers = {}
-    for name, module in modules.items():
-        # Layers kept at 8 bits are plain uniform, as MPQ-DM leaves them.
-        smooth = recipe.smoothing and name not in plan.eight_bit
-        seen = statistics.pop(name)
-        layers[name] = _quantize_layer(name, module, plan.bits[name], recipe, smooth, seen)
+    for name, choices in plan.layers.items():
+        module, seen = _layer(model, name), statistics.pop(name)
+        assert seen is not None, "layers that do not run have left the plan"
+        layers[name] = _quantize_layer(name, module, choices, seen)
+        replace_module(model, name, nn.Identity())
         progress.advance(module.weight.numel())
-    packed_prefixes = tuple(f"{name}." for name in layers)
-    parameters = {
-        key: value.float().numpy()
-        for key, value in model.state_dict().items()
-        if not key.startswith(packed_prefixes)
-    }
-    return QuantizedModel(plan, layers, parameters, timesteps, np.zeros(len(timesteps), np.float32))
+    parameters = {key: value.float().numpy() for key, value in model.state_dict().items()}
+    bias = np.zeros(len(schedule.timesteps), np.float32)
+    return QuantizedModel(plan, layers, parameters, schedule.timesteps, bias)
+
+
+def _layer(model: nn.Module, name: str) -> Quantizable:
+    return cast(Quantizable, model.get_submodule(name))
+
+
+def _rows(conditions: Mapping[str, torch.Tensor]) -> int:
+    return len(next(iter(conditions.values())))
 
 
 def _quantize_layer(
-    name: str,
-    module: Quantizable,
-    bits: BitSpec,
-    recipe: Recipe,
-    smooth: bool,
-    seen: InputStatistics,
+    name: str, module: Quantizable, choices: LayerChoices, seen: InputStatistics
 ) -> PackedLayer:
     conv, weights = geometry_of(module), weight_matrix(module)
     rows, channels = len(weights), seen.low.shape[1]
     factor = torch.ones(channels)
-    if smooth:
+    if choices.smoothing:
         gain = smoothing_factors(
             seen.channel_range(), module.weight.detach(), conv.group if conv else 1
         )
@@ -103,7 +117,7 @@ def _quantize_layer(
     inputs = seen.patches
     if inputs is not None:
         inputs = inputs * torch.from_numpy(column_factors(factor.numpy(), conv, rows))
-    allocation = recipe.allocation if conv is None or conv.group == 1 else Allocation.EQUAL
+    allocation = choices.allocation if conv is None or conv.group == 1 else Allocation.EQUAL
     if rows < 2:
         allocation = Allocation.EQUAL
     table = fit_table(
@@ -111,17 +125,19 @@ def _quantize_layer(
         _channel_energy(weights, conv)[seen.sample_channels],
         (seen.low * factor).amin(dim=1),
         (seen.high * factor).amax(dim=1),
-        bits.activation,
+        choices.bits.activation,
     )
     bias = torch.zeros(rows) if module.bias is None else module.bias.detach().float()
     try:
-        matrix = quantize_weight(weights, bits.weight, recipe.weight_form, allocation, inputs)
+        matrix = quantize_weight(
+            weights, choices.bits.weight, choices.weight_form, allocation, inputs
+        )
         layer = PackedLayer(
             weight=pack(matrix),
             bias=bias.numpy(),
             act_scale=table.scale,
             act_zero_point=table.zero_point,
-            act_bits=bits.activation,
+            act_bits=choices.bits.activation,
             input_factor=factor.numpy(),
             input_shift=np.zeros(channels, np.int8),
             conv=conv,

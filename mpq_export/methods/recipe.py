@@ -1,16 +1,47 @@
-"""A method is a recipe: a frozen record of choices, by name."""
+"""A method is a recipe: a frozen record of choices, by name, with rules for single layers."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..core.bit_allocation import Allocation
 from ..core.weight_form import WeightForm
-from ..errors import RecipeError
+from ..errors import BitsError, RecipeError
+from ..precision import BitSpec
+
+
+class LayerRule(BaseModel):
+    """Choices for the layers whose names match a pattern; what is None stays as it was.
+
+    Attributes:
+        match: shell pattern of module names, such as ``up_blocks.*.to_v``; ``*`` crosses dots.
+        bits: such as ``w4a8``.
+        keep: True, or the reason, leaves the layers in floating point; False takes that back.
+        weight_form, allocation, smoothing: as in :class:`Recipe`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str = Field(min_length=1, max_length=512)
+    bits: str | None = None
+    keep: bool | str | None = None
+    weight_form: WeightForm | None = None
+    allocation: Allocation | None = None
+    smoothing: bool | None = None
+
+    @field_validator("bits")
+    @classmethod
+    def _bits_are_bits(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                BitSpec.parse(value)
+            except BitsError as error:
+                raise ValueError(error.paragraph()) from error
+        return value
 
 
 class Recipe(BaseModel):
-    """All choices of a quantisation run."""
+    """All choices of a quantisation run. Of several rules that match a layer the last counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,6 +51,7 @@ class Recipe(BaseModel):
     allocation: Allocation
     smoothing: bool
     calibration_images: int = Field(32, ge=1, le=4096)
+    layers: tuple[LayerRule, ...] = Field((), max_length=10_000)
 
 
 METHODS: dict[str, Recipe] = {}

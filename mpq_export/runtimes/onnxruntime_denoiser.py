@@ -6,11 +6,13 @@ rewritten to the portable form when the session is made; the ``onnx`` target alr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 
+from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..errors import BundleError, missing_package
 from ..lowering.graph_inputs import SAMPLE, STEP_INDEX, TIMESTEP
@@ -35,23 +37,30 @@ class OnnxRuntimeDenoiser:
 
     def __call__(self, sample: np.ndarray, timestep: float, **conditions: np.ndarray) -> np.ndarray:
         """Predict for float32 ``[B, C, H, W]``."""
-        feeds = graph_feeds(self._timesteps, sample, timestep, conditions)
-        wanted = {value.name for value in self.session.get_inputs()}
-        if feeds.keys() != wanted:
-            raise TypeError(f"the model takes {sorted(wanted)}, it was given {sorted(feeds)}")
+        feeds = graph_feeds(self.model_config, self._timesteps, sample, timestep, conditions)
         prediction: np.ndarray = self.session.run(None, feeds)[0]
         return prediction
 
 
 def graph_feeds(
-    timesteps: np.ndarray, sample: np.ndarray, timestep: float, conditions: dict[str, np.ndarray]
+    model_config: Mapping[str, Any],
+    timesteps: np.ndarray,
+    sample: np.ndarray,
+    timestep: float,
+    conditions: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """The exported graph's inputs for one denoising step."""
+    """The exported graph's inputs for one denoising step.
+
+    Raises TypeError unless exactly the model's conditions are given.
+    """
+    specs = {spec.name: spec for spec in architecture_of(model_config).conditions(model_config)}
+    if specs.keys() != conditions.keys():
+        raise TypeError(f"the model takes {sorted(specs)}, it was given {sorted(conditions)}")
     return {
         SAMPLE: np.asarray(sample, np.float32),
         TIMESTEP: np.array([timestep], np.float32),
         STEP_INDEX: np.array([nearest_step(timesteps, float(timestep))], np.int32),
-        **{name: np.asarray(labels, np.int64) for name, labels in conditions.items()},
+        **{name: np.asarray(value, specs[name].dtype) for name, value in conditions.items()},
     }
 
 

@@ -6,6 +6,7 @@ import torch
 
 from ..bundle import Bundle
 from ..core.layers import FrozenLayer, StepIndex
+from ..prediction import predict
 from ..schedulers import nearest_step
 from ..skeleton import build_skeleton
 
@@ -28,5 +29,5 @@ class TorchDenoiser:
         """Predict for float32 ``[B, C, H, W]``."""
         self._step.value = nearest_step(self._timesteps, float(timestep))
         time = torch.as_tensor(float(timestep), device=sample.device)
-        prediction = self.model(sample, time, **conditions, return_dict=False)[0]
+        prediction = predict(self.model, self.model_config, sample, time, conditions)
         return prediction + float(self._output_bias[self._step.value])

@@ -1,43 +1,54 @@
 """Sampling trajectories of the full-precision model: the data of data-free calibration.
 
-Each starts from Gaussian noise with random conditions and is driven by the full-precision model
-(EfficientDM, MPQ-DM); no training image is needed.
+Each starts from Gaussian noise and is driven by the full-precision model (EfficientDM, MPQ-DM); no
+training image is needed.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..architectures import architecture_of
-from ..schedulers import build_scheduler
+from ..prediction import predict
+from ..schedulers import build_scheduler, sampling_schedule
+
+_ELEMENTS_AT_ONCE = 1 << 16
+"""Sample elements in one call of the model: four latents of Stable Diffusion."""
 
 
 @dataclass(frozen=True)
 class TrajectoryStep:
     """One step: ``sample`` float32 ``[B, C, H, W]``, its timestep and conditions, and the
-    full-precision prediction."""
+    full-precision prediction. ``entry`` is the row of the activation tables it belongs to."""
 
-    index: int
+    entry: int
     timestep: torch.Tensor
     sample: torch.Tensor
     conditions: Mapping[str, torch.Tensor]
     prediction: torch.Tensor
 
 
-def predict(
-    model: nn.Module,
-    sample: torch.Tensor,
-    timestep: torch.Tensor,
-    conditions: Mapping[str, torch.Tensor],
-) -> torch.Tensor:
-    """The model's prediction as a tensor."""
-    return model(sample, timestep, **conditions, return_dict=False)[0]
+def calls_per_step(model_config: Mapping[str, Any], batch_size: int) -> int:
+    """How many calls of the model one step of a trajectory takes; they bound its memory."""
+    elements = math.prod(architecture_of(model_config).sample_shape(model_config))
+    return -(-batch_size // max(1, _ELEMENTS_AT_ONCE // elements))
+
+
+def drawn_conditions(
+    model_config: Mapping[str, Any], batch_size: int, seed: int
+) -> dict[str, torch.Tensor]:
+    """Random conditions in the place of real ones."""
+    rng = np.random.default_rng(seed)
+    specs = architecture_of(model_config).conditions(model_config)
+    return {spec.name: torch.from_numpy(spec.draw(batch_size, rng)) for spec in specs}
 
 
 @torch.no_grad()
@@ -48,25 +59,40 @@ def full_precision_trajectory(
     num_steps: int,
     batch_size: int,
     seed: int,
+    conditions: Mapping[str, torch.Tensor] | None = None,
 ) -> Iterator[TrajectoryStep]:
-    """Sample one batch of images and yield every step of it."""
-    architecture = architecture_of(model_config)
+    """Sample one batch of images and yield every step of it.
+
+    ``conditions`` have one row per image; they are drawn at random where none are given.
+    """
     generator = torch.Generator().manual_seed(seed)
+    schedule = sampling_schedule(scheduler_config, num_steps)
     scheduler = build_scheduler(scheduler_config)
     scheduler.set_timesteps(num_steps)
-    shape = (batch_size, *architecture.sample_shape(model_config))
+    shape = (batch_size, *architecture_of(model_config).sample_shape(model_config))
     sample = torch.randn(shape, generator=generator) * scheduler.init_noise_sigma
-    conditions = {
-        spec.name: torch.randint(0, spec.classes, (batch_size,), generator=generator)
-        for spec in architecture.conditions(model_config)
-    }
+    if conditions is None:
+        conditions = drawn_conditions(model_config, batch_size, seed)
+    calls = calls_per_step(model_config, batch_size)
     stochastic = "generator" in inspect.signature(scheduler.step).parameters
     noise = {"generator": generator} if stochastic else {}
     takes_variance = str(scheduler.config.get("variance_type")).startswith("learned")
-    for index, timestep in enumerate(scheduler.timesteps):
+    for entry, timestep in zip(schedule.entries, scheduler.timesteps, strict=True):
         scaled = scheduler.scale_model_input(sample, timestep)
-        prediction = predict(model, scaled, timestep, conditions)
-        yield TrajectoryStep(index, timestep, scaled, conditions, prediction)
+        parts = [
+            predict(model, model_config, part, timestep, rows)
+            for part, rows in _parts(scaled, conditions, calls)
+        ]
+        prediction = torch.cat(parts)
+        yield TrajectoryStep(int(entry), timestep, scaled, conditions, prediction)
         # A learned variance is in further channels of the prediction; few schedulers take them.
         output = prediction if takes_variance else prediction[:, : sample.shape[1]]
         sample = scheduler.step(output, timestep, sample, **noise).prev_sample
+
+
+def _parts(
+    sample: torch.Tensor, conditions: Mapping[str, torch.Tensor], calls: int
+) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """The batch cut into about equal calls."""
+    for rows in torch.arange(len(sample)).tensor_split(calls):
+        yield sample[rows], {name: value[rows] for name, value in conditions.items()}

@@ -21,6 +21,7 @@ from ...evaluation.size import size_report
 from ...export import export_checkpoint
 from ...files import staged_file, write_json
 from ...lowering.names import Target
+from ...methods import recipe_of
 from ...precision import BitSpec
 from ...runtimes.names import Runtime
 from ...sampling import draw_images
@@ -58,9 +59,9 @@ def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int)
         shown.append(original[:_SHOWN])
         for bits in BITS:
             bundle = export_checkpoint(
-                checkpoint,
+                load_checkpoint(CHECKPOINT),  # an export consumes its checkpoint
                 BitSpec.parse(bits),
-                method,
+                recipe_of(method),
                 (Target.ORT,),
                 num_steps,
                 seed,

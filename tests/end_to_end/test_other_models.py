@@ -8,12 +8,15 @@ import pytest
 import torch
 from diffusers import (
     DDPMScheduler,
+    DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    PixArtTransformer2DModel,
     PNDMScheduler,
+    UNet2DConditionModel,
     UNet2DModel,
 )
 
@@ -23,6 +26,7 @@ from mpq_export.errors import BundleError, CheckpointError
 from mpq_export.evaluation.check import check_bundle
 from mpq_export.export import export_checkpoint
 from mpq_export.lowering.names import Target
+from mpq_export.methods import recipe_of
 from mpq_export.precision import BitSpec
 from mpq_export.runtimes.names import Runtime
 
@@ -41,9 +45,42 @@ def unet(**changes) -> UNet2DModel:
 
 def export(folder, out, targets=(Target.ORT,)):
     return export_checkpoint(
-        load_checkpoint(folder), BitSpec(3, 4), "mpq-dmv2", targets, 3, 0, out,
+        load_checkpoint(folder), BitSpec(3, 4), recipe_of("mpq-dmv2"), targets, 3, 0, out,
         fixtures.SilentProgress(),
     )  # fmt: skip
+
+
+def text_unet(**changes) -> UNet2DConditionModel:
+    """A small UNet2DConditionModel in Stable Diffusion's shape."""
+    torch.manual_seed(0)
+    options = {
+        "sample_size": 8, "in_channels": 4, "out_channels": 4, "layers_per_block": 1,
+        "block_out_channels": (8, 16), "norm_num_groups": 4, "attention_head_dim": 4,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "cross_attention_dim": 12,
+    }  # fmt: skip
+    return UNet2DConditionModel(**options | changes)
+
+
+def dit(**changes) -> DiTTransformer2DModel:
+    """A small DiT."""
+    torch.manual_seed(0)
+    options = {
+        "sample_size": 8, "in_channels": 4, "out_channels": 8, "num_layers": 2, "patch_size": 2,
+        "num_attention_heads": 2, "attention_head_dim": 12, "num_embeds_ada_norm": 10,
+    }  # fmt: skip
+    return DiTTransformer2DModel(**options | changes)
+
+
+def pixart(**changes) -> PixArtTransformer2DModel:
+    """A small PixArt."""
+    torch.manual_seed(0)
+    options = {
+        "sample_size": 8, "in_channels": 4, "out_channels": 8, "num_layers": 2, "patch_size": 2,
+        "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24,
+        "caption_channels": 16,
+    }  # fmt: skip
+    return PixArtTransformer2DModel(**options | changes)
 
 
 MODELS = {
@@ -53,7 +90,32 @@ MODELS = {
     "resampling resnets": unet(downsample_type="resnet", upsample_type="resnet"),
     "learned variance": unet(out_channels=2),
     "half precision": unet().half(),
-}
+    "odd channels": unet(
+        in_channels=3, out_channels=3, block_out_channels=(15, 21), norm_num_groups=3,
+        attention_head_dim=3, add_attention=True,
+    ),
+    "text": text_unet(),
+    "text, linear projections": text_unet(use_linear_projection=True, upcast_attention=True),
+    "text, SDXL": text_unet(
+        addition_embed_type="text_time", addition_time_embed_dim=4, use_linear_projection=True,
+        projection_class_embeddings_input_dim=34, transformer_layers_per_block=(1, 2),
+    ),
+    "text, guidance embedding and labels": text_unet(time_cond_proj_dim=8, num_class_embeds=5),
+    "text, projected": text_unet(
+        encoder_hid_dim=10, encoder_hid_dim_type="text_proj", addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+    ),
+    "text, simple cross-attention": text_unet(
+        down_block_types=("SimpleCrossAttnDownBlock2D", "ResnetDownsampleBlock2D"),
+        up_block_types=("ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
+        class_embed_type="projection", projection_class_embeddings_input_dim=6,
+    ),
+    "DiT": dit(),
+    "PixArt": pixart(),
+    "PixArt, sizes": pixart(use_additional_conditions=True, num_attention_heads=3,
+                            cross_attention_dim=36),
+}  # fmt: skip
 FOURIER = unet(time_embedding_type="fourier", freq_shift=1)
 
 
@@ -84,26 +146,32 @@ def test_an_input_that_is_not_finite_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "scheduler", [DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler]
+    ("scheduler", "options"),
+    [
+        (DDPMScheduler, {}),
+        (EulerDiscreteScheduler, {}),
+        (DPMSolverMultistepScheduler, {}),
+        (HeunDiscreteScheduler, {}),
+        (PNDMScheduler, {"skip_prk_steps": True}),
+    ],
 )
-def test_schedulers_that_calibrate(tmp_path, scheduler):
+def test_schedulers_that_calibrate(tmp_path, scheduler, options):
     folder = fixtures.save_pipeline(tmp_path / "p", MODELS["unconditional"])
     shutil.rmtree(folder / "scheduler")
-    scheduler().save_pretrained(folder / "scheduler")
+    scheduler(**options).save_pretrained(folder / "scheduler")
     bundles = [export(folder, tmp_path / name, ()) for name in ("one", "two")]
     weights = [(b.path / "weights.safetensors").read_bytes() for b in bundles]
     assert weights[0] == weights[1], "the seed decides everything, stochastic steps too"
     assert len(read_bundle(tmp_path / "one").timesteps) == 3
 
 
-@pytest.mark.parametrize("scheduler", [HeunDiscreteScheduler, PNDMScheduler, EDMEulerScheduler])
-def test_schedulers_without_distinct_timesteps_are_refused(tmp_path, scheduler):
+def test_schedulers_without_whole_timesteps_are_refused(tmp_path):
     folder = fixtures.save_pipeline(tmp_path / "p", MODELS["unconditional"])
     shutil.rmtree(folder / "scheduler")
-    scheduler().save_pretrained(folder / "scheduler")
-    with pytest.raises(CheckpointError, match="does not visit distinct whole timesteps"):
+    EDMEulerScheduler().save_pretrained(folder / "scheduler")
+    with pytest.raises(CheckpointError, match="does not visit whole timesteps"):
         export_checkpoint(
-            load_checkpoint(folder), BitSpec(3, 4), "rtn", (), 20, 0, tmp_path / "b",
+            load_checkpoint(folder), BitSpec(3, 4), recipe_of("rtn"), (), 20, 0, tmp_path / "b",
             fixtures.SilentProgress(),
         )  # fmt: skip
 

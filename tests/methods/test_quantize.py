@@ -21,7 +21,7 @@ from mpq_export.training.trajectories import full_precision_trajectory
 def quantize(checkpoint, method, bits):
     recipe = recipe_of(method).model_copy(update={"calibration_images": 4})
     return quantize_model(
-        checkpoint.model, checkpoint.model_config, checkpoint.scheduler_config,
+        copy.deepcopy(checkpoint.model), checkpoint.model_config, checkpoint.scheduler_config,
         BitSpec.parse(bits), recipe, fixtures.NUM_STEPS, 0, fixtures.SilentProgress(),
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ def prediction_error(checkpoint, quantized):
         replace_module(model, name, FrozenLayer(layer, step))
     noise = signal = 0.0
     for item in trajectory:
-        step.value = item.index
+        step.value = item.entry
         out = model(item.sample, item.timestep, **item.conditions).sample
         noise += float((out - item.prediction).square().sum())
         signal += float(item.prediction.square().sum())
@@ -99,12 +99,28 @@ def test_same_seed_same_layers(checkpoint):
         np.testing.assert_array_equal(layer.act_scale, second.layers[name].act_scale)
 
 
-def test_the_model_itself_is_left_alone(checkpoint):
-    before = {key: value.clone() for key, value in checkpoint.model.state_dict().items()}
-    quantize(checkpoint, "mpq-dm", "w3a4")
-    for key, value in checkpoint.model.state_dict().items():
-        assert torch.equal(value, before[key])
-    assert not any(module._forward_pre_hooks for module in checkpoint.model.modules())
+def test_the_model_is_consumed_layer_by_layer(checkpoint):
+    model = copy.deepcopy(checkpoint.model)
+    recipe = recipe_of("rtn").model_copy(update={"calibration_images": 2})
+    quantized = quantize_model(
+        model, checkpoint.model_config, checkpoint.scheduler_config, BitSpec(3, 4), recipe,
+        fixtures.NUM_STEPS, 0, fixtures.SilentProgress(),
+    )  # fmt: skip
+    left = {name for name, _ in model.named_parameters()}
+    assert left == set(quantized.parameters)
+    assert not any(name.startswith(f"{layer}.") for name in left for layer in quantized.layers)
+
+
+def test_layers_that_never_run_stay_in_floating_point(checkpoint):
+    model = copy.deepcopy(checkpoint.model)
+    model.mid_block.spare = torch.nn.Linear(4, 4)
+    recipe = recipe_of("rtn").model_copy(update={"calibration_images": 2})
+    quantized = quantize_model(
+        model, checkpoint.model_config, checkpoint.scheduler_config, BitSpec(3, 4), recipe,
+        fixtures.NUM_STEPS, 0, fixtures.SilentProgress(),
+    )  # fmt: skip
+    assert "does not run" in quantized.plan.kept["mid_block.spare"]
+    assert "mid_block.spare.weight" in quantized.parameters
 
 
 def test_unknown_methods_are_named():

@@ -1,5 +1,7 @@
 """Input statistics along trajectories."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from torch import nn
@@ -8,15 +10,18 @@ from mpq_export.core.layers import weight_matrix
 from mpq_export.training.calibration import PATCHES, record_inputs
 
 
-def run(module, inputs):
-    """Statistics of a module that is called once per step with the given inputs."""
+def run(module, inputs, entries=None, calls=1):
+    """Statistics of a module that is called ``calls`` times per step with the given inputs."""
+    entries = list(range(len(inputs) // calls)) if entries is None else entries
 
     def trajectory():
-        for x in inputs:
-            module(x)
-            yield None
+        for step, entry in enumerate(entries):
+            for x in inputs[step * calls : (step + 1) * calls]:
+                module(x)
+            yield SimpleNamespace(entry=entry)
 
-    return record_inputs({"layer": module}, trajectory(), len(inputs), seed=0)["layer"]
+    count = max(entries) + 1
+    return record_inputs({"layer": module}, trajectory(), count, calls, seed=0)["layer"]
 
 
 def test_ranges_are_per_step_and_channel():
@@ -49,3 +54,24 @@ def test_patches_meet_the_weight_matrix():
 
 def test_grouped_convolutions_have_no_patches():
     assert run(nn.Conv2d(4, 4, 3, groups=2), [torch.randn(1, 4, 5, 5)]).patches is None
+
+
+def test_steps_of_one_entry_and_calls_of_one_step_are_pooled():
+    inputs = [torch.full((2, 3, 4), float(value)) for value in (1, 2, 5, 6, -7, 0)]
+    seen = run(nn.Linear(4, 1), inputs, entries=[0, 1, 0], calls=2)
+    assert seen.low[:, 0].tolist() == [-7, 5]
+    assert seen.high[:, 0].tolist() == [2, 6]
+    for value in (1.0, 2.0, -7.0, 0.0):
+        assert 0.2 < (seen.samples[0] == value).float().mean() < 0.3
+    assert len(seen.patches) >= PATCHES
+
+
+def test_a_layer_that_misses_an_entry_has_no_statistics():
+    module, calls = nn.Linear(4, 1), [torch.zeros(1, 4)]
+
+    def trajectory():
+        module(calls[0])
+        yield SimpleNamespace(entry=0)
+        yield SimpleNamespace(entry=1)
+
+    assert record_inputs({"layer": module}, trajectory(), 2, 1, seed=0)["layer"] is None

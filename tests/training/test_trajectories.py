@@ -4,7 +4,7 @@ import torch
 
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.schedulers import build_scheduler
-from mpq_export.training.trajectories import full_precision_trajectory
+from mpq_export.training.trajectories import calls_per_step, full_precision_trajectory
 
 
 def trajectory(checkpoint, seed):
@@ -37,3 +37,32 @@ def test_seeds_decide_noise_and_labels(pipeline_folder):
     assert torch.equal(one.conditions["class_labels"], again.conditions["class_labels"])
     assert not torch.equal(one.sample, other.sample)
     assert set(one.conditions["class_labels"].tolist()) <= set(range(4))
+
+
+def test_a_timestep_that_is_visited_twice_has_one_entry(pipeline_folder):
+    checkpoint = load_checkpoint(pipeline_folder)
+    config = {"_class_name": "PNDMScheduler", "skip_prk_steps": True}
+    steps = list(
+        full_precision_trajectory(checkpoint.model, checkpoint.model_config, config, 4, 2, 0)
+    )
+    assert len(steps) == 5
+    assert [step.entry for step in steps] == [0, 1, 1, 2, 3]
+    assert steps[1].timestep == steps[2].timestep
+
+
+def test_calls_bound_memory_and_change_nothing(pipeline_folder, monkeypatch):
+    checkpoint = load_checkpoint(pipeline_folder)
+    whole = trajectory(checkpoint, 1)
+    monkeypatch.setattr("mpq_export.training.trajectories._ELEMENTS_AT_ONCE", 2 * 2 * 64)
+    assert calls_per_step(checkpoint.model_config, 5) == 3
+    for one, other in zip(whole, trajectory(checkpoint, 1), strict=True):
+        torch.testing.assert_close(one.prediction, other.prediction)
+
+
+def test_given_conditions_are_used(pipeline_folder):
+    checkpoint = load_checkpoint(pipeline_folder)
+    labels = {"class_labels": torch.tensor([3, 1])}
+    steps = full_precision_trajectory(
+        checkpoint.model, checkpoint.model_config, checkpoint.scheduler_config, 2, 2, 0, labels
+    )
+    assert all(step.conditions is labels for step in steps)
