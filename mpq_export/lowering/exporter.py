@@ -21,7 +21,7 @@ from torch import nn
 
 from ..architectures import Architecture, architecture_of
 from ..bundle import Bundle
-from ..conditions import BATCH, TOKENS
+from ..conditions import BATCH, TOKENS, Condition
 from ..core.integer_reference import PackedLayer
 from ..errors import BundleError
 from ..prediction import predict
@@ -64,7 +64,7 @@ class _StepContext:
 class _Traced(nn.Module):
     """The denoiser as the exported graph computes it."""
 
-    def __init__(self, bundle: Bundle, conditions: Sequence[str]) -> None:
+    def __init__(self, bundle: Bundle, conditions: Sequence[Condition]) -> None:
         super().__init__()
         self.context = _StepContext()
         self.config, self.conditions = bundle.model_config, conditions
@@ -82,7 +82,13 @@ class _Traced(nn.Module):
         *conditions: torch.Tensor,
     ) -> torch.Tensor:
         self.context.step_index = step_index
-        named = dict(zip(self.conditions, conditions, strict=True))
+        lengths = {BATCH: sample.shape[0]}
+        for spec, value in zip(self.conditions, conditions, strict=True):
+            for axis, name in spec.free_axes.items():
+                # The tracer takes equal names for different lengths until it is told.
+                torch._check(value.shape[axis] == lengths.setdefault(name, value.shape[axis]))
+        names = (spec.name for spec in self.conditions)
+        named = dict(zip(names, conditions, strict=True))
         prediction = predict(self.model, self.config, sample, timestep, named)
         return prediction + self.output_bias[step_index.long()]
 
@@ -140,7 +146,7 @@ def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
-                _Traced(bundle, [spec.name for spec in specs]).eval(),
+                _Traced(bundle, specs).eval(),
                 example,
                 input_names=[SAMPLE, TIMESTEP, STEP_INDEX, *(spec.name for spec in specs)],
                 output_names=[PREDICTION],
@@ -153,10 +159,17 @@ def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
             raise BundleError(
                 "The model cannot be traced to ONNX",
                 where=bundle.path,
-                why=(str(error).strip() or type(error).__name__).splitlines()[0],
+                why=_cause(error),
             ) from error
     assert program is not None, "torch.onnx.export with dynamo returns a program"
     return program.model_proto
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom: the tracer wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextlib.contextmanager
