@@ -28,6 +28,7 @@ from ..prediction import predict
 from ..skeleton import build_skeleton
 from .graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from .nodes import OPSET, make_node, model_from_graph
+from .translations import corrected_translations
 
 _PLACEHOLDER_DOMAIN = "mpq.placeholder"
 
@@ -153,6 +154,7 @@ def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
                 opset_version=OPSET,
                 dynamo=True,
                 dynamic_shapes=dynamic,
+                custom_translation_table=corrected_translations(),
                 verbose=False,
             )
         except Exception as error:  # the tracer passes on whatever the model raises
