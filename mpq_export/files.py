@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import __version__
 from .errors import UserError
 from .packages import installed_version
@@ -213,8 +216,9 @@ def write_manifest(folder: Path, names: Sequence[str]) -> None:
     """Hashes and sizes of the named files, and the versions that wrote them."""
     entries = {}
     for name in names:
-        data = (folder / name).read_bytes()
-        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        with (folder / name).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            entries[name] = {"sha256": digest, "size": stream.tell()}
     versions = {"mpq-export": __version__}
     for package in _RECORDED_PACKAGES:
         if (installed := installed_version(package)) is not None:
@@ -255,13 +259,34 @@ def verified_bytes(folder: Path, name: str, manifest: Manifest, error: type[User
         len(data) != manifest[name]["size"]
         or hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]
     ):
-        raise error(
-            "The file is not the one that was written",
-            where=folder / name,
-            why=f"Its size or sha256 differs from {MANIFEST}: it is damaged or was changed",
-            fix="Copy the folder again, or export it again",
-        )
+        raise _changed(folder / name, error)
     return data
+
+
+def _changed(path: Path, error: type[UserError]) -> UserError:
+    return error(
+        "The file is not the one that was written",
+        where=path,
+        why=f"Its size or sha256 differs from {MANIFEST}: it is damaged or was changed",
+        fix="Copy the folder again, or export it again",
+    )
+
+
+def verified_map(
+    folder: Path, name: str, manifest: Manifest, error: type[UserError]
+) -> NDArray[np.uint8]:
+    """A file mapped into memory, read-only, if its size and sha256 are those of the manifest."""
+    path = _plain_file(folder, name, error)
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size != manifest[name]["size"]:
+                raise _changed(path, error)
+            if hashlib.file_digest(stream, "sha256").hexdigest() != manifest[name]["sha256"]:
+                raise _changed(path, error)
+            return np.memmap(stream, np.uint8, "r") if size else np.zeros(0, np.uint8)
+    except OSError as problem:
+        raise error("The file cannot be read", where=path, why=str(problem.strerror)) from problem
 
 
 def read_json(
@@ -277,11 +302,8 @@ def read_json(
     return parse_json(verified_bytes(folder, name, manifest, error), folder / name, error)
 
 
-def _plain_bytes(folder: Path, name: str, limit: int, error: type[UserError]) -> bytes:
-    """Content of a regular file inside ``folder``, read without following links.
-
-    A file longer than ``limit`` is reported one byte longer than that, never read whole.
-    """
+def _plain_file(folder: Path, name: str, error: type[UserError]) -> Path:
+    """The path of a regular file inside ``folder`` that is reached without following links."""
     path = folder / name
     for part in (path, *path.parents):
         if part == folder:
@@ -290,11 +312,20 @@ def _plain_bytes(folder: Path, name: str, limit: int, error: type[UserError]) ->
             raise error(
                 "The file is a link", where=part, why="A bundle's files must lie in its folder"
             )
+    if not path.is_file():
+        raise error(
+            "A file is missing", where=path, fix="Copy the folder again, or export it again"
+        )
+    return path
+
+
+def _plain_bytes(folder: Path, name: str, limit: int, error: type[UserError]) -> bytes:
+    """Content of a regular file inside ``folder``, read without following links.
+
+    A file longer than ``limit`` is reported one byte longer than that, never read whole.
+    """
+    path = _plain_file(folder, name, error)
     try:
-        if not path.is_file():
-            raise error(
-                "A file is missing", where=path, fix="Copy the folder again, or export it again"
-            )
         with path.open("rb") as stream:
             # Never ask for more than there is: read() allocates what it is asked for.
             return stream.read(min(limit, os.fstat(stream.fileno()).st_size) + 1)

@@ -19,11 +19,12 @@ from onnx import TensorProto, helper
 from ..bundle import Bundle
 from ..core.integer_reference import PackedLayer, run_layer
 from ..errors import BundleError, missing_package
+from ..lowering.graph import Graph
 from ..lowering.graph_inputs import STEP_INDEX
 from ..lowering.nodes import is_mpq
 from ..lowering.portable import layer_input
 from ..runtimes.names import Runtime
-from ..runtimes.onnxruntime_denoiser import make_session, runnable_model
+from ..runtimes.onnxruntime_denoiser import make_session, runnable_graph
 
 Feeds = Mapping[str, np.ndarray]
 LayerFunction = Callable[[np.ndarray], np.ndarray]
@@ -74,11 +75,11 @@ def compare_nodes(
         feeds: graph inputs, one entry per denoising step to try.
         full_precision: the original layers by name, to measure quantisation noise.
     """
-    model = runnable_model(bundle, runtime)
-    taps = [_tap(model, name) for name in bundle.layers]
+    graph = runnable_graph(bundle, runtime)
+    taps = [_tap(graph.model, name) for name in bundle.layers]
     for start in range(0, len(taps), _NODES_PER_RUN):
         part = taps[start : start + _NODES_PER_RUN]
-        recorded = _record(model, part, feeds)
+        recorded = _record(graph, part, feeds)
         for tap in part:
             original = (full_precision or {}).get(tap.layer)
             yield _compare(tap, bundle.layers[tap.layer], feeds, recorded, original)
@@ -99,7 +100,7 @@ def _tap(model: onnx.ModelProto, layer: str) -> _Tap:
 
 
 def _record(
-    model: onnx.ModelProto, taps: Sequence[_Tap], feeds: Sequence[Feeds]
+    graph: Graph, taps: Sequence[_Tap], feeds: Sequence[Feeds]
 ) -> list[Mapping[str, np.ndarray]]:
     """All tapped tensors, one entry per feed."""
     try:
@@ -109,15 +110,15 @@ def _record(
         raise missing_package("polygraphy", "check", "Checking nodes") from error
     G_LOGGER.module_severity = G_LOGGER.ERROR
     names = dict.fromkeys(name for tap in taps for name in (tap.x, tap.y))
-    known = {value.name for value in (*model.graph.output, *model.graph.input)}
+    known = {value.name for value in (*graph.model.graph.output, *graph.model.graph.input)}
     probed = onnx.ModelProto()
-    probed.CopyFrom(model)
+    probed.CopyFrom(graph.model)
     probed.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         for name in names
         if name not in known
     )
-    with OnnxrtRunner(make_session(probed)) as runner:
+    with OnnxrtRunner(make_session(Graph(probed, graph.tensors))) as runner:
         results: list[Mapping[str, np.ndarray]] = []
         for feed in feeds:
             outputs = dict(runner.infer(dict(feed)))

@@ -37,7 +37,10 @@ def size_report(bundle: Bundle) -> SizeReport:
         average_weight_bits_all=_average_bits(list(bundle.layers.values())),
         fp32_bytes=4 * bundle.quantization.full_precision_parameters,
         packed_bytes=(bundle.path / WEIGHTS).stat().st_size,
-        lowered_bytes={model.parent.name: model.stat().st_size for model in models},
+        lowered_bytes={
+            model.parent.name: sum(path.stat().st_size for path in model.parent.glob(f"{MODEL}*"))
+            for model in models
+        },
         layers_quantized=len(bundle.layers),
         layers_eight_bit=len(eight_bit),
         layers_kept=len(bundle.quantization.kept),

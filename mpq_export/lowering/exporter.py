@@ -26,8 +26,9 @@ from ..core.integer_reference import PackedLayer
 from ..errors import BundleError
 from ..prediction import predict
 from ..skeleton import build_skeleton
+from .graph import Graph
 from .graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
-from .nodes import OPSET, make_node, model_from_graph
+from .nodes import OPSET, make_node
 from .translations import corrected_translations
 
 _PLACEHOLDER_DOMAIN = "mpq.placeholder"
@@ -94,7 +95,7 @@ class _Traced(nn.Module):
         return prediction + self.output_bias[step_index.long()]
 
 
-def export_graph(bundle: Bundle) -> onnx.ModelProto:
+def export_graph(bundle: Bundle) -> Graph:
     """The bundle's model as ONNX, opset 21, batch size free, quantised layers as packed nodes.
 
     Inputs ``sample`` ``[B, C, H, W]``, ``timestep`` float32 ``[1]``, ``step_index`` int32 ``[1]``
@@ -103,29 +104,23 @@ def export_graph(bundle: Bundle) -> onnx.ModelProto:
     architecture = architecture_of(bundle.model_config)
     traced = _trace(bundle, architecture)
     assert not traced.functions, "everything but packed nodes is standard operators"
-    graph = traced.graph
-    nodes, tensors = [], []
-    for node in graph.node:
+    graph = Graph.of(traced)
+    nodes: list[onnx.NodeProto] = []
+    values = dict(graph.values())
+    for node in graph.model.graph.node:
         if node.domain != _PLACEHOLDER_DOMAIN:
             node.doc_string = ""
             del node.metadata_props[:]
             nodes.append(node)
             continue
         name = helper.get_node_attr_value(node, "name").decode()
-        packed, initializers = make_node(
+        packed, tensors = make_node(
             name, bundle.layers[name], node.input[0], STEP_INDEX, node.output[0]
         )
         nodes.append(packed)
-        tensors += initializers
-    return model_from_graph(
-        helper.make_graph(
-            nodes,
-            architecture.class_name,
-            graph.input,
-            graph.output,
-            initializer=[*graph.initializer, *tensors],
-        )
-    )
+        values |= tensors
+    graph.model.graph.name = architecture.class_name
+    return graph.with_nodes(nodes, values, with_mpq=True)
 
 
 def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:

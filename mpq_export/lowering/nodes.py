@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import defs, helper, numpy_helper
+from onnx import defs, helper
 from onnx.defs import OpSchema
 
 from ..core.integer_reference import ConvGeometry, PackedLayer
@@ -117,8 +117,8 @@ def register_schemas() -> None:
 
 def make_node(
     name: str, layer: PackedLayer, x: str, step_index: str, y: str
-) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
-    """The node of a packed layer in canonical layout, and the initializers it reads.
+) -> tuple[onnx.NodeProto, dict[str, np.ndarray]]:
+    """The node of a packed layer in canonical layout, and the initializers it reads, by name.
 
     ``name`` becomes the node's name and the prefix of its initializers.
     """
@@ -154,8 +154,7 @@ def make_node(
     node = helper.make_node(
         LINEAR if layer.conv is None else CONV, inputs, [y], name=name, domain=DOMAIN, **attributes
     )
-    tensors = [numpy_helper.from_array(arrays[key], f"{name}.{key}") for key in INPUTS[2:]]
-    return node, tensors
+    return node, {f"{name}.{key}": arrays[key] for key in INPUTS[2:]}
 
 
 def read_layer(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> PackedLayer:

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from ..core.integer_reference import ConvGeometry, PackedLayer, column_factors
 from ..core.planes import unpack
-from .nodes import is_mpq, model_from_graph, read_layer
+from .graph import Graph
+from .nodes import is_mpq, read_layer
 
 _TO_THE_END = np.iinfo(np.int64).max
 
@@ -35,28 +36,19 @@ class WeightType(Enum):
     """Always int8: faster, exact only with ``session.x64quantprecision=1`` or VNNI."""
 
 
-def to_portable(model: onnx.ModelProto, weight_type: WeightType) -> onnx.ModelProto:
-    """A model without MPQ nodes; names of all other tensors stay as they were."""
-    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
+    """A graph without MPQ nodes; names of all other tensors stay as they were."""
+    values = graph.values()
     builder = _Builder()
-    for node in model.graph.node:
+    for node in graph.model.graph.node:
         if is_mpq(node):
-            _rewrite(builder, node, tensors, weight_type)
+            _rewrite(builder, node, values, weight_type)
         else:
             builder.nodes.append(node)
     still_read = {name for node in builder.nodes for name in node.input}
-    still_read |= {output.name for output in model.graph.output}
-    kept = [
-        t for t in model.graph.initializer if t.name in still_read - builder.initializers.keys()
-    ]
-    graph = helper.make_graph(
-        builder.nodes,
-        model.graph.name,
-        model.graph.input,
-        model.graph.output,
-        initializer=[*kept, *builder.initializers.values()],
-    )
-    return model_from_graph(graph, with_mpq=False)
+    still_read |= {output.name for output in graph.model.graph.output}
+    kept = {name: value for name, value in values.items() if name in still_read}
+    return graph.with_nodes(builder.nodes, kept | builder.initializers, with_mpq=False)
 
 
 def layer_input(model: onnx.ModelProto, layer: str) -> str | None:
@@ -71,7 +63,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.initializers: dict[str, np.ndarray] = {}
 
     def op(self, op_type: str, *inputs: str, name: str, output: str = "", **attributes: Any) -> str:
         """Append a node with one output, called like the node unless named, and return its name."""
@@ -81,7 +73,7 @@ class _Builder:
 
     def tensor(self, name: str, value: np.ndarray) -> str:
         """An initializer of the given name."""
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.initializers[name] = np.ascontiguousarray(value)
         return name
 
     def ints(self, *values: int) -> str:

@@ -1,66 +1,74 @@
-"""The lowered variants of a bundle: what each target's file is, and where it lies.
+"""The lowered variants of a bundle: what each target's graph is, and where its files lie.
 
-``onnx/<target>/model.onnx`` with a manifest of hashes beside it.
+``onnx/<target>/model.onnx`` with a manifest of hashes beside it; where protobuf's 2 GB do not
+suffice, ``model.onnx.data`` holds the large tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import Message
-from onnx import TensorProto
 
 from ..errors import BundleError
 from ..files import read_manifest, staged_folder, verified_bytes, write_manifest
+from .external_data import attach_data, write_data
 from .function_bodies import function_bodies
+from .graph import DATA_FILE, Graph
 from .names import Target
-from .nodes import model_from_graph, register_schemas
+from .nodes import register_schemas
 from .portable import WeightType, to_portable
 
 MODEL = "model.onnx"
-_PROTOBUF_LIMIT = 2**31 - 1
+ONE_FILE_BYTES = 2**31 - 2**26
+"""Larger graphs keep their tensors in a second file; protobuf itself ends at 2**31 - 1."""
 
 
-def _with_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
-    return model_from_graph(model.graph, function_bodies())
+def _with_function_bodies(graph: Graph) -> Graph:
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    model.functions.extend(function_bodies())
+    return Graph(model, graph.tensors)
 
 
-def _portable(model: onnx.ModelProto) -> onnx.ModelProto:
-    return to_portable(model, WeightType.PORTABLE)
+def _portable(graph: Graph) -> Graph:
+    return to_portable(graph, WeightType.PORTABLE)
 
 
-_LOWER: dict[Target, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+_LOWER: dict[Target, Callable[[Graph], Graph]] = {
     Target.ORT: _with_function_bodies,
     Target.ONNX: _portable,
 }
 
 
-def write_lowered(bundle: Path, packed_graph: onnx.ModelProto, target: Target) -> Path:
-    """Lower a graph of packed nodes to a target's file inside the bundle, atomically.
+def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
+    """Lower a graph of packed nodes to a target's files inside the bundle, atomically.
 
     Returns the model's path.
     """
     register_schemas()
-    if packed_graph.ByteSize() > _PROTOBUF_LIMIT:
-        raise BundleError(
-            "The model is too large for one ONNX file",
-            where=bundle,
-            why=f"It has {packed_graph.ByteSize()} bytes; protobuf holds {_PROTOBUF_LIMIT}",
-        )
-    model = _LOWER[target](packed_graph)
-    onnx.checker.check_model(model, full_check=True)
+    graph = _LOWER[target](packed_graph)
+    onnx.checker.check_model(graph.structure(), full_check=True)
     folder = bundle / "onnx" / target.value
     _require_own(folder)
     with staged_folder(folder) as stage:
-        onnx.save(model, stage / MODEL)
-        write_manifest(stage, [MODEL])
+        write_manifest(stage, _write(stage, graph))
     return folder / MODEL
 
 
-def read_lowered(bundle: Path, target: Target) -> onnx.ModelProto:
-    """A target's model, verified against its manifest."""
+def _write(folder: Path, graph: Graph) -> list[str]:
+    """The names of the files that hold the graph now."""
+    size = graph.model.ByteSize() + sum(value.nbytes for value in graph.tensors.values())
+    if size <= ONE_FILE_BYTES:
+        onnx.save(graph.inline(), folder / MODEL)
+        return [MODEL]
+    onnx.save(write_data(folder / DATA_FILE, graph), folder / MODEL)
+    return [MODEL, DATA_FILE]
+
+
+def read_lowered(bundle: Path, target: Target) -> Graph:
+    """A target's graph, verified against its manifest."""
     folder = bundle / "onnx" / target.value
     if not folder.is_dir():
         raise BundleError(
@@ -69,19 +77,14 @@ def read_lowered(bundle: Path, target: Target) -> onnx.ModelProto:
             fix=f"Run: mpq-export --ckpt {bundle} --target {target.value}",
         )
     _require_own(folder)
-    manifest = read_manifest(folder, [MODEL], BundleError, "Lower the bundle again")
+    names = [MODEL, DATA_FILE] if (folder / DATA_FILE).exists() else [MODEL]
+    manifest = read_manifest(folder, names, BundleError, "Lower the bundle again")
     data = verified_bytes(folder, MODEL, manifest, BundleError)
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:
         raise BundleError("The model is not ONNX", where=folder / MODEL, why=str(error)) from error
-    if TensorProto.EXTERNAL in _data_locations(model):
-        raise BundleError(
-            "The model wants to read other files",
-            where=folder / MODEL,
-            why="It has tensors with external data, which a bundle's models do not have",
-        )
-    return model
+    return attach_data(folder, model, manifest)
 
 
 def _require_own(folder: Path) -> None:
@@ -89,14 +92,3 @@ def _require_own(folder: Path) -> None:
     for part in (folder, folder.parent):
         if part.is_symlink():
             raise BundleError("The folder is a link", where=part, why="A bundle holds its files")
-
-
-def _data_locations(message: Message) -> Iterator[int]:
-    """``data_location`` of every tensor anywhere in a model: graphs, attributes, functions."""
-    if isinstance(message, TensorProto):
-        yield message.data_location
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for child in value if isinstance(value, Sequence) else (value,):
-                yield from _data_locations(child)

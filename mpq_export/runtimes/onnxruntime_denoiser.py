@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..errors import BundleError, missing_package
+from ..lowering.graph import Graph
 from ..lowering.graph_inputs import SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
 from ..lowering.portable import WeightType, to_portable
@@ -33,7 +33,7 @@ class OnnxRuntimeDenoiser:
     def __init__(self, bundle: Bundle, runtime: Runtime = Runtime.ORT) -> None:
         self.model_config = bundle.model_config
         self._timesteps = bundle.timesteps
-        self.session = make_session(runnable_model(bundle, runtime))
+        self.session = make_session(runnable_graph(bundle, runtime))
 
     def __call__(self, sample: np.ndarray, timestep: float, **conditions: np.ndarray) -> np.ndarray:
         """Predict for float32 ``[B, C, H, W]``."""
@@ -64,15 +64,17 @@ def graph_feeds(
     }
 
 
-def runnable_model(bundle: Bundle, runtime: Runtime) -> onnx.ModelProto:
+def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
     """The graph that ONNX Runtime is given; tensor names are those of the lowered file."""
-    target = _TARGETS[runtime]
-    model = read_lowered(bundle.path, target)
-    return to_portable(model, WeightType.INT8) if runtime is Runtime.ORT else model
+    graph = read_lowered(bundle.path, _TARGETS[runtime])
+    return to_portable(graph, WeightType.INT8) if runtime is Runtime.ORT else graph
 
 
-def make_session(model: onnx.ModelProto) -> Any:
-    """An ONNX Runtime session on the CPU whose integer products do not saturate."""
+def make_session(graph: Graph) -> Any:
+    """An ONNX Runtime session on the CPU whose integer products do not saturate.
+
+    It reads the graph's arrays where they are, without a copy.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -81,9 +83,11 @@ def make_session(model: onnx.ModelProto) -> Any:
     options.log_severity_level = 3
     # x86 without VNNI saturates uint8 x int8 products unless this asks for the exact kernel.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in graph.tensors.values()]
+    options.add_external_initializers(list(graph.tensors), arrays)
     try:
         return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            graph.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         raise BundleError("ONNX Runtime cannot load the model", why=str(error)) from error

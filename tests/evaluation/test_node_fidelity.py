@@ -2,7 +2,6 @@
 
 import fixtures
 import numpy as np
-import onnx
 import pytest
 from onnx import numpy_helper
 
@@ -11,8 +10,9 @@ from mpq_export.checkpoints import load_checkpoint
 from mpq_export.evaluation import node_fidelity
 from mpq_export.evaluation.check import check_bundle
 from mpq_export.evaluation.node_fidelity import compare_nodes
+from mpq_export.lowering.graph import Graph
 from mpq_export.runtimes.names import Runtime
-from mpq_export.runtimes.onnxruntime_denoiser import graph_feeds, runnable_model
+from mpq_export.runtimes.onnxruntime_denoiser import graph_feeds, runnable_graph
 
 GRAPH_RUNTIMES = [runtime for runtime in Runtime if runtime is not Runtime.TORCH]
 
@@ -21,6 +21,7 @@ def feeds(bundle):
     rng = np.random.default_rng(0)
     return [
         graph_feeds(
+            bundle.model_config,
             bundle.timesteps,
             rng.standard_normal((2, 2, 8, 8), dtype=np.float32),
             float(timestep),
@@ -44,14 +45,14 @@ def test_a_changed_weight_is_found_in_its_node(lowered_folder, monkeypatch, laye
     """One step of one weight; every other node must still be equal on its own inputs."""
 
     def broken(bundle, runtime):
-        model = runnable_model(bundle, runtime)
+        model = runnable_graph(bundle, runtime).inline()
         (tensor,) = [t for t in model.graph.initializer if t.name == f"{layer}.weight"]
         values = numpy_helper.to_array(tensor).copy()
         values.flat[0] += 1 if values.flat[0] < 100 else -1
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        return model
+        return Graph.of(model)
 
-    monkeypatch.setattr(node_fidelity, "runnable_model", broken)
+    monkeypatch.setattr(node_fidelity, "runnable_graph", broken)
     bundle = read_bundle(lowered_folder)
     results = compare_nodes(bundle, Runtime.ORT, feeds(bundle))
     assert [result.name for result in results if not result.equal] == [layer]
@@ -74,12 +75,11 @@ def test_lowered_models_of_another_bundle_are_refused(lowered_folder, monkeypatc
     bundle = read_bundle(lowered_folder)
 
     def renamed(bundle, runtime):
-        model = onnx.ModelProto()
-        model.CopyFrom(runnable_model(bundle, runtime))
-        for node in model.graph.node:
+        graph = runnable_graph(bundle, runtime)
+        for node in graph.model.graph.node:
             node.name = f"other.{node.name}"
-        return model
+        return graph
 
-    monkeypatch.setattr(node_fidelity, "runnable_model", renamed)
+    monkeypatch.setattr(node_fidelity, "runnable_graph", renamed)
     with pytest.raises(node_fidelity.BundleError, match="has no node for layer conv_in"):
         list(compare_nodes(bundle, Runtime.ORT, feeds(bundle)))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from golden.reader import LayerCase
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mpq_export.core.integer_reference import PackedLayer
 from mpq_export.lowering.function_bodies import function_bodies
+from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.nodes import make_node, model_from_graph, register_schemas
+from mpq_export.lowering.portable import WeightType, to_portable
 
 Dims = Sequence[int | str | None] | None
 X_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
@@ -32,9 +34,19 @@ def packed_model(
             helper.make_tensor_value_info("step_index", TensorProto.INT32, [1]),
         ],
         [helper.make_tensor_value_info("Y", x_type, y_dims)],
-        initializer=tensors,
+        initializer=initializers(tensors),
     )
     return model_from_graph(graph)
+
+
+def initializers(tensors: Mapping[str, NDArray]) -> list[TensorProto]:
+    """Named arrays as a graph holds them."""
+    return [numpy_helper.from_array(value, name) for name, value in tensors.items()]
+
+
+def portable(model: onnx.ModelProto, weight_type: WeightType) -> onnx.ModelProto:
+    """The portable form of a model, as one model again."""
+    return to_portable(Graph.of(model), weight_type).inline()
 
 
 def case_model(case: LayerCase) -> onnx.ModelProto:

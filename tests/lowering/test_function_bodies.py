@@ -15,7 +15,14 @@ from mpq_export.core.planes import MAX_COLUMNS
 from mpq_export.lowering.function_bodies import function_bodies
 from mpq_export.lowering.nodes import CONV, DOMAIN, LINEAR, OPSET, make_node, model_from_graph
 
-from .models import case_feeds, case_model, packed_model, run_in_onnxruntime, with_bodies
+from .models import (
+    case_feeds,
+    case_model,
+    initializers,
+    packed_model,
+    run_in_onnxruntime,
+    with_bodies,
+)
 
 every_case = pytest.mark.parametrize("case", layer_cases(), ids=str)
 
@@ -71,15 +78,17 @@ def test_one_body_serves_every_node():
     cases = [layer_case(name) for name in ("conv_stride", "conv_depthwise", "conv_mixed_planes")]
     cases += [layer_case(name) for name in ("linear_p1_a2", "linear_shifts_a5")]
     value = onnx.helper.make_tensor_value_info
-    nodes, tensors, inputs, outputs = [], [], [], []
+    nodes, tensors, inputs, outputs = [], {}, [], []
     for index, case in enumerate(cases):
         node, own = make_node(f"n{index}", case.layer, f"X{index}", "step_index", f"Y{index}")
         nodes.append(node)
-        tensors += own
+        tensors |= own
         inputs.append(value(f"X{index}", onnx.TensorProto.FLOAT, case.x.shape))
         outputs.append(value(f"Y{index}", onnx.TensorProto.FLOAT, case.expected.output.shape))
     inputs.append(value("step_index", onnx.TensorProto.INT32, [1]))
-    graph = onnx.helper.make_graph(nodes, "several", inputs, outputs, initializer=tensors)
+    graph = onnx.helper.make_graph(
+        nodes, "several", inputs, outputs, initializer=initializers(tensors)
+    )
     model = model_from_graph(graph, function_bodies())
     assert len(model.functions) == 2
     onnx.checker.check_model(model, full_check=True)

@@ -114,7 +114,7 @@ def test_another_layout_is_refused():
     node, tensors = make_node("layer", case.layer, "X", "step_index", "Y")
     next(a for a in node.attribute if a.name == "layout").s = b"trt.1"
     with pytest.raises(ValueError, match=r"trt\.1"):
-        read_layer(node, {t.name: numpy_helper.to_array(t) for t in tensors})
+        read_layer(node, tensors)
 
 
 def test_schemas_can_be_registered_again():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from fixtures import random_layer
 from onnx import TensorProto, helper
@@ -15,6 +16,9 @@ from onnx import TensorProto, helper
 from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, run_layer
 from mpq_export.errors import BundleError, UserError
 from mpq_export.files import MANIFEST, write_json, write_manifest
+from mpq_export.lowering import graph as graph_module
+from mpq_export.lowering import targets
+from mpq_export.lowering.graph import DATA_FILE, Graph
 from mpq_export.lowering.nodes import (
     CONV,
     DOMAIN,
@@ -35,22 +39,21 @@ LAYERS = {
 SHAPE = [1, 4, 5, 6]
 
 
-def packed_graph() -> onnx.ModelProto:
+def packed_graph() -> Graph:
     """Two convolutions in a row, as the exporter makes them."""
-    nodes, tensors, x = [], [], "sample"
+    nodes, tensors, x = [], {}, "sample"
     for name, layer in LAYERS.items():
-        node, initializers = make_node(name, layer, x, "step_index", f"{name}.y")
+        node, own = make_node(name, layer, x, "step_index", f"{name}.y")
         nodes.append(node)
-        tensors += initializers
+        tensors |= own
         x = f"{name}.y"
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes, "two",
         [value("sample", TensorProto.FLOAT, SHAPE), value("step_index", TensorProto.INT32, [1])],
         [value(x, TensorProto.FLOAT, [1, 2, 5, 6])],
-        initializer=tensors,
     )  # fmt: skip
-    return model_from_graph(graph)
+    return Graph.of(model_from_graph(graph), tensors)
 
 
 @pytest.fixture(params=Target)
@@ -90,16 +93,16 @@ def test_a_lowered_model_computes_the_reference(
 
 def test_ort_keeps_packed_nodes_and_their_bodies(tmp_path: Path) -> None:
     write_lowered(tmp_path, packed_graph(), Target.ORT)
-    model = read_lowered(tmp_path, Target.ORT)
+    graph = read_lowered(tmp_path, Target.ORT)
+    model = graph.model
     assert {(node.domain, node.op_type) for node in model.graph.node} == {(DOMAIN, CONV)}
     assert {(body.domain, body.name) for body in model.functions} == {
         (DOMAIN, LINEAR),
         (DOMAIN, CONV),
     }
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: 1}
-    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     for node in model.graph.node:
-        assert_same(read_layer(node, tensors), LAYERS[node.name])
+        assert_same(read_layer(node, graph.values()), LAYERS[node.name])
 
 
 def assert_same(one: PackedLayer, other: PackedLayer) -> None:
@@ -112,7 +115,7 @@ def assert_same(one: PackedLayer, other: PackedLayer) -> None:
 
 def test_onnx_has_standard_operators_only(tmp_path: Path) -> None:
     write_lowered(tmp_path, packed_graph(), Target.ONNX)
-    model = read_lowered(tmp_path, Target.ONNX)
+    model = read_lowered(tmp_path, Target.ONNX).model
     assert {node.domain for node in model.graph.node} == {""}
     assert not model.functions
     assert {entry.domain for entry in model.opset_import} == {""}
@@ -129,7 +132,7 @@ def test_a_graph_that_is_not_valid_leaves_the_old_file(
 ) -> None:
     before = (lowered / MODEL).read_bytes()
     broken = packed_graph()
-    broken.graph.node[1].input[0] = "nothing"
+    broken.model.graph.node[1].input[0] = "nothing"
     with pytest.raises(onnx.checker.ValidationError):
         write_lowered(tmp_path, broken, target)
     assert (lowered / MODEL).read_bytes() == before
@@ -207,5 +210,89 @@ def test_external_data_is_refused(tmp_path: Path, place: str) -> None:
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     write_manifest(folder, ["model.onnx"])
-    with pytest.raises(BundleError, match="read other files"):
+    with pytest.raises(BundleError, match="read what it must not"):
         read_lowered(tmp_path, Target.ONNX)
+
+
+# --- more than one file -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_files(tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a target's model whose large tensors lie in a second file."""
+    monkeypatch.setattr(targets, "ONE_FILE_BYTES", 4000)
+    monkeypatch.setattr(graph_module, "SMALL_BYTES", 64)
+    return write_lowered(tmp_path, packed_graph(), target).parent
+
+
+def test_large_graphs_keep_their_tensors_in_a_second_file(
+    two_files: Path, tmp_path: Path, target: Target
+) -> None:
+    assert {path.name for path in two_files.iterdir()} == {MODEL, DATA_FILE, MANIFEST}
+    assert list(json.loads((two_files / MANIFEST).read_text())["files"]) == [MODEL, DATA_FILE]
+    onnx.checker.check_model(two_files / MODEL)
+    graph = read_lowered(tmp_path, target)
+    inline = onnx.load(two_files / MODEL)  # onnx's own reader finds the second file
+    for tensor in inline.graph.initializer:
+        assert np.array_equal(onnx.numpy_helper.to_array(tensor), graph.values()[tensor.name])
+    x = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    feeds = {"sample": x, "step_index": np.array([1], np.int32)}
+    assert np.array_equal(make_session(graph).run(None, feeds)[0], expected(x, 1))
+    from_disk = onnxruntime.InferenceSession(two_files / MODEL, providers=["CPUExecutionProvider"])
+    assert np.array_equal(from_disk.run(None, feeds)[0], expected(x, 1))
+
+
+def test_a_second_file_goes_when_it_is_not_needed_any_more(
+    two_files: Path, tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    write_lowered(tmp_path, packed_graph(), target)
+    assert {path.name for path in two_files.iterdir()} == {MODEL, MANIFEST}
+
+
+def _tensor_entry(key: str, value: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        model = onnx.load(folder / MODEL, load_external_data=False)
+        tensor = next(t for t in model.graph.initializer if len(t.external_data))
+        entries = {entry.key: entry for entry in tensor.external_data}
+        entries[key].value = value
+        (folder / MODEL).write_bytes(model.SerializeToString())
+        write_manifest(folder, [MODEL, DATA_FILE])
+
+    return change
+
+
+def _larger_shape(folder: Path) -> None:
+    model = onnx.load(folder / MODEL, load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if len(t.external_data))
+    tensor.dims[0] = 2**40
+    (folder / MODEL).write_bytes(model.SerializeToString())
+    write_manifest(folder, [MODEL, DATA_FILE])
+
+
+def _data_changed(folder: Path) -> None:
+    data = bytearray((folder / DATA_FILE).read_bytes())
+    data[0] ^= 1
+    (folder / DATA_FILE).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_tensor_entry("location", "../secret"), "must not"),
+        (_tensor_entry("location", "/etc/passwd"), "must not"),
+        (_tensor_entry("offset", "-64"), "must not"),
+        (_tensor_entry("offset", str(2**62)), "must not"),
+        (_tensor_entry("offset", "many"), "must not"),
+        (_tensor_entry("length", "0"), "must not"),
+        (_larger_shape, "must not"),
+        (_data_changed, "not the one that was written"),
+        (lambda folder: (folder / DATA_FILE).unlink(), "does not list"),
+    ],
+)
+def test_places_outside_the_second_file_are_refused(
+    two_files: Path, tmp_path: Path, target: Target, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(two_files)
+    with pytest.raises(BundleError, match=message):
+        read_lowered(tmp_path, target)

@@ -18,15 +18,15 @@ import onnx
 import pytest
 from golden.reader import layer_cases
 
-from mpq_export.lowering.portable import WeightType, to_portable
+from mpq_export.lowering.portable import WeightType
 
-from .models import case_feeds, case_model, with_bodies
+from .models import case_feeds, case_model, portable, with_bodies
 
 SCRIPT = Path(__file__).with_name("emulated_sessions.py")
 SATURATES = ("linear_largest", "linear_largest_shifted", "conv_largest")
 FORMS = {
-    "portable": lambda model: to_portable(model, WeightType.PORTABLE),
-    "int8": lambda model: to_portable(model, WeightType.INT8),
+    "portable": lambda model: portable(model, WeightType.PORTABLE),
+    "int8": lambda model: portable(model, WeightType.INT8),
     "functions": with_bodies,
 }
 CASES = [case for case in layer_cases() if case.x.dtype == np.float32]

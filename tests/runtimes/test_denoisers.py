@@ -11,7 +11,7 @@ from mpq_export.errors import BundleError
 from mpq_export.lowering.graph_inputs import SAMPLE, STEP_INDEX
 from mpq_export.runtimes.denoiser import open_denoiser
 from mpq_export.runtimes.names import Runtime
-from mpq_export.runtimes.onnxruntime_denoiser import graph_feeds, make_session, runnable_model
+from mpq_export.runtimes.onnxruntime_denoiser import graph_feeds, make_session, runnable_graph
 
 
 def predict(bundle, runtime, batch, timestep, seed=0):
@@ -60,17 +60,20 @@ def test_timesteps_between_table_entries_take_the_nearest(lowered_folder):
     bundle = read_bundle(lowered_folder)
     table = bundle.timesteps.tolist()
     for timestep, index in ((table[0], 0), (table[1] + 5, 1), (0, 2)):
-        feeds = graph_feeds(bundle.timesteps, np.zeros((1, 2, 8, 8), np.float32), timestep, {})
+        sample, labels = np.zeros((1, 2, 8, 8), np.float32), np.zeros(1, np.int64)
+        feeds = graph_feeds(
+            bundle.model_config, bundle.timesteps, sample, timestep, {"class_labels": labels}
+        )
         assert feeds[STEP_INDEX].tolist() == [index]
         assert feeds[SAMPLE].dtype == np.float32
 
 
 def test_the_rewritten_graph_has_no_packed_nodes_left(lowered_folder):
     bundle = read_bundle(lowered_folder)
-    model = runnable_model(bundle, Runtime.ORT)
-    assert not model.functions
-    assert {node.domain for node in model.graph.node} == {""}
-    assert make_session(model).get_inputs()[0].shape[0] == "batch"
+    graph = runnable_graph(bundle, Runtime.ORT)
+    assert not graph.model.functions
+    assert {node.domain for node in graph.model.graph.node} == {""}
+    assert make_session(graph).get_inputs()[0].shape[0] == "batch"
 
 
 def test_a_target_that_was_not_lowered_says_how_to(bundle_folder):
