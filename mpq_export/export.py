@@ -9,6 +9,7 @@ from .bundle import Bundle, LayerConfig, QuantizationConfig, read_bundle, write_
 from .checkpoints import Checkpoint
 from .files import staged_folder
 from .lowering.exporter import export_graph
+from .lowering.half_precision import to_half
 from .lowering.names import Target
 from .lowering.targets import write_lowered
 from .methods.quantize import QuantizedModel, quantize_model
@@ -26,10 +27,12 @@ def export_checkpoint(
     seed: int,
     out: Path,
     progress: ProgressReporter,
+    float16: bool = False,
 ) -> Bundle:
     """Quantise a checkpoint, write its bundle with the lowered targets, and return it as read back.
 
-    ``out`` appears whole or not at all. The checkpoint's model is consumed.
+    ``out`` appears whole or not at all. ``float16`` lowers to float16 between the nodes. The
+    checkpoint's model is consumed.
     """
     parameters = sum(p.numel() for p in checkpoint.model.parameters())
     quantized = quantize_model(
@@ -57,29 +60,35 @@ def export_checkpoint(
     with staged_folder(out) as stage:
         write_bundle(stage, _bundle(stage, checkpoint, config, quantized))
         bundle = read_bundle(stage)
-        _lower(bundle, targets, progress)
+        _lower(bundle, targets, float16, progress)
     return replace(bundle, path=out)
 
 
 def export_bundle(
-    bundle: Bundle, targets: tuple[Target, ...], out: Path | None, progress: ProgressReporter
+    bundle: Bundle,
+    targets: tuple[Target, ...],
+    out: Path | None,
+    progress: ProgressReporter,
+    float16: bool = False,
 ) -> Bundle:
     """Lower an already quantised bundle: in place, or as a copy at ``out``."""
     if out is None or out.resolve() == bundle.path.resolve():
-        _lower(bundle, targets, progress)
+        _lower(bundle, targets, float16, progress)
         return bundle
     with staged_folder(out) as stage:
         write_bundle(stage, bundle)
         copy = read_bundle(stage)
-        _lower(copy, targets, progress)
+        _lower(copy, targets, float16, progress)
     return replace(copy, path=out)
 
 
-def _lower(bundle: Bundle, targets: tuple[Target, ...], progress: ProgressReporter) -> None:
+def _lower(
+    bundle: Bundle, targets: tuple[Target, ...], float16: bool, progress: ProgressReporter
+) -> None:
     if not targets:
         return
     progress.start("lower", 1 + len(targets))
-    graph = export_graph(bundle)
+    graph = to_half(export_graph(bundle)) if float16 else export_graph(bundle)
     progress.advance()
     for target in targets:
         write_lowered(bundle.path, graph, target)

@@ -81,6 +81,7 @@ def _summary(bundle: Path, runtime: Runtime, report: CheckReport, worst: int) ->
         "passed": report.passed,
         "nodes": len(report.nodes),
         "nodes_exact": report.exact,
+        "nodes_overflowed": report.overflowed,
         **{name: asdict(error) if error else None for name, error in whole.items()},
         "worst_layers": [asdict(node) for node in report.worst(worst)],
     }
@@ -90,6 +91,11 @@ def _print(runtime: Runtime, report: CheckReport, worst: int) -> None:
     verdict = "passed" if report.passed else "FAILED"
     counts = f"{report.exact} of {len(report.nodes)} nodes equal the reference exactly"
     console.say(f"{verdict}: {counts} ({runtime.value}).")
+    if report.overflowed:
+        console.say(
+            f"{report.overflowed} nodes gave infinity or NaN. In a float16 graph that is overflow "
+            "beyond 65504: lower the bundle without --float16."
+        )
     _print_error("the torch reference", report.against_torch, "torch is not installed")
     _print_error("full precision", report.against_original, "give --ckpt")
     for node in report.worst(worst):
@@ -98,6 +104,8 @@ def _print(runtime: Runtime, report: CheckReport, worst: int) -> None:
             notes.append(
                 f"{node.differing:.2%} of outputs differ, by up to {node.largest_difference:.3g}"
             )
+        if node.not_finite:
+            notes.append(f"{node.not_finite:.2%} of outputs are not finite")
         if node.output_snr_db is not None:
             notes.append(f"signal to quantisation noise {node.output_snr_db:.1f} dB")
         if notes:

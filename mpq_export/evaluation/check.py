@@ -50,9 +50,14 @@ class CheckReport:
         return sum(node.equal for node in self.nodes)
 
     @property
+    def overflowed(self) -> int:
+        """How many nodes gave infinity or NaN, as float16 graphs do beyond 65504."""
+        return sum(node.not_finite > 0 for node in self.nodes)
+
+    @property
     def passed(self) -> bool:
-        """Whether every node equals the reference."""
-        return self.exact == len(self.nodes)
+        """Whether every node equals the reference, and all are finite."""
+        return self.exact == len(self.nodes) and not self.overflowed
 
     def worst(self, count: int) -> tuple[NodeResult, ...]:
         """Unequal nodes first, then those with the lowest output signal-to-noise ratio."""
@@ -101,7 +106,7 @@ def check_bundle(
 
 def _badness(node: NodeResult) -> tuple[float, float]:
     snr = node.output_snr_db if node.output_snr_db is not None else np.inf
-    return (-node.differing, snr)
+    return (-node.differing - node.not_finite, snr)
 
 
 def _require_same_model(bundle: Bundle, checkpoint: Checkpoint) -> None:

@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 from ..core.integer_reference import ConvGeometry, PackedLayer, column_factors
 from ..core.planes import unpack
 from .graph import Graph
+from .half_precision import is_half
 from .nodes import is_mpq, read_layer
 
 _TO_THE_END = np.iinfo(np.int64).max
@@ -38,11 +39,11 @@ class WeightType(Enum):
 
 def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
     """A graph without MPQ nodes; names of all other tensors stay as they were."""
-    values = graph.values()
+    values, half = graph.values(), is_half(graph)
     builder = _Builder()
     for node in graph.model.graph.node:
         if is_mpq(node):
-            _rewrite(builder, node, values, weight_type)
+            _rewrite(builder, node, values, weight_type, half)
         else:
             builder.nodes.append(node)
     still_read = {name for node in builder.nodes for name in node.input}
@@ -54,6 +55,10 @@ def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
 def layer_input(model: onnx.ModelProto, layer: str) -> str | None:
     """The tensor that enters a rewritten layer; the node called like the layer gives its output."""
     nodes = {node.name: node for node in model.graph.node}
+    if (widened := nodes.get(f"{layer}/float")) is not None:
+        # ONNX Runtime's CPU computes most operators in float32 even where the graph says float16,
+        # and skips the rounding between them: only this is what the layer really gets.
+        return widened.output[0]
     entry = nodes.get(f"{layer}/scaled") or nodes.get(f"{layer}/quantized")
     return entry.input[0] if entry is not None else None
 
@@ -86,7 +91,11 @@ class _Builder:
 
 
 def _rewrite(
-    b: _Builder, node: onnx.NodeProto, tensors: Mapping[str, np.ndarray], weight_type: WeightType
+    b: _Builder,
+    node: onnx.NodeProto,
+    tensors: Mapping[str, np.ndarray],
+    weight_type: WeightType,
+    half: bool,
 ) -> None:
     layer, at = read_layer(node, tensors), node.name
     conv, matrix = layer.conv, unpack(layer.weight)
@@ -96,7 +105,10 @@ def _rewrite(
     zero_points = b.tensor(f"{at}.act_zero_point_u8", layer.act_zero_point.astype(np.uint8))
     zero_point = b.op("Gather", zero_points, step, name=f"{at}/zero_point")
 
-    codes = _codes(b, at, layer, node.input[0], scale, zero_point)
+    x = node.input[0]
+    if half:
+        x = b.op("Cast", x, name=f"{at}/float", to=TensorProto.FLOAT)
+    codes = _codes(b, at, layer, x, scale, zero_point)
     columns = codes if conv is None else _patches(b, at, conv, codes)
     acc = _sums(b, at, layer, columns, integers, weight_type)
 
@@ -112,11 +124,17 @@ def _rewrite(
     combined = b.op("Mul", scale, weight_scale, name=f"{at}/combined_scale")
     product = b.op("Mul", as_float, combined, name=f"{at}/product")
     bias = b.tensor(f"{at}.bias", layer.bias)
-    if conv is None:
-        b.op("Add", product, bias, name=at, output=node.output[0])
-    else:
-        result = b.op("Add", product, bias, name=f"{at}/sum")
-        b.op("Transpose", result, name=at, output=node.output[0], perm=[0, 3, 1, 2])
+    last: list[tuple[str, list[str], dict[str, Any]]] = [("Add", [product, bias], {})]
+    if conv is not None:
+        last.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
+    if half:
+        last.append(("CastLike", [node.input[0]], {}))
+    result = ""
+    for index, (op_type, others, attributes) in enumerate(last):
+        inputs = [result, *others] if result else others
+        is_last = index == len(last) - 1
+        name, output = (at, node.output[0]) if is_last else (f"{at}/{op_type.lower()}", "")
+        result = b.op(op_type, *inputs, name=name, output=output, **attributes)
 
 
 def _codes(b: _Builder, at: str, layer: PackedLayer, x: str, scale: str, zero_point: str) -> str:
