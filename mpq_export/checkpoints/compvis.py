@@ -21,6 +21,7 @@ _PREFIX = "model.diffusion_model."
 _ATTENTION = re.compile(
     r"(?P<layer>.*\battentions\.\d+)\.(?P<part>norm|qkv|proj_out)\.(?P<kind>\w+)"
 )
+_MAX_LEVELS = 16
 _PLAIN_ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
 
 
@@ -105,6 +106,7 @@ def config_from_yaml(path: Path, state: State) -> dict[str, Any]:
         unet = (model.get("unet_config") or model["network_config"])["params"]
         if not isinstance(model, dict) or not isinstance(unet, dict):
             raise TypeError("params is not a mapping")
+        _require_widths(unet["model_channels"], unet["channel_mult"])
         build = _conditional if unet.get("use_spatial_transformer") else _unconditional
         return build(document, model, unet, state)
     except CheckpointError:
@@ -116,6 +118,15 @@ def config_from_yaml(path: Path, state: State) -> dict[str, Any]:
             why=f"{type(error).__name__}: {first_line(error)}",
             fix="Give diffusers' config.json of the model with --config",
         ) from error
+
+
+def _require_widths(channels: Any, factors: Any) -> None:
+    """A text times a number is a larger text: widths are numbers before they are multiplied."""
+    numbers = [channels, *factors] if isinstance(factors, list) else []
+    if not 2 <= len(numbers) <= 1 + _MAX_LEVELS or any(
+        type(n) is not int or n < 1 for n in numbers
+    ):
+        raise ValueError("model_channels and channel_mult are not whole numbers")
 
 
 def _conditional(

@@ -16,8 +16,7 @@ _FORMATS = ("safetensors", "bin")
 _NAME = re.compile(
     r"(?P<stem>\w+)"
     r"(\.(?P<variant>[\w-]+?))?"
-    r"(?P<shard>-\d+-of-\d+)?"
-    r"(\.(?P<late_variant>[\w-]+))?"
+    r"(?P<shard>-\d+-of-\d+(\.(?P<late_variant>[\w-]+))?)?"
     r"\.(?P<format>safetensors|bin)"
     r"(?P<index>\.index(\.(?P<index_variant>[\w-]+))?\.json)?",
     re.ASCII,

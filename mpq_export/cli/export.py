@@ -159,7 +159,7 @@ def _label(ckpt: str) -> str:
     """A folder called 'checkpoint' or 'unet' is named by what it lies in; a hub id by its name."""
     path = Path(ckpt)
     if not path.exists():
-        return path.name.partition("@")[0]
+        return Path(ckpt.partition("@")[0]).name
     path = path.resolve()
     if path.name in ("checkpoint", "unet", "transformer"):
         return path.parent.name
