@@ -20,6 +20,8 @@ def read_yaml(path: Path, error: type[UserError]) -> dict[str, Any]:
     Raises ``error`` for anything else: what a YAML bomb or an object of Python needs is refused
     while the file is scanned, before any of it is built.
     """
+    if path.exists() and not path.is_file():
+        raise error("The file cannot be read", where=path, why="It is not a regular file")
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_YAML_BYTES + 1)

@@ -1,5 +1,7 @@
 """YAML is data here: what could grow or act is refused before it is built."""
 
+import os
+
 import pytest
 
 from mpq_export.errors import RecipeError
@@ -71,6 +73,7 @@ def test_all_else_is_refused(read, case):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    for path in (tmp_path, tmp_path / "no.yaml"):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path, tmp_path / "no.yaml", tmp_path / "pipe.yaml"):
         with pytest.raises(RecipeError, match="cannot be read"):
             read_yaml(path, RecipeError)

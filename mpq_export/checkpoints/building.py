@@ -19,6 +19,7 @@ from ..errors import CheckpointError
 from .naming import modernised
 from .state import Tensors, first_line, some
 
+_MAX_TABLE = 1 << 27
 _LAYER_COUNTS = ("num_layers", "layers_per_block", "transformer_layers_per_block")
 
 
@@ -32,6 +33,7 @@ def build_model(config: Mapping[str, Any], tensors: Tensors, where: Path) -> nn.
 
     cls = getattr(diffusers, architecture_of(config).class_name)
     _require_plausible(config, len(tensors), where)
+    _require_small_tables(config, where)
     try:
         with init_empty_weights(include_buffers=False):
             model: nn.Module = cls.from_config(config)
@@ -67,6 +69,25 @@ def _require_plausible(config: Mapping[str, Any], count: int, where: Path) -> No
             why=f"It asks for at least {layers} layers, and there are {count} tensors",
             fix="Check that config.json belongs to these weights",
         )
+
+
+def _require_small_tables(config: Mapping[str, Any], where: Path) -> None:
+    """Transformers compute a table of positions when they are built, by their config alone."""
+    architecture = architecture_of(config)
+    if "Transformer" not in architecture.class_name:
+        return
+    _, height, width = architecture.sample_shape(config)
+    defaults = {"patch_size": 2, "num_attention_heads": 16, "attention_head_dim": 72}
+    patch, heads, head = (config.get(key) or default for key, default in defaults.items())
+    if any(type(number) is not int or number < 1 for number in (patch, heads, head)):
+        why = f"{', '.join(defaults)} are whole numbers"
+    elif (entries := (height // patch) * (width // patch) * heads * head) > _MAX_TABLE:
+        why = f"Its table of positions would have {entries} entries"
+    else:
+        return
+    raise CheckpointError(
+        "The config builds no model", where=where, why=why, fix="Check config.json"
+    )
 
 
 def _whole_numbers(value: Any) -> list[int]:

@@ -28,7 +28,14 @@ def read_scheduler_config(path: Path) -> dict[str, Any]:
     }
 
 
+def require_regular(path: Path) -> None:
+    """Raise if something is there that has no end to be read to: a pipe, a device."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError("The file cannot be read", where=path, why="It is not a regular file")
+
+
 def _config_bytes(path: Path) -> bytes:
+    require_regular(path)
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_JSON_BYTES + 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..architectures import modern_config
 from ..errors import CheckpointError
 from ..pipelines.registry import family_of_pipeline_class
 from . import compvis, hub
@@ -15,7 +16,7 @@ from .building import build_model
 from .configs import read_config, read_scheduler_config
 from .naming import denoiser_state
 from .pipeline_folders import PIPELINE_INDEX, denoiser_folder, find_scheduler
-from .state import State
+from .state import State, cannot_be_read
 from .state_files import SUFFIXES, read_file, read_folder
 
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -46,7 +47,11 @@ def is_bundle(checkpoint: str | Path) -> bool:
     """Whether a folder holds a quantised bundle rather than a checkpoint."""
     path = Path(checkpoint)
     config = path / "config.json"
-    return path.is_dir() and config.is_file() and "quantization_config" in read_config(config)
+    try:
+        found = path.is_dir() and config.is_file()
+    except OSError as error:
+        raise cannot_be_read(path, error) from error
+    return found and "quantization_config" in read_config(config)
 
 
 def load_checkpoint(
@@ -65,6 +70,15 @@ def load_checkpoint(
     Raises:
         CheckpointError: it is damaged, hostile, does not fit its config, or is not supported.
     """
+    try:
+        return _located(checkpoint, config_path, scheduler_path)
+    except OSError as error:  # folders without permission, names that no file system takes
+        raise cannot_be_read(error.filename or checkpoint, error) from error
+
+
+def _located(
+    checkpoint: str | Path, config_path: Path | None, scheduler_path: Path | None
+) -> Checkpoint:
     wanted = hub.hub_id(checkpoint) if isinstance(checkpoint, str) else None
     if wanted is not None:
         cached = hub.snapshot(wanted)
@@ -97,6 +111,7 @@ def _load(
         config, state = _read_component(component, config_path)
     else:
         config, state = _read_single(component, config_path)
+    config = modern_config(config)
     return Checkpoint(
         build_model(config, state.tensors, component),
         config,
@@ -130,6 +145,7 @@ def _read_single(path: Path, config_path: Path | None) -> tuple[dict[str, Any], 
             why=f"Files end in {', '.join(SUFFIXES)}",
             fix="Or give a diffusers folder",
         )
+    state = denoiser_state(read_file(path))
     if config_path is None:
         raise CheckpointError(
             "A single file does not say which model it is",
@@ -137,7 +153,6 @@ def _read_single(path: Path, config_path: Path | None) -> tuple[dict[str, Any], 
             fix="Give the diffusers config with --config config.json, or the original YAML of a "
             "CompVis checkpoint",
         )
-    state = denoiser_state(read_file(path))
     original = compvis.is_compvis(state.tensors)
     if config_path.suffix not in _YAML_SUFFIXES:
         config = read_config(config_path)

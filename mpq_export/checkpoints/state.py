@@ -51,12 +51,12 @@ def first_line(error: BaseException) -> str:
 
 
 def cannot_be_read(where: object, error: BaseException) -> CheckpointError:
-    """The error for a file that its library does not read."""
+    """The error for a file or folder that its library, or the system, does not read."""
     return CheckpointError(
         "The checkpoint cannot be read",
         where=str(where),
-        why=first_line(error),
-        fix="Check that the file is complete",
+        why=(isinstance(error, OSError) and error.strerror) or first_line(error),
+        fix="Check that it is complete, and that you may read it",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..files import parse_json
-from .configs import read_config
+from .configs import read_config, require_regular
 from .containers import state_dict_of
 from .pickles import PICKLE_SUFFIXES, read_pickle, require_backed
 from .state import State, Tensors, cannot_be_read, some
@@ -108,6 +108,7 @@ def _require_same_names(found: Iterable[str], listed: set[str], where: Path) -> 
 
 
 def _require_content(path: Path) -> None:
+    require_regular(path)
     try:
         with path.open("rb") as stream:
             start = stream.read(len(_LFS_POINTER))

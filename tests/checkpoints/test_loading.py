@@ -286,6 +286,25 @@ def test_a_single_file_needs_its_config(pipeline_folder: Path) -> None:
     assert "--config" in caught.value.fix
 
 
+def test_pipes_are_not_waited_for(pipeline: Path) -> None:
+    for name in ("m.safetensors", "m.pt", "config.json"):
+        os.mkfifo(pipeline / name)
+    for name in ("m.safetensors", "m.pt"):
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            load_checkpoint(pipeline / name, pipeline / "scheduler/scheduler_config.json")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        load_checkpoint(pipeline / "unet" / WEIGHTS, pipeline / "config.json")
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_names_that_no_file_system_takes(form: Callable[[str], str | Path]) -> None:
+    for name in ("x" * 5000, "owner/" + "x" * 5000):
+        with pytest.raises(CheckpointError, match=r"cannot be read.*File name too long"):
+            load_checkpoint(form(name))
+        with pytest.raises(CheckpointError, match=r"cannot be read.*File name too long"):
+            is_bundle(form(name))
+
+
 def test_a_config_that_is_not_there(pipeline_folder: Path, tmp_path: Path) -> None:
     for config in (tmp_path / "no.json", tmp_path):
         with pytest.raises(CheckpointError, match="cannot be read"):
