@@ -6,7 +6,6 @@ checkpoint's own size, and a config alone decides over no memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..architectures import architecture_of
+from ..architectures import MAX_WIDTH, architecture_of
 from ..errors import CheckpointError
 from .naming import modernised
 from .state import Tensors, first_line, some
 
 _MAX_TABLE = 1 << 27
-_LAYER_COUNTS = ("num_layers", "layers_per_block", "transformer_layers_per_block")
+_LAYER_COUNTS = (
+    ("num_layers",),
+    ("layers_per_block",),
+    ("transformer_layers_per_block", "reverse_transformer_layers_per_block"),
+)
 
 
 def build_model(config: Mapping[str, Any], tensors: Tensors, where: Path) -> nn.Module:
@@ -59,16 +62,22 @@ def build_model(config: Mapping[str, Any], tensors: Tensors, where: Path) -> nn.
 
 def _require_plausible(config: Mapping[str, Any], count: int, where: Path) -> None:
     """Every layer has a tensor: a config that asks for more layers is refused before they exist."""
-    layers = math.prod(max([1, *_whole_numbers(config.get(key))]) for key in _LAYER_COUNTS)
-    blocks = config.get("block_out_channels")
-    layers *= len(blocks) if isinstance(blocks, list | tuple) and blocks else 1
+    widths = _numbers(config.get("block_out_channels"))
+    layers = max(1, len(widths))
+    for keys in _LAYER_COUNTS:
+        layers *= max([1, *(number for key in keys for number in _numbers(config.get(key)))])
     if layers > count:
-        raise CheckpointError(
-            "The weights do not fit the config",
-            where=where,
-            why=f"It asks for at least {layers} layers, and there are {count} tensors",
-            fix="Check that config.json belongs to these weights",
-        )
+        why = f"It asks for at least {layers} layers, and there are {count} tensors"
+    elif widths and max(widths) > MAX_WIDTH:
+        why = f"It asks for {max(widths)} channels"
+    else:
+        return
+    raise CheckpointError(
+        "The weights do not fit the config",
+        where=where,
+        why=why,
+        fix="Check that config.json belongs to these weights",
+    )
 
 
 def _require_small_tables(config: Mapping[str, Any], where: Path) -> None:
@@ -90,10 +99,11 @@ def _require_small_tables(config: Mapping[str, Any], where: Path) -> None:
     )
 
 
-def _whole_numbers(value: Any) -> list[int]:
-    if isinstance(value, list | tuple):
-        return [number for part in value for number in _whole_numbers(part)]
-    return [value] if isinstance(value, int) else []
+def _numbers(value: Any) -> list[int]:
+    """The whole numbers in a config's value: one, a list of them, or a list of lists."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    flat = [n for part in parts for n in (part if isinstance(part, list | tuple) else [part])]
+    return [number for number in flat if isinstance(number, int)]
 
 
 def _require_fit(own: Mapping[str, Any], tensors: Mapping[str, Any], where: Path) -> None:

@@ -22,6 +22,7 @@ _ATTENTION = re.compile(
     r"(?P<layer>.*\battentions\.\d+)\.(?P<part>norm|qkv|proj_out)\.(?P<kind>\w+)"
 )
 _MAX_LEVELS = 16
+_SDXL_LATENT_SIZE = 128
 _PLAIN_ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
 
 
@@ -140,8 +141,11 @@ def _conditional(
     original = {_PREFIX + name: value for name, value in state.tensors.items()}
     config = create_unet_diffusers_config_from_ldm(document, original)
     size = model.get("image_size")
-    # "v1" is also what diffusers says of all it does not know, as class-conditional LDM.
-    if infer_diffusers_model_type(original) == "v1" and isinstance(size, int):
+    if config["addition_embed_type"] == "text_time":
+        # diffusers knows SDXL by its text encoders, which are left out here.
+        config["sample_size"] = _SDXL_LATENT_SIZE
+    elif infer_diffusers_model_type(original) == "v1" and isinstance(size, int):
+        # "v1" is also what diffusers says of all it does not know, as class-conditional LDM.
         config["sample_size"] = size
     return {"_class_name": "UNet2DConditionModel", **config}
 

@@ -134,7 +134,15 @@ def _read_component(folder: Path, config_path: Path | None) -> tuple[dict[str, A
         raise CheckpointError(
             "The folder is not a diffusers model", where=folder, why="It has no config.json"
         )
-    return read_config(folder / "config.json"), denoiser_state(read_folder(folder))
+    config = read_config(folder / "config.json")
+    if "quantization_config" in config:
+        raise CheckpointError(
+            "The model is already quantised",
+            where=folder,
+            why="Its config.json has a quantization_config",
+            fix="Give the full-precision checkpoint; a bundle is opened by the path of its folder",
+        )
+    return config, denoiser_state(read_folder(folder))
 
 
 def _read_single(path: Path, config_path: Path | None) -> tuple[dict[str, Any], State]:

@@ -65,6 +65,8 @@ def test_transformers_also_under_their_old_class_name(tmp_path, norm, legacy):
         ({"patch_size": 0.001}, "whole numbers"),
         ({"patch_size": -2}, "whole numbers"),
         ({"num_layers": 10**9}, "asks for at least 1000000000 layers"),
+        ({"reverse_transformer_layers_per_block": [[10**9]]}, "asks for at least 2000000000"),
+        ({"block_out_channels": [10**9]}, "asks for 1000000000 channels"),
         ({"num_layers": 3}, "tensors are missing"),
         ({"num_embeds_ada_norm": 10**15}, "builds no model|do not fit|wrong shape"),
     ],

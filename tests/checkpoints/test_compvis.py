@@ -272,9 +272,49 @@ model:
 """
 
 
+XL_YAML = """
+model:
+  target: sgm.models.diffusion.DiffusionEngine
+  params:
+    scale_factor: 0.13025
+    network_config:
+      params:
+        adm_in_channels: 1552
+        num_classes: sequential
+        in_channels: 4
+        out_channels: 4
+        model_channels: 32
+        attention_resolutions: [4, 2]
+        num_res_blocks: 1
+        channel_mult: [1, 2, 2]
+        num_head_channels: 16
+        use_spatial_transformer: True
+        use_linear_in_transformer: True
+        transformer_depth: [1, 2, 3]
+        context_dim: 1280
+    first_stage_config:
+      params:
+        ddconfig:
+          ch_mult: [1, 2, 4, 4]
+"""
+
+
+def stable_diffusion_xl():
+    """SDXL in small: added conditions, linear projections, several transformers per block."""
+    return conditional(
+        sample_size=128, block_out_channels=(32, 64, 64), norm_num_groups=32, layers_per_block=1,
+        attention_head_dim=(2, 4, 4), cross_attention_dim=1280, use_linear_projection=True,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 3), addition_embed_type="text_time",
+        addition_time_embed_dim=256, projection_class_embeddings_input_dim=1552,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
+        (stable_diffusion_xl, XL_YAML),
         (
             lambda: conditional(block_out_channels=(32, 64, 64), norm_num_groups=32),
             STABLE_DIFFUSION_YAML,

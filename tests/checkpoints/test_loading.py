@@ -439,6 +439,11 @@ def test_bundles_are_told_from_checkpoints(
     assert not is_bundle(tmp_path / "nothing")
 
 
+def test_a_bundle_is_no_checkpoint(bundle_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="already quantised"):
+        load_checkpoint(bundle_folder)
+
+
 def test_a_config_that_is_damaged_is_neither(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):

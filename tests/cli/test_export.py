@@ -202,17 +202,17 @@ def test_an_output_name_that_no_file_system_takes(pipeline_folder, tmp_path):
 
 def test_notes_on_the_checkpoint_are_reported(pipeline_folder, tmp_path):
     """A fp16 variant, out of a hub cache, named by its hub id."""
-    snapshot = tmp_path / "hub" / "models--someone--tiny" / "snapshots" / ("0" * 40)
+    snapshot = tmp_path / "home/hub" / "models--someone--tiny" / "snapshots" / ("0" * 40)
     shutil.copytree(pipeline_folder, snapshot)
     weights = snapshot / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    (tmp_path / "hub/models--someone--tiny/refs").mkdir()
-    (tmp_path / "hub/models--someone--tiny/refs/main").write_text("0" * 40)
+    (tmp_path / "home/hub/models--someone--tiny/refs").mkdir()
+    (tmp_path / "home/hub/models--someone--tiny/refs/main").write_text("0" * 40)
     done = subprocess.run(
         [BIN / "mpq-export", "--ckpt", "someone/tiny@main", "--bits", "w4a8", "--method", "rtn",
          "--inference-steps", "2", "--json"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
