@@ -21,7 +21,7 @@ _PREFIX = "model.diffusion_model."
 _ATTENTION = re.compile(
     r"(?P<layer>.*\battentions\.\d+)\.(?P<part>norm|qkv|proj_out)\.(?P<kind>\w+)"
 )
-_MAX_LEVELS = 16
+_MAX_LEVELS, _MAX_TENSORS = 16, 10_000
 _SDXL_LATENT_SIZE = 128
 _PLAIN_ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
 
@@ -39,8 +39,9 @@ def converted(state: State, config: Mapping[str, Any], where: Path) -> State:
     """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
+    if len(state.tensors) > _MAX_TENSORS:  # the conversion looks at every name once per block
+        raise _not_a_unet(where, f"It has {len(state.tensors)} tensors")
     original = {_PREFIX + name: value for name, value in state.tensors.items()}
-    # It iterates over every prefix of a block's number: the config's own values must be numbers.
     per_block = config.get("layers_per_block", 2)
     if not isinstance(per_block, int) or per_block < 1:
         raise CheckpointError(

@@ -365,6 +365,12 @@ def test_a_yaml_that_does_not_fit(tmp_path, old, new, message):
         load(path, "model.yml")
 
 
+def test_names_without_end_are_not_looked_through():
+    names = ["input_blocks.0.0.weight", *(f"input_blocks.{i}.0.x" for i in range(100_000))]
+    with pytest.raises(CheckpointError, match="100001 tensors"):
+        compvis.converted(State(dict.fromkeys(names, torch.ones(1))), {}, "m.pt")
+
+
 def test_heads_of_one_width_can_be_counted():
     unet = {"num_heads": 4}
     assert compvis._head_channels(unet, [32, 64], [False, True]) == 16
