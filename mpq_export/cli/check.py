@@ -29,8 +29,11 @@ def check(
         Runtime, typer.Option(help="Which way of running it is checked.")
     ] = Runtime.ORT,
     ckpt: Annotated[
-        Path | None,
-        typer.Option(help="The original checkpoint, to measure what quantisation costs per layer."),
+        str | None,
+        typer.Option(
+            help="The original checkpoint (folder or hub id), to measure what quantisation costs "
+            "per layer."
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps to try.")] = 3,
     images: Annotated[int, typer.Option(min=1, max=1024, help="Images per step.")] = 2,

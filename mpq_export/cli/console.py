@@ -32,6 +32,7 @@ _OPTIONAL_PACKAGES = {
     "torch",
     "diffusers",
     "accelerate",
+    "huggingface_hub",
     "onnxscript",
     "onnxruntime",
     "polygraphy",

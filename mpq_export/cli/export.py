@@ -17,14 +17,20 @@ from . import console
 EPILOG = console.examples(
     "mpq-export --ckpt pipelines/digits/checkpoint --bits w3a4 --out out/digits-w3a4",
     "mpq-export --ckpt unet.safetensors --config config.json --scheduler scheduler/ --bits w4a8",
+    "mpq-export --ckpt v1-5-pruned.ckpt --config v1-inference.yaml --scheduler scheduler/ "
+    "--bits w4a8",
+    "mpq-export --ckpt CompVis/stable-diffusion-v1-4 --bits w4a8",
     "mpq-export --ckpt out/digits-w3a4 --target onnx",
 )
 
 
 def export(
     ckpt: Annotated[
-        Path,
-        typer.Option(help="Diffusers folder, .safetensors or .pt file, or an existing bundle."),
+        str,
+        typer.Option(
+            help="Diffusers pipeline or model folder, hub id (owner/name, or owner/name@revision), "
+            ".safetensors, .pt or .ckpt file, or an existing bundle."
+        ),
     ],
     bits: Annotated[
         str | None, typer.Option(help="Weight and activation bits, for example w3a4.")
@@ -50,7 +56,11 @@ def export(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="config.json of the model, for a single file.")
+        Path | None,
+        typer.Option(
+            help="For a single file: config.json of the model, or the original YAML of LDM or "
+            "Stable Diffusion."
+        ),
     ] = None,
     scheduler: Annotated[
         Path | None, typer.Option(help="scheduler_config.json, if none lies beside the model.")
@@ -71,6 +81,7 @@ def export(
     from ..files import require_replaceable
     from ..methods import recipe_of
 
+    notes: tuple[str, ...] = ()
     with console.TaskProgress() as progress:
         if is_bundle(ckpt):
             choices = {
@@ -78,13 +89,14 @@ def export(
                 "--seed": seed, "--config": config, "--scheduler": scheduler,
             }  # fmt: skip
             _refuse_for_bundles(ckpt, choices)
-            bundle = export_bundle(read_bundle(ckpt), (target,), out, progress)
+            bundle = export_bundle(read_bundle(Path(ckpt)), (target,), out, progress)
         elif spec is None:
             raise BitsError("A checkpoint needs --bits", where=ckpt, fix="For example --bits w3a4")
         else:
             folder = out or Path("out") / f"{_label(ckpt)}-{spec}"
             require_replaceable(folder)
             checkpoint = load_checkpoint(ckpt, config, scheduler)
+            notes = checkpoint.notes
             bundle = export_checkpoint(
                 checkpoint,
                 spec,
@@ -102,6 +114,7 @@ def export(
         "method": bundle.quantization.method,
         "family": bundle.quantization.family,
         "target": target.value,
+        "notes": notes,
         **asdict(size),
         "onnx_bytes": size.lowered_bytes[target.value],
         "seconds": round(time.perf_counter() - started, 2),
@@ -125,11 +138,13 @@ def _print(report: dict[str, Any]) -> None:
         f"{report['average_weight_bits_all']:.2f} with those. "
         f"{report['layers_kept']} modules stay in floating point (config.json says why)."
     )
+    for note in report["notes"]:
+        console.say(f"{note}.")
     if report["family"] is not None:
         console.say(f"Next: mpq-sample {report['bundle']} --num-images 40 --out grid.png")
 
 
-def _refuse_for_bundles(ckpt: Path, choices: dict[str, Any]) -> None:
+def _refuse_for_bundles(ckpt: str, choices: dict[str, Any]) -> None:
     given = [option for option, value in choices.items() if value is not None]
     if given:
         raise BitsError(
@@ -140,10 +155,15 @@ def _refuse_for_bundles(ckpt: Path, choices: dict[str, Any]) -> None:
         )
 
 
-def _label(path: Path) -> str:
-    """A folder called 'checkpoint' or 'unet' is named by what it lies in."""
+def _label(ckpt: str) -> str:
+    """A folder called 'checkpoint' or 'unet' is named by what it lies in; a hub id by its name."""
+    path = Path(ckpt)
+    if not path.exists():
+        return Path(ckpt.partition("@")[0]).name
     path = path.resolve()
-    return path.parent.name if path.name in ("checkpoint", "unet", "transformer") else path.stem
+    if path.name in ("checkpoint", "unet", "transformer"):
+        return path.parent.name
+    return path.name if path.is_dir() else path.stem
 
 
 def main() -> None:

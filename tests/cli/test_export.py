@@ -1,6 +1,7 @@
 """``mpq-export`` as a user meets it."""
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -197,3 +198,33 @@ def test_an_output_name_that_no_file_system_takes(pipeline_folder, tmp_path):
     done = run("mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--out", out)
     assert_user_error(done, "cannot be written", "too long")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_on_the_checkpoint_are_reported(pipeline_folder, tmp_path):
+    """A fp16 variant, out of a hub cache, named by its hub id."""
+    snapshot = tmp_path / "home/hub" / "models--someone--tiny" / "snapshots" / ("0" * 40)
+    shutil.copytree(pipeline_folder, snapshot)
+    weights = snapshot / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    (tmp_path / "home/hub/models--someone--tiny/refs").mkdir()
+    (tmp_path / "home/hub/models--someone--tiny/refs/main").write_text("0" * 40)
+    done = subprocess.run(
+        [BIN / "mpq-export", "--ckpt", "someone/tiny@main", "--bits", "w4a8", "--method", "rtn",
+         "--inference-steps", "2", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["bundle"] == "out/tiny-w4a8"
+    assert any("variant fp16" in note for note in report["notes"])
+    assert read_bundle(tmp_path / "out/tiny-w4a8").quantization.source == f"someone/tiny@{'0' * 40}"
+
+
+def test_hub_ids_that_are_not_cached_are_a_user_error(tmp_path):
+    done = subprocess.run(
+        [BIN / "mpq-export", "--ckpt", "someone/tiny", "--bits", "w4a8"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert_user_error(done, "someone/tiny", "not in the cache", "HF_HUB_OFFLINE")

@@ -156,11 +156,8 @@ def _fill(value: float) -> Callable[[State], Any]:
 PIPELINE_BREAKAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no denoiser listed": (_without_denoiser, "no denoiser"),
     "no denoiser folder": (lambda p: shutil.rmtree(p / "unet"), "no denoiser"),
-    "further components": (
-        _index(vae=["diffusers", "AutoencoderKL"], text_encoder=["transformers", "CLIPTextModel"]),
-        "vae, text_encoder: a bundle would lose them",
-    ),
-    "a malformed component": (_index(vae=[]), "vae"),
+    "a malformed component": (_index(vae=[]), "'vae' is malformed"),
+    "a component outside": (_index(**{"../vae": ["a", "B"]}), "not a folder's name"),
     "an index that is not JSON": (_bytes("model_index.json", lambda _: b"{"), "not valid JSON"),
     "no config": (_unlink("unet/config.json"), "has no config.json"),
     "a config that is not JSON": (_bytes("unet/config.json", lambda d: d[:-3]), "not valid JSON"),
@@ -173,15 +170,17 @@ PIPELINE_BREAKAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         _config(
             block_out_channels=[8], down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"]
         ),
-        "do not fit|cannot be read",
+        "do not fit",
     ),
-    "more layers": (_config(layers_per_block=2), "do not fit|size mismatch"),
-    "block types that do not exist": (_config(down_block_types=["A", "B"]), "cannot be read"),
-    "fewer block types than blocks": (_config(down_block_types=["DownBlock2D"]), "cannot be read"),
-    "groups that do not divide": (_config(norm_num_groups=3), "cannot be read"),
-    "groups of 0": (_config(norm_num_groups=0), "cannot be read"),
+    "more layers than there are tensors": (_config(layers_per_block=10**9), "asks for at least"),
+    "nested lists of layers": (_config(layers_per_block=[[9**9]]), "asks for at least"),
+    "more layers": (_config(layers_per_block=2), "do not fit"),
+    "block types that do not exist": (_config(down_block_types=["A", "B"]), "builds no model"),
+    "fewer block types than blocks": (_config(down_block_types=["DownBlock2D"]), "builds no model"),
+    "groups that do not divide": (_config(norm_num_groups=3), "builds no model"),
+    "groups of 0": (_config(norm_num_groups=0), "builds no model"),
     "no blocks": (
-        _config(block_out_channels=[], down_block_types=[], up_block_types=[]), "cannot be read"
+        _config(block_out_channels=[], down_block_types=[], up_block_types=[]), "builds no model"
     ),
     "cut weights": (_bytes(f"unet/{WEIGHTS}", lambda d: d[: len(d) // 2]), "cannot be read"),
     "a cut header": (_bytes(f"unet/{WEIGHTS}", lambda d: d[:50]), "cannot be read"),
@@ -210,12 +209,14 @@ def test_a_broken_pipeline_is_refused(pipeline: Path, case: str) -> None:
         load_checkpoint(pipeline)
 
 
-def test_further_components_come_with_the_way_out(pipeline: Path) -> None:
-    _index(vae=["diffusers", "AutoencoderKL"])(pipeline)
-    with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(pipeline)
-    assert str(pipeline / "unet") in caught.value.fix
-    assert load_checkpoint(pipeline / "unet").family is None
+def test_a_whole_pipeline_gives_its_denoiser_and_its_folder(pipeline: Path, state: State) -> None:
+    _index(vae=["diffusers", "AutoencoderKL"], text_encoder=["transformers", "CLIPTextModel"])(
+        pipeline
+    )
+    checkpoint = load_checkpoint(pipeline)
+    assert_is_the_tiny_model(checkpoint, state)
+    assert checkpoint.pipeline == pipeline
+    assert load_checkpoint(pipeline / "unet").pipeline is None
 
 
 def test_components_that_are_absent_do_not_matter(pipeline: Path, state: State) -> None:
@@ -283,6 +284,25 @@ def test_a_single_file_needs_its_config(pipeline_folder: Path) -> None:
     with pytest.raises(CheckpointError, match="does not say which model") as caught:
         load_checkpoint(pipeline_folder / "unet" / WEIGHTS)
     assert "--config" in caught.value.fix
+
+
+def test_pipes_are_not_waited_for(pipeline: Path) -> None:
+    for name in ("m.safetensors", "m.pt", "config.json"):
+        os.mkfifo(pipeline / name)
+    for name in ("m.safetensors", "m.pt"):
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            load_checkpoint(pipeline / name, pipeline / "scheduler/scheduler_config.json")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        load_checkpoint(pipeline / "unet" / WEIGHTS, pipeline / "config.json")
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_names_that_no_file_system_takes(form: Callable[[str], str | Path]) -> None:
+    for name in ("x" * 5000, "owner/" + "x" * 5000):
+        with pytest.raises(CheckpointError, match=r"cannot be read.*File name too long"):
+            load_checkpoint(form(name))
+        with pytest.raises(CheckpointError, match=r"cannot be read.*File name too long"):
+            is_bundle(form(name))
 
 
 def test_a_config_that_is_not_there(pipeline_folder: Path, tmp_path: Path) -> None:
@@ -417,6 +437,11 @@ def test_bundles_are_told_from_checkpoints(
     assert not is_bundle(pipeline_folder / "unet" / "config.json")
     assert not is_bundle(tmp_path)
     assert not is_bundle(tmp_path / "nothing")
+
+
+def test_a_bundle_is_no_checkpoint(bundle_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="already quantised"):
+        load_checkpoint(bundle_folder)
 
 
 def test_a_config_that_is_damaged_is_neither(tmp_path: Path) -> None:
