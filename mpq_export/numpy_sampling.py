@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .architectures import architecture_of
+from .conditions import ClassLabels
 from .errors import BundleError
 from .runtimes.denoiser import Denoiser
 from .samplers.registry import open_sampler
@@ -25,11 +26,21 @@ Conditions = Mapping[str, NDArray[np.int64]]
 
 
 def labels_in_turn(model_config: Mapping[str, Any], num_images: int) -> dict[str, NDArray[Any]]:
-    """Every class in turn for each label input of the model, int64 ``[N]``; none if it has none."""
-    return {
-        spec.name: np.arange(num_images) % spec.classes
-        for spec in architecture_of(model_config).conditions(model_config)
-    }
+    """Every class in turn for each label input of the model, int64 ``[N]``; none if it has none.
+
+    Raises :class:`BundleError` if the model takes anything else.
+    """
+    labels = {}
+    for spec in architecture_of(model_config).conditions(model_config):
+        if not isinstance(spec, ClassLabels):
+            raise BundleError(
+                f"The model takes '{spec.name}', which no other model is here to make",
+                where="config.json",
+                why="Without torch, images are drawn for class labels or nothing",
+                fix="Call the bundle's Denoiser from a pipeline of your own",
+            )
+        labels[spec.name] = np.arange(num_images) % spec.classes
+    return labels
 
 
 def draw(

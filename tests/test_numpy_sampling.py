@@ -75,6 +75,12 @@ def test_unconditional_models_have_no_labels():
     assert labels_in_turn({**MODEL, "num_class_embeds": None}, 3) == {}
 
 
+def test_models_that_take_text_are_refused():
+    config = {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 32, "sample_size": 8}
+    with pytest.raises(BundleError, match="encoder_hidden_states"):
+        labels_in_turn(config, 3)
+
+
 def test_images_that_are_not_finite_are_refused():
     """No signal is left at the first timestep, and noise is predicted: 0 / 0."""
 
