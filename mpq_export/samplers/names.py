@@ -16,20 +16,28 @@ class SchedulerName(StrEnum):
     EULER_ANCESTRAL = "euler-ancestral"
 
 
-_CONFIGS: dict[SchedulerName, dict[str, Any]] = {
-    SchedulerName.DDIM: {"_class_name": "DDIMScheduler"},
-    SchedulerName.DPM_SOLVER: {
-        "_class_name": "DPMSolverMultistepScheduler",
-        "algorithm_type": "dpmsolver++",
-    },
-    SchedulerName.EULER: {"_class_name": "EulerDiscreteScheduler"},
-    SchedulerName.EULER_ANCESTRAL: {"_class_name": "EulerAncestralDiscreteScheduler"},
+_CLASSES = {
+    SchedulerName.DDIM: "DDIMScheduler",
+    SchedulerName.DPM_SOLVER: "DPMSolverMultistepScheduler",
+    SchedulerName.EULER: "EulerDiscreteScheduler",
+    SchedulerName.EULER_ANCESTRAL: "EulerAncestralDiscreteScheduler",
 }
 
 
 def with_scheduler(config: Mapping[str, Any], name: SchedulerName | None) -> dict[str, Any]:
     """The same noise schedule under another scheduler, as ``from_config`` does; None changes none.
 
-    Options that both classes know are kept, others take the new class's defaults.
+    Options that both classes know are kept, others take the new class's defaults. DDIM's clipping
+    to [-1, 1] is thresholding with a largest value of 1 in DPM-Solver++; Euler has neither.
     """
-    return {**config, **(_CONFIGS[name] if name is not None else {})}
+    if name is None or config.get("_class_name") == _CLASSES[name]:
+        return dict(config)
+    changed = {**config, "_class_name": _CLASSES[name]}
+    if name is SchedulerName.DPM_SOLVER and _clips_to_one(config):
+        changed |= {"thresholding": True, "sample_max_value": 1.0}
+    return changed
+
+
+def _clips_to_one(config: Mapping[str, Any]) -> bool:
+    clips = config.get("clip_sample") is True and not config.get("thresholding")
+    return clips and config.get("clip_sample_range", 1.0) == 1

@@ -76,10 +76,12 @@ def test_runtimes_draw_nearly_the_same_images(demo):
 
 @pytest.mark.parametrize("scheduler", SchedulerName)
 def test_every_scheduler_draws_what_is_asked_without_torch(demo, scheduler):
-    """By the numpy sampler, in 20 steps."""
+    """In 10 steps; Euler, which cannot clip, does not start at the cosine's last timestep."""
     bundle = read_bundle(demo / "w8a8")
     denoiser = open_denoiser(bundle, Runtime.ORT)
     config = with_scheduler(bundle.scheduler_config, scheduler)
+    if "euler" in scheduler:
+        config["timestep_spacing"] = "leading"
     labels = labels_in_turn(bundle.model_config, 50)
-    images = torch.from_numpy(numpy_sampling.draw(denoiser, config, labels, 50, 20, 1))
+    images = torch.from_numpy(numpy_sampling.draw(denoiser, config, labels, 50, 10, 1))
     assert DigitsJudge().measure(images, None).accuracy >= 0.9
