@@ -19,8 +19,8 @@ for name in ("torch", "diffusers", "transformers", "accelerate", "onnxscript", "
 ROOT = Path(mpq_export.__file__).parent
 FOR_WORKSTATIONS = (
     "checkpoints", "skeleton", "core", "export", "methods", "prediction", "training",
-    "lowering.exporter", "runtimes.torch_denoiser", "evaluation.image_quality",
-    "evaluation.weight_fit_benchmark",
+    "lowering.exporter", "lowering.translations", "runtimes.torch_denoiser",
+    "evaluation.image_quality", "evaluation.weight_fit_benchmark",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",
