@@ -1,17 +1,33 @@
-"""Images from a bundle: its family's pipeline around a denoiser of the chosen runtime."""
+"""Images from a bundle: its family's diffusers pipeline around a denoiser of the chosen runtime,
+or, where torch is not installed, the same steps in numpy."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
 
 from .bundle import Bundle
-from .pipelines.registry import load_family
+from .errors import RuntimeUnavailable
+from .pipelines.registry import family_registration, load_family
 from .progress import ProgressReporter
 from .runtimes.denoiser import open_denoiser
 from .runtimes.names import Runtime
 
-if TYPE_CHECKING:
-    import torch
+
+class SamplingLoop(StrEnum):
+    """Who takes the sampler's steps."""
+
+    DIFFUSERS = "diffusers"
+    NUMPY = "numpy"
+
+
+def installed_loop() -> SamplingLoop:
+    """Diffusers where it and torch are installed, else numpy."""
+    installed = all(find_spec(package) is not None for package in ("torch", "diffusers"))
+    return SamplingLoop.DIFFUSERS if installed else SamplingLoop.NUMPY
 
 
 def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:
@@ -30,13 +46,60 @@ def draw_images(
     num_steps: int,
     seed: int,
     progress: ProgressReporter,
-) -> torch.Tensor:
-    """Float32 ``[N, C, H, W]`` in [0, 1]; the same seed gives the same noise in every runtime."""
+) -> np.ndarray:
+    """Float32 ``[N, C, H, W]`` in [0, 1]; the same seed gives the same noise in every runtime,
+    with and without torch."""
+    draw = _LOOPS[installed_loop()]
+    return draw(bundle, runtime, num_images, num_steps, seed, progress)
+
+
+def _draw_with_diffusers(
+    bundle: Bundle,
+    runtime: Runtime,
+    num_images: int,
+    num_steps: int,
+    seed: int,
+    progress: ProgressReporter,
+) -> np.ndarray:
     from .schedulers import sampling_schedule
 
     sampling_schedule(bundle.scheduler_config, num_steps)
     family = load_family(bundle.quantization.family)
     progress.start("sample", num_images)
-    return family.draw(
+    images = family.draw(
         open_pipeline(bundle, runtime), num_images, num_steps, seed, progress.advance
     )
+    return np.asarray(images)
+
+
+def _draw_with_numpy(
+    bundle: Bundle,
+    runtime: Runtime,
+    num_images: int,
+    num_steps: int,
+    seed: int,
+    progress: ProgressReporter,
+) -> np.ndarray:
+    from .numpy_sampling import draw, labels_in_turn
+
+    family = family_registration(bundle.quantization.family)
+    if not family.pixel_space:
+        raise RuntimeUnavailable(
+            f"Drawing images of the family '{family.name}' needs torch and diffusers, which are "
+            "not installed",
+            why="Its pipeline has further models, such as a text encoder or a VAE",
+            fix="Install them with: pip install 'mpq-export[cpu]'; or call the bundle's Denoiser "
+            "from a pipeline of your own",
+        )
+    denoiser = open_denoiser(bundle, runtime)
+    labels = labels_in_turn(bundle.model_config, num_images)
+    progress.start("sample", num_images)
+    return draw(
+        denoiser, bundle.scheduler_config, labels, num_images, num_steps, seed, progress.advance
+    )
+
+
+_LOOPS = {
+    SamplingLoop.DIFFUSERS: _draw_with_diffusers,
+    SamplingLoop.NUMPY: _draw_with_numpy,
+}

@@ -1,10 +1,10 @@
-"""Grids of images as files."""
+"""Grids of images as files; needs no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
 
 from ..errors import UserError
@@ -14,19 +14,20 @@ _SMALLEST_SIDE = 48
 """Smaller images are enlarged by whole factors so that they can be looked at."""
 
 
-def grid(images: torch.Tensor, columns: int) -> Image.Image:
+def grid(images: np.ndarray, columns: int) -> Image.Image:
     """Tile float images ``[N, C, H, W]`` in [0, 1], row by row, with a thin border."""
     factor = max(1, -(-_SMALLEST_SIDE // images.shape[-1]))
-    tiles = (images.clamp(0, 1) * 255).round().to(torch.uint8)
-    tiles = tiles.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    tiles = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+    tiles = tiles.repeat(factor, axis=2).repeat(factor, axis=3)
     if tiles.shape[1] == 1:
-        tiles = tiles.expand(-1, 3, -1, -1)
+        tiles = tiles.repeat(3, axis=1)
     _, _, height, width = tiles.shape
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * (width + 2) + 2, rows * (height + 2) + 2), (96, 96, 96))
-    for index, tile in enumerate(tiles.permute(0, 2, 3, 1).numpy()):
+    for index, tile in enumerate(tiles.transpose(0, 2, 3, 1)):
         row, column = divmod(index, columns)
-        sheet.paste(Image.fromarray(tile), (column * (width + 2) + 2, row * (height + 2) + 2))
+        place = (column * (width + 2) + 2, row * (height + 2) + 2)
+        sheet.paste(Image.fromarray(np.ascontiguousarray(tile)), place)
     return sheet
 
 
@@ -42,7 +43,7 @@ def require_image_path(path: Path) -> None:
         )
 
 
-def save_grid(images: torch.Tensor, path: Path, columns: int = 10) -> None:
+def save_grid(images: np.ndarray, path: Path, columns: int = 10) -> None:
     """Write a grid, atomically; the suffix chooses the format."""
     with staged_file(path) as stage:
         grid(images, min(columns, len(images))).save(stage)

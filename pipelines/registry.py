@@ -32,13 +32,23 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class Registration:
-    """A family's name, and the diffusers pipeline class that its checkpoints carry."""
+    """What is known of a family without importing it.
+
+    Attributes:
+        name: what bundles store.
+        pipeline_class: the diffusers pipeline class that its checkpoints carry.
+        pixel_space: its samples are the images, in [-1, 1], and its only conditions are labels,
+            drawn in turn: no other model is needed, and so no torch.
+    """
 
     name: str
     pipeline_class: str
+    pixel_space: bool
 
 
-FAMILIES = {entry.name: entry for entry in (Registration("digits", "DigitsPipeline"),)}
+FAMILIES = {
+    entry.name: entry for entry in (Registration("digits", "DigitsPipeline", pixel_space=True),)
+}
 
 
 def family_of_pipeline_class(class_name: str | None) -> str | None:
@@ -46,8 +56,8 @@ def family_of_pipeline_class(class_name: str | None) -> str | None:
     return next((f.name for f in FAMILIES.values() if f.pipeline_class == class_name), None)
 
 
-def load_family(name: str | None) -> Family:
-    """Import a registered family; raises :class:`BundleError` for any other name."""
+def family_registration(name: str | None) -> Registration:
+    """A registered family, not imported; raises :class:`BundleError` for any other name."""
     if name not in FAMILIES:
         raise BundleError(
             f"The bundle's model family '{name}' has no pipeline here"
@@ -57,4 +67,10 @@ def load_family(name: str | None) -> Family:
             why=f"Families: {', '.join(sorted(FAMILIES))}",
             fix="Use the bundle through its Denoiser in a pipeline of your own",
         )
-    return import_module(f"{__package__}.{name}.family")  # type: ignore[return-value]
+    return FAMILIES[name]
+
+
+def load_family(name: str | None) -> Family:
+    """Import a registered family; raises :class:`BundleError` for any other name."""
+    module = f"{__package__}.{family_registration(name).name}.family"
+    return import_module(module)  # type: ignore[return-value]

@@ -25,6 +25,17 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of the digits family as w3a4, lowered for ONNX Runtime; do not change it."""
+    from mpq_export.lowering.names import Target
+
+    folder = tmp_path_factory.mktemp("tiny-digits")
+    model = fixtures.tiny_unet(channels=1, classes=10)
+    pipeline = fixtures.save_pipeline(folder / "pipeline", model, "DigitsPipeline")
+    return fixtures.quantized_bundle(pipeline, folder / "bundle", targets=(Target.ORT,))
+
+
+@pytest.fixture(scope="session")
 def bundle_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model quantised to w3a4 by MPQ-DM; do not change it."""
     return fixtures.quantized_bundle(pipeline_folder, tmp_path_factory.mktemp("tiny-bundle"))

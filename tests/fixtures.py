@@ -29,22 +29,22 @@ class SilentProgress:
         pass
 
 
-def tiny_unet(seed: int = SEED):
+def tiny_unet(seed: int = SEED, channels: int = 2, classes: int = NUM_CLASSES):
     """A class-conditional UNet2DModel with an attention block and a 1x1 shortcut, 45 k weights."""
     import torch
     from diffusers import UNet2DModel
 
     torch.manual_seed(seed)
     return UNet2DModel(
-        sample_size=8, in_channels=2, out_channels=2, layers_per_block=1,
+        sample_size=8, in_channels=channels, out_channels=channels, layers_per_block=1,
         block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=8,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        num_class_embeds=NUM_CLASSES,
+        num_class_embeds=classes,
     ).eval()  # fmt: skip
 
 
-def save_pipeline(folder: Path, model=None) -> Path:
+def save_pipeline(folder: Path, model=None, pipeline_class: str = "DDIMPipeline") -> Path:
     """A diffusers pipeline folder: model_index.json, unet/, scheduler/ (DDIM)."""
     from diffusers import DDIMScheduler
 
@@ -53,7 +53,7 @@ def save_pipeline(folder: Path, model=None) -> Path:
     (tiny_unet() if model is None else model).save_pretrained(folder / "unet")
     DDIMScheduler(timestep_spacing="trailing").save_pretrained(folder / "scheduler")
     index = {
-        "_class_name": "DDIMPipeline",
+        "_class_name": pipeline_class,
         "scheduler": ["diffusers", "DDIMScheduler"],
         "unet": ["diffusers", "UNet2DModel"],
     }

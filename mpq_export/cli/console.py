@@ -28,17 +28,17 @@ from ..errors import UserError, missing_package
 CHECK_FAILED, USER_ERROR, TERMINATED = 1, 2, 143
 LARGEST_SEED = 2**63 - 1
 
-_OPTIONAL_PACKAGES = {
-    "torch",
-    "diffusers",
-    "accelerate",
-    "huggingface_hub",
-    "onnxscript",
-    "onnxruntime",
-    "polygraphy",
-    "torchmetrics",
-    "PIL",
-    "sklearn",
+_EXTRA_OF_PACKAGE = {
+    "torch": "cpu",
+    "diffusers": "cpu",
+    "accelerate": "cpu",
+    "huggingface_hub": "cpu",
+    "onnxscript": "cpu",
+    "torchmetrics": "cpu",
+    "sklearn": "cpu",
+    "polygraphy": "check",
+    "onnxruntime": "runtime",
+    "PIL": "runtime",
 }
 
 err = Console(stderr=True, highlight=False)
@@ -63,9 +63,9 @@ def run(command: Callable[..., None], epilog: str) -> None:
         _fail(error)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _OPTIONAL_PACKAGES:
+        if package not in _EXTRA_OF_PACKAGE:
             raise
-        _fail(missing_package(package, "cpu", "This command"))
+        _fail(missing_package(package, _EXTRA_OF_PACKAGE[package], "This command"))
 
 
 def _fail(error: UserError) -> NoReturn:

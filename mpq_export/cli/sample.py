@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..runtimes.names import Runtime
+from ..samplers.names import SchedulerName, with_scheduler
 from . import console
 
 EPILOG = console.examples(
     "mpq-sample out/digits-w3a4 --num-images 40 --out grid.png",
     "mpq-sample out/digits-w3a4 --num-images 100 --steps 50 --runtime torch --out grid.png",
+    "mpq-sample out/digits-w3a4 --scheduler dpmsolver++ --steps 10 --out grid.png",
 )
 
 
@@ -25,19 +28,27 @@ def sample(
         int | None,
         typer.Option(min=1, help="Sampler steps; default: those of the bundle's tables."),
     ] = None,
+    scheduler: Annotated[
+        SchedulerName | None,
+        typer.Option(help="Another scheduler with the bundle's noise schedule."),
+    ] = None,
     runtime: Annotated[Runtime, typer.Option(help="Where the denoiser runs.")] = Runtime.ORT,
     seed: Annotated[
         int, typer.Option(min=0, max=console.LARGEST_SEED, help="Seed of the noise.")
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Draw images with a quantised model and write them as one grid."""
+    """Draw images with a quantised model and write them as one grid.
+
+    Where torch or diffusers is not installed, the same sampler runs in numpy.
+    """
     from ..bundle import read_bundle
     from ..pipelines.images import require_image_path, save_grid
-    from ..sampling import draw_images
+    from ..sampling import draw_images, installed_loop
 
     require_image_path(out)
     opened = read_bundle(bundle)
+    opened = replace(opened, scheduler_config=with_scheduler(opened.scheduler_config, scheduler))
     started = time.perf_counter()
     with console.TaskProgress() as progress:
         images = draw_images(
@@ -47,6 +58,8 @@ def sample(
     report = {
         "bundle": str(bundle),
         "runtime": runtime.value,
+        "sampler": installed_loop().value,
+        "scheduler": opened.scheduler_config.get("_class_name"),
         "num_images": num_images,
         "steps": steps or len(opened.timesteps),
         "out": str(out),
@@ -55,7 +68,10 @@ def sample(
     if as_json:
         console.print_json(report)
     else:
-        console.say(f"{num_images} images in {report['steps']} steps, {report['seconds']} s: {out}")
+        console.say(
+            f"{num_images} images in {report['steps']} steps, {report['seconds']} s "
+            f"(sampler: {report['sampler']}): {out}"
+        )
 
 
 def main() -> None:

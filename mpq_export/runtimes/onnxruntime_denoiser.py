@@ -78,7 +78,9 @@ def make_session(graph: Graph) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing_package("onnxruntime", "cpu", "Running a bundle with ONNX Runtime") from error
+        raise missing_package(
+            "onnxruntime", "runtime", "Running a bundle with ONNX Runtime"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # x86 without VNNI saturates uint8 x int8 products unless this asks for the exact kernel.

@@ -68,7 +68,8 @@ def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int)
                 out / bits,
                 progress,
             )
-            images = draw_images(bundle, Runtime.ORT, num_images, num_steps, seed, progress)
+            drawn = draw_images(bundle, Runtime.ORT, num_images, num_steps, seed, progress)
+            images = torch.from_numpy(drawn)
             size, quality = size_report(bundle), judge.measure(images, original)
             rows.append({"bits": bits, **asdict(size), **asdict(quality)})
             shown.append(images[:_SHOWN])
@@ -87,7 +88,7 @@ def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int)
     with staged_file(out / "demo.json") as stage:
         write_json(stage, report)
     with staged_file(out / "demo.png") as stage:
-        grid(torch.cat(shown), _SHOWN).save(stage)
+        grid(torch.cat(shown).numpy(), _SHOWN).save(stage)
     return report
 
 

@@ -6,26 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 
-from ...errors import CheckpointError
+from ...numpy_sampling import BATCH
 from ...schedulers import build_scheduler
 from .data import NUM_CLASSES
 from .pipeline import DigitsPipeline
 
-_BATCH = 50
-
 
 def build_pipeline(unet: Any, scheduler_config: Mapping[str, Any]) -> DigitsPipeline:
     """The pipeline around a denoiser."""
-    scheduler = build_scheduler(scheduler_config)
-    if not isinstance(scheduler, DDIMScheduler):
-        raise CheckpointError(
-            f"Digits are drawn with DDIM, not with {type(scheduler).__name__}",
-            where="scheduler_config.json",
-            fix="Use the scheduler of pipelines/digits/checkpoint",
-        )
-    pipeline = DigitsPipeline(unet, scheduler)
+    pipeline = DigitsPipeline(unet, build_scheduler(scheduler_config))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -45,7 +35,7 @@ def draw(
     """Images ``[N, 1, 16, 16]`` in [0, 1], drawn in batches; ``on_images`` reports progress."""
     generator = torch.Generator().manual_seed(seed)
     images = []
-    for part in labels(num_images).split(_BATCH):
+    for part in labels(num_images).split(BATCH):
         images.append(pipeline(part, num_steps, generator=generator, output_type="pt").images)
         on_images(len(part))
     return torch.cat(images)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
 
 class DigitsPipeline(DiffusionPipeline):
-    """Class-conditional DDIM sampling of 16x16 grey images.
+    """Class-conditional sampling of 16x16 grey images.
 
     ``unet`` is a ``UNet2DModel`` or anything that is called and configured like one.
     """
 
     model_cpu_offload_seq = "unet"
 
-    def __init__(self, unet: UNet2DModel, scheduler: DDIMScheduler) -> None:
+    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
 
@@ -34,9 +35,9 @@ class DigitsPipeline(DiffusionPipeline):
 
         Args:
             class_labels: the digits to draw, each 0..9.
-            num_inference_steps: DDIM steps, any number up to the training timesteps.
-            eta: 0 is deterministic DDIM, 1 adds DDPM's noise.
-            generator: source of the initial (and DDIM) noise.
+            num_inference_steps: sampler steps, any number up to the training timesteps.
+            eta: for DDIM: 0 is deterministic, 1 adds DDPM's noise. Other schedulers ignore it.
+            generator: source of the initial noise, and of the scheduler's.
             output_type: ``"pil"``, ``"np"`` (``[N, 16, 16, 1]`` in [0, 1]) or ``"pt"``
                 (``[N, 1, 16, 16]`` in [0, 1]).
         """
@@ -44,14 +45,15 @@ class DigitsPipeline(DiffusionPipeline):
         config = self.unet.config
         shape = (len(labels), config.in_channels, config.sample_size, config.sample_size)
         sample = randn_tensor(shape, generator=generator, device=self._execution_device)
-        sample = sample * self.scheduler.init_noise_sigma
         self.scheduler.set_timesteps(num_inference_steps)
+        sample = sample * self.scheduler.init_noise_sigma
+        accepted = inspect.signature(self.scheduler.step).parameters
+        options = {"eta": eta, "generator": generator}
+        options = {name: value for name, value in options.items() if name in accepted}
         for timestep in self.progress_bar(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(sample, timestep)
             noise = self.unet(scaled, timestep, class_labels=labels).sample
-            sample = self.scheduler.step(
-                noise, timestep, sample, eta, generator=generator
-            ).prev_sample
+            sample = self.scheduler.step(noise, timestep, sample, **options).prev_sample
         images = (sample / 2 + 0.5).clamp(0, 1)
         if output_type == "pt":
             return ImagePipelineOutput(images=images)

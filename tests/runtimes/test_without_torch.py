@@ -1,22 +1,52 @@
-"""A board has no torch: importing and running a bundle in ONNX Runtime must not need it."""
+"""A board has no torch: importing, running, checking and drawing must not need it."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import mpq_export
 
 BLOCK = """
 import sys
-for name in ("torch", "diffusers", "accelerate", "onnxscript", "torchmetrics", "PIL", "sklearn"):
+for name in ("torch", "diffusers", "transformers", "accelerate", "onnxscript", "torchmetrics",
+             "sklearn", "huggingface_hub", "scipy"):
     sys.modules[name] = None
 """
+ROOT = Path(mpq_export.__file__).parent
+FOR_WORKSTATIONS = (
+    "checkpoints", "skeleton", "core", "export", "methods", "prediction", "training",
+    "lowering.exporter", "lowering.translations", "runtimes.torch_denoiser",
+    "evaluation.image_quality", "evaluation.weight_fit_benchmark",
+)  # fmt: skip
+FOR_BOARDS = {
+    "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",
+    "runtimes.onnxruntime_denoiser", "numpy_sampling", "sampling", "samplers.registry",
+    "evaluation.check", "evaluation.doctor", "cli.check", "cli.doctor", "cli.sample", "cli.export",
+    "pipelines.registry", "pipelines.images",
+}  # fmt: skip
 
 
 def run(code: str) -> str:
     """Run Python with torch and its company made unimportable."""
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCK + code], capture_output=True, text=True, check=False
-    )
+    done = execute(code)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def execute(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BLOCK + code], capture_output=True, text=True, check=False
+    )
+
+
+def command(name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """A command of ours in such a process."""
+    arguments = [f"mpq-{name}", *map(str, words)]
+    return execute(f"sys.argv = {arguments!r}\nfrom mpq_export.cli.{name} import main\nmain()\n")
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -29,15 +59,22 @@ print(sorted(heavy))
 
 
 def test_modules_for_boards_import_without_torch():
-    run(
-        """
-import mpq_export.bundle, mpq_export.precision, mpq_export.core.planes
-import mpq_export.core.integer_reference, mpq_export.lowering.portable
-import mpq_export.runtimes.onnxruntime_denoiser, mpq_export.evaluation.node_fidelity
-import mpq_export.evaluation.doctor
-from mpq_export.cli import check, doctor, export, sample
+    """Every module of the package is tried, so that a new import of torch shows."""
+    parts = [path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py")]
+    names = {".".join(p for p in part if p != "__init__") for part in parts} - {""} | FOR_BOARDS
+    code = f"""
+from importlib import import_module
+failed = []
+for name in {sorted(names)!r}:
+    try:
+        import_module("mpq_export." + name)
+    except ModuleNotFoundError:
+        failed.append(name)
+print(*failed)
 """
-    )
+    failed = run(code).split()
+    assert [name for name in failed if not name.startswith(FOR_WORKSTATIONS)] == []
+    assert FOR_BOARDS.isdisjoint(failed)
 
 
 def test_the_onnxruntime_denoiser_runs_without_torch(lowered_folder):
@@ -55,26 +92,39 @@ print(denoise(np.zeros((2, 2, 8, 8), np.float32), 5, class_labels=np.array([0, 1
 
 
 def test_nodes_are_checked_without_torch(lowered_folder):
-    output = run(
-        f"""
-sys.argv = ["mpq-check", {str(lowered_folder)!r}]
-from mpq_export.cli.check import main
-main()
-"""
-    )
-    assert "passed" in output
-    assert "not measured (torch is not installed)" in output
+    done = command("check", lowered_folder)
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout
+    assert "not measured (torch is not installed)" in done.stdout
 
 
-def test_a_command_that_needs_torch_says_what_to_install(lowered_folder, tmp_path):
-    code = f"""
-sys.argv = ["mpq-sample", {str(lowered_folder)!r}, "--out", {str(tmp_path / "x.png")!r}]
-from mpq_export.cli.sample import main
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCK + code], capture_output=True, text=True, check=False
+def test_the_doctor_examines_without_torch(digits_folder):
+    done = command("doctor", digits_folder)
+    assert done.returncode == 0, done.stderr
+    assert "verified: w3a4" in done.stdout
+
+
+def test_images_are_drawn_without_torch_and_it_is_said(digits_folder, tmp_path):
+    out = tmp_path / "grid.png"
+    done = command("sample", digits_folder, "--num-images", 12, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["sampler"] == "numpy"
+    assert report["scheduler"] == "DDIMScheduler"
+    with Image.open(out) as picture:
+        assert picture.size == (10 * 50 + 2, 2 * 50 + 2)
+        assert len(np.unique(np.asarray(picture))) > 10
+    done = command(
+        "sample", digits_folder, "--scheduler", "dpmsolver++", "--steps", 5, "--out", out
     )
+    assert done.returncode == 0, done.stderr
+    assert "sampler: numpy" in done.stdout
+
+
+def test_a_command_that_needs_torch_says_what_to_install(digits_folder, tmp_path):
+    out = tmp_path / "x.png"
+    done = command("sample", digits_folder, "--runtime", "torch", "--out", out)
     assert done.returncode == 2
-    assert "pip install" in done.stderr
+    assert "pip install 'mpq-export[cpu]'" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not out.exists()
