@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .bundle import Bundle, LayerConfig, QuantizationConfig, read_bundle, write_bundle
 from .checkpoints import Checkpoint
@@ -14,6 +16,8 @@ from .lowering.names import Target
 from .lowering.targets import write_lowered
 from .methods.quantize import QuantizedModel, quantize_model
 from .methods.recipe import Recipe
+from .pipeline_folder import PIPELINE, copy_components, verified_index
+from .pipelines.registry import GENERAL
 from .precision import BitSpec
 from .progress import ProgressReporter
 
@@ -28,13 +32,16 @@ def export_checkpoint(
     out: Path,
     progress: ProgressReporter,
     float16: bool = False,
+    prompts: Sequence[str] | None = None,
 ) -> Bundle:
     """Quantise a checkpoint, write its bundle with the lowered targets, and return it as read back.
 
     ``out`` appears whole or not at all. ``float16`` lowers to float16 between the nodes. The
-    checkpoint's model is consumed.
+    checkpoint's model is consumed. Whole pipelines that draw from texts are calibrated with
+    ``prompts`` (their own default: a list of many kinds).
     """
     parameters = sum(p.numel() for p in checkpoint.model.parameters())
+    conditions = _conditions(checkpoint, recipe.calibration_images, prompts)
     quantized = quantize_model(
         checkpoint.model,
         checkpoint.model_config,
@@ -44,12 +51,13 @@ def export_checkpoint(
         num_steps,
         seed,
         progress,
+        conditions,
     )
     config = QuantizationConfig(
         bits=str(bits),
         method=recipe.method,
         recipe=recipe.model_dump(mode="json") | {"inference_steps": num_steps, "seed": seed},
-        family=checkpoint.family,
+        family=_family(checkpoint),
         source=checkpoint.source,
         full_precision_parameters=parameters,
         layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
@@ -59,6 +67,8 @@ def export_checkpoint(
     )
     with staged_folder(out) as stage:
         write_bundle(stage, _bundle(stage, checkpoint, config, quantized))
+        if checkpoint.pipeline is not None and config.family == GENERAL:
+            copy_components(checkpoint.pipeline, stage)
         bundle = read_bundle(stage)
         _lower(bundle, targets, float16, progress)
     return replace(bundle, path=out)
@@ -77,9 +87,36 @@ def export_bundle(
         return bundle
     with staged_folder(out) as stage:
         write_bundle(stage, bundle)
+        if bundle.quantization.family == GENERAL:
+            verified_index(bundle.path)
+            copy_components(bundle.path / PIPELINE, stage)
         copy = read_bundle(stage)
         _lower(copy, targets, float16, progress)
     return replace(copy, path=out)
+
+
+def _conditions(
+    checkpoint: Checkpoint, num_images: int, prompts: Sequence[str] | None
+) -> dict[str, Any] | None:
+    """What a whole pipeline hands to its denoiser for some prompts; None if it takes none."""
+    if _family(checkpoint) != GENERAL or checkpoint.pipeline is None:
+        return None
+    from .pipelines.general.text_conditions import default_prompts, text_conditions
+
+    return text_conditions(
+        checkpoint.pipeline,
+        checkpoint.model_config,
+        checkpoint.scheduler_config,
+        default_prompts() if prompts is None else prompts,
+        num_images,
+    )
+
+
+def _family(checkpoint: Checkpoint) -> str | None:
+    """A registered family, the general one for other whole pipelines, None for a model alone."""
+    if checkpoint.family is None and checkpoint.pipeline is not None:
+        return GENERAL
+    return checkpoint.family
 
 
 def _lower(

@@ -24,7 +24,8 @@ from .packages import installed_version
 MANIFEST = "manifest.json"
 MAX_JSON_BYTES = 64 << 20
 MAX_FILE_BYTES = 1 << 40
-_DERIVED = ("onnx",)
+_MAX_TEXT_BYTES = 1 << 20
+_DERIVED = ("onnx", "pipeline")
 """What may lie in a bundle beside its core files."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _RECORDED_PACKAGES = ("torch", "diffusers", "onnx", "numpy")
@@ -212,6 +213,21 @@ def _no_constants(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def text_lines(path: Path) -> tuple[str, ...]:
+    """The lines of a UTF-8 text file that are not empty; raises UserError if there are none."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_TEXT_BYTES + 1)
+        lines = [line.strip() for line in data.decode("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("The text file cannot be read", where=path, why=str(error)) from error
+    if len(data) > _MAX_TEXT_BYTES or not any(lines):
+        raise UserError(
+            "The text file is empty or too long", where=path, why=f"Up to {_MAX_TEXT_BYTES} bytes"
+        )
+    return tuple(line for line in lines if line)
+
+
 def write_manifest(folder: Path, names: Sequence[str]) -> None:
     """Hashes and sizes of the named files, and the versions that wrote them."""
     entries = {}
@@ -276,17 +292,26 @@ def verified_map(
     folder: Path, name: str, manifest: Manifest, error: type[UserError]
 ) -> NDArray[np.uint8]:
     """A file mapped into memory, read-only, if its size and sha256 are those of the manifest."""
+    path = verified_path(folder, name, manifest, error)
+    try:
+        size = path.stat().st_size
+        return np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
+    except OSError as problem:
+        raise error("The file cannot be read", where=path, why=str(problem.strerror)) from problem
+
+
+def verified_path(folder: Path, name: str, manifest: Manifest, error: type[UserError]) -> Path:
+    """The path of a file whose size and sha256 are those of the manifest; it is not kept open."""
     path = _plain_file(folder, name, error)
     try:
         with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size != manifest[name]["size"]:
+            if os.fstat(stream.fileno()).st_size != manifest[name]["size"]:
                 raise _changed(path, error)
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest[name]["sha256"]:
                 raise _changed(path, error)
-            return np.memmap(stream, np.uint8, "r") if size else np.zeros(0, np.uint8)
     except OSError as problem:
         raise error("The file cannot be read", where=path, why=str(problem.strerror)) from problem
+    return path
 
 
 def read_json(

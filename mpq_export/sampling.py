@@ -11,7 +11,8 @@ import numpy as np
 
 from .bundle import Bundle
 from .errors import RuntimeUnavailable
-from .pipelines.registry import family_registration, load_family
+from .pipeline_folder import further_components, verified_index
+from .pipelines.registry import GENERAL, DrawRequest, family_registration, load_family
 from .progress import ProgressReporter
 from .runtimes.denoiser import open_denoiser
 from .runtimes.names import Runtime
@@ -31,59 +32,44 @@ def installed_loop() -> SamplingLoop:
 
 
 def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:
-    """The diffusers pipeline of a bundle's family, its denoiser running in ``runtime``."""
+    """The whole diffusers pipeline of a bundle, its denoiser running in ``runtime``.
+
+    The one call that opens what ``mpq-export`` made of a pipeline folder.
+    """
     from .pipelines.denoiser_module import DenoiserModule
 
     family = load_family(bundle.quantization.family)
     denoiser = open_denoiser(bundle, runtime)
-    return family.build_pipeline(DenoiserModule(denoiser), bundle.scheduler_config)
+    return family.build_pipeline(DenoiserModule(denoiser), bundle.scheduler_config, bundle.path)
 
 
 def draw_images(
-    bundle: Bundle,
-    runtime: Runtime,
-    num_images: int,
-    num_steps: int,
-    seed: int,
-    progress: ProgressReporter,
+    bundle: Bundle, runtime: Runtime, request: DrawRequest, progress: ProgressReporter
 ) -> np.ndarray:
     """Float32 ``[N, C, H, W]`` in [0, 1]; the same seed gives the same noise in every runtime,
     with and without torch."""
-    draw = _LOOPS[installed_loop()]
-    return draw(bundle, runtime, num_images, num_steps, seed, progress)
+    return _LOOPS[installed_loop()](bundle, runtime, request, progress)
 
 
 def _draw_with_diffusers(
-    bundle: Bundle,
-    runtime: Runtime,
-    num_images: int,
-    num_steps: int,
-    seed: int,
-    progress: ProgressReporter,
+    bundle: Bundle, runtime: Runtime, request: DrawRequest, progress: ProgressReporter
 ) -> np.ndarray:
     from .schedulers import sampling_schedule
 
-    sampling_schedule(bundle.scheduler_config, num_steps)
+    sampling_schedule(bundle.scheduler_config, request.num_steps)
     family = load_family(bundle.quantization.family)
-    progress.start("sample", num_images)
-    images = family.draw(
-        open_pipeline(bundle, runtime), num_images, num_steps, seed, progress.advance
-    )
-    return np.asarray(images)
+    pipeline = open_pipeline(bundle, runtime)
+    progress.start("sample", request.num_images)
+    return np.asarray(family.draw(pipeline, request, progress.advance))
 
 
 def _draw_with_numpy(
-    bundle: Bundle,
-    runtime: Runtime,
-    num_images: int,
-    num_steps: int,
-    seed: int,
-    progress: ProgressReporter,
+    bundle: Bundle, runtime: Runtime, request: DrawRequest, progress: ProgressReporter
 ) -> np.ndarray:
     from .numpy_sampling import draw, labels_in_turn
 
     family = family_registration(bundle.quantization.family)
-    if not family.pixel_space:
+    if not (family.pixel_space or _is_alone(bundle, family.name)):
         raise RuntimeUnavailable(
             f"Drawing images of the family '{family.name}' needs torch and diffusers, which are "
             "not installed",
@@ -92,11 +78,23 @@ def _draw_with_numpy(
             "from a pipeline of your own",
         )
     denoiser = open_denoiser(bundle, runtime)
-    labels = labels_in_turn(bundle.model_config, num_images)
-    progress.start("sample", num_images)
+    request = request.without_text(family.name)
+    labels = labels_in_turn(bundle.model_config, request.num_images)
+    progress.start("sample", request.num_images)
     return draw(
-        denoiser, bundle.scheduler_config, labels, num_images, num_steps, seed, progress.advance
+        denoiser,
+        bundle.scheduler_config,
+        labels,
+        request.num_images,
+        request.num_steps,
+        request.seed,
+        progress.advance,
     )
+
+
+def _is_alone(bundle: Bundle, family: str) -> bool:
+    """Whether a general pipeline has no model beside its denoiser."""
+    return family == GENERAL and not further_components(verified_index(bundle.path))
 
 
 _LOOPS = {

@@ -8,26 +8,51 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import BundleError
+from ..errors import BundleError, RecipeError
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """What is to be drawn.
+
+    Attributes:
+        num_images: how many images.
+        num_steps: sampler steps.
+        seed: of the noise; the same seed gives the same noise in every runtime.
+        prompts: texts, used in turn; empty for models without text.
+        guidance: classifier-free guidance scale; None is the pipeline's own.
+    """
+
+    num_images: int
+    num_steps: int
+    seed: int
+    prompts: tuple[str, ...] = ()
+    guidance: float | None = None
+
+    def without_text(self, family: str) -> DrawRequest:
+        """Itself; raises :class:`RecipeError` if it holds what only text models use."""
+        if self.prompts or self.guidance is not None:
+            raise RecipeError(
+                f"The family '{family}' takes neither prompts nor guidance",
+                where="--prompt, --guidance",
+                fix="Leave them out",
+            )
+        return self
 
 
 class Family(Protocol):
     """What a family's ``family`` module offers."""
 
-    def build_pipeline(self, unet: Any, scheduler_config: Mapping[str, Any]) -> Any:
-        """The diffusers pipeline around a denoiser."""
-
-    def draw(
-        self,
-        pipeline: Any,
-        num_images: int,
-        num_steps: int,
-        seed: int,
-        on_images: Callable[[int], None],
+    def build_pipeline(
+        self, denoiser: Any, scheduler_config: Mapping[str, Any], bundle: Path
     ) -> Any:
-        """Images, float32 torch tensor ``[N, C, H, W]`` in [0, 1]; same seed, same noise."""
+        """The diffusers pipeline around a denoiser; ``bundle`` may hold further components."""
+
+    def draw(self, pipeline: Any, request: DrawRequest, on_images: Callable[[int], None]) -> Any:
+        """Images, float32 ``[N, C, H, W]`` in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +61,32 @@ class Registration:
 
     Attributes:
         name: what bundles store.
-        pipeline_class: the diffusers pipeline class that its checkpoints carry.
+        pipeline_class: the diffusers pipeline class that its checkpoints carry, if it is one.
         pixel_space: its samples are the images, in [-1, 1], and its only conditions are labels,
             drawn in turn: no other model is needed, and so no torch.
     """
 
     name: str
-    pipeline_class: str
+    pipeline_class: str | None
     pixel_space: bool
 
 
+GENERAL = "general"
+"""The family of all other diffusers pipelines: their components are copied into the bundle."""
+
 FAMILIES = {
-    entry.name: entry for entry in (Registration("digits", "DigitsPipeline", pixel_space=True),)
+    entry.name: entry
+    for entry in (
+        Registration("digits", "DigitsPipeline", pixel_space=True),
+        Registration(GENERAL, None, pixel_space=False),
+    )
 }
 
 
 def family_of_pipeline_class(class_name: str | None) -> str | None:
     """The family whose checkpoints name this pipeline class in ``model_index.json``."""
-    return next((f.name for f in FAMILIES.values() if f.pipeline_class == class_name), None)
+    own = (f.name for f in FAMILIES.values() if f.pipeline_class == class_name)
+    return next(own, None) if class_name else None
 
 
 def family_registration(name: str | None) -> Registration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import warnings
@@ -35,6 +36,7 @@ _EXTRA_OF_PACKAGE = {
     "huggingface_hub": "cpu",
     "onnxscript": "cpu",
     "torchmetrics": "cpu",
+    "transformers": "text",
     "sklearn": "cpu",
     "polygraphy": "check",
     "onnxruntime": "runtime",
@@ -132,5 +134,8 @@ class TaskProgress:
 def _quiet_libraries() -> None:
     """Commands speak for themselves; libraries' warnings are not the user's to mend."""
     warnings.filterwarnings("ignore")
+    # Read when these are imported; they set their own levels then.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("diffusers", "transformers", "torch", "onnxscript"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,12 +14,18 @@ from ..lowering.names import Target
 from ..precision import BitSpec
 from . import console
 
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..checkpoints import Checkpoint
+    from ..methods import Recipe
+
 EPILOG = console.examples(
     "mpq-export --ckpt pipelines/digits/checkpoint --bits w3a4 --out out/digits-w3a4",
     "mpq-export --ckpt unet.safetensors --config config.json --scheduler scheduler/ --bits w4a8",
     "mpq-export --ckpt v1-5-pruned.ckpt --config v1-inference.yaml --scheduler scheduler/ "
     "--bits w4a8",
     "mpq-export --ckpt CompVis/stable-diffusion-v1-4 --bits w4a8",
+    "mpq-export --ckpt unet/ --bits w3a4 --recipe recipe.yaml --dry-run",
     "mpq-export --ckpt out/digits-w3a4 --target onnx",
 )
 
@@ -65,48 +71,108 @@ def export(
     scheduler: Annotated[
         Path | None, typer.Option(help="scheduler_config.json, if none lies beside the model.")
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="YAML with choices for the method and rules for single layers."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Text file, a prompt per line, to calibrate a pipeline that takes text."),
+    ] = None,
+    float16: Annotated[
+        bool, typer.Option("--float16", help="Lower to float16 activations between the nodes.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, bytes, time and memory; write nothing."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Quantise a diffusion checkpoint to 2-8 bits and lower it to ONNX.
 
-    The result is a bundle: a folder with packed weights, activation tables and the lowered model.
-    No training happens here; below 4-bit weights or 8-bit activations expect visible damage.
+    The result is a bundle: a folder with packed weights, activation tables and the lowered model;
+    of a whole pipeline the other components go along. No training happens here; below 4-bit weights
+    or 8-bit activations expect visible damage.
     """
-    spec = BitSpec.parse(bits) if bits is not None else None
     started = time.perf_counter()
     from ..bundle import read_bundle
     from ..checkpoints import is_bundle, load_checkpoint
-    from ..evaluation.size import size_report
     from ..export import export_bundle, export_checkpoint
-    from ..files import require_replaceable
-    from ..methods import recipe_of
+    from ..files import require_replaceable, text_lines
+    from ..methods import chosen_recipe
 
-    notes: tuple[str, ...] = ()
+    if is_bundle(ckpt):
+        choices = {
+            "--bits": bits, "--method": method, "--inference-steps": inference_steps,
+            "--seed": seed, "--config": config, "--scheduler": scheduler, "--recipe": recipe,
+            "--prompts": prompts, "--dry-run": dry_run or None,
+        }  # fmt: skip
+        _refuse_for_bundles(ckpt, choices)
+        with console.TaskProgress() as progress:
+            opened = read_bundle(Path(ckpt))
+            bundle = export_bundle(opened, (target,), out, progress, float16)
+        _report(bundle, target, (), started, as_json)
+        return
+    choice = chosen_recipe(method, recipe, bits)
+    num_steps = 20 if inference_steps is None else inference_steps
+    folder = out or Path("out") / f"{_label(ckpt)}-{choice.bits}"
+    if not dry_run:
+        require_replaceable(folder)
+    texts = None if prompts is None else text_lines(prompts)
+    checkpoint = load_checkpoint(ckpt, config, scheduler)
+    if dry_run:
+        _forecast(checkpoint, choice.bits, choice.recipe, num_steps, as_json)
+        return
     with console.TaskProgress() as progress:
-        if is_bundle(ckpt):
-            choices = {
-                "--bits": bits, "--method": method, "--inference-steps": inference_steps,
-                "--seed": seed, "--config": config, "--scheduler": scheduler,
-            }  # fmt: skip
-            _refuse_for_bundles(ckpt, choices)
-            bundle = export_bundle(read_bundle(Path(ckpt)), (target,), out, progress)
-        elif spec is None:
-            raise BitsError("A checkpoint needs --bits", where=ckpt, fix="For example --bits w3a4")
-        else:
-            folder = out or Path("out") / f"{_label(ckpt)}-{spec}"
-            require_replaceable(folder)
-            checkpoint = load_checkpoint(ckpt, config, scheduler)
-            notes = checkpoint.notes
-            bundle = export_checkpoint(
-                checkpoint,
-                spec,
-                recipe_of("mpq-dmv2" if method is None else method),
-                (target,),
-                20 if inference_steps is None else inference_steps,
-                0 if seed is None else seed,
-                folder,
-                progress,
-            )
+        bundle = export_checkpoint(
+            checkpoint,
+            choice.bits,
+            choice.recipe,
+            (target,),
+            num_steps,
+            0 if seed is None else seed,
+            folder,
+            progress,
+            float16,
+            texts,
+        )
+    _report(bundle, target, checkpoint.notes, started, as_json)
+
+
+def _forecast(
+    checkpoint: Checkpoint, bits: BitSpec, recipe: Recipe, num_steps: int, as_json: bool
+) -> None:
+    from ..architectures import architecture_of
+    from ..forecast.export import forecast_export
+    from ..forecast.text import forecast_text
+    from ..methods.plan import plan_layers
+
+    architecture = architecture_of(checkpoint.model_config)
+    plan = plan_layers(checkpoint.model, architecture, bits, recipe)
+    forecast = forecast_export(
+        checkpoint.model,
+        checkpoint.model_config,
+        checkpoint.scheduler_config,
+        plan,
+        recipe,
+        num_steps,
+    )
+    if as_json:
+        cost = None if forecast.cost is None else asdict(forecast.cost)
+        console.print_json(
+            {"notes": checkpoint.notes, **asdict(forecast.size), "kept": plan.kept, "cost": cost}
+        )
+        return
+    console.say(forecast_text(forecast))
+    for note in checkpoint.notes:
+        console.say(note)
+
+
+def _report(
+    bundle: Bundle, target: Target, notes: tuple[str, ...], started: float, as_json: bool
+) -> None:
+    from ..evaluation.size import size_report
+
     size = size_report(bundle)
     report = {
         "bundle": str(bundle.path),

@@ -17,6 +17,7 @@ EPILOG = console.examples(
     "mpq-sample out/digits-w3a4 --num-images 40 --out grid.png",
     "mpq-sample out/digits-w3a4 --num-images 100 --steps 50 --runtime torch --out grid.png",
     "mpq-sample out/digits-w3a4 --scheduler dpmsolver++ --steps 10 --out grid.png",
+    'mpq-sample out/sd-w4a8 --prompt "a red fox in the snow" --num-images 1 --out fox.png',
 )
 
 
@@ -36,6 +37,14 @@ def sample(
     seed: Annotated[
         int, typer.Option(min=0, max=console.LARGEST_SEED, help="Seed of the noise.")
     ] = 0,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="What to draw, for text models; several are used in turn."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Classifier-free guidance scale; default: the pipeline's own."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Draw images with a quantised model and write them as one grid.
@@ -44,16 +53,17 @@ def sample(
     """
     from ..bundle import read_bundle
     from ..pipelines.images import require_image_path, save_grid
+    from ..pipelines.registry import DrawRequest
     from ..sampling import draw_images, installed_loop
 
     require_image_path(out)
     opened = read_bundle(bundle)
     opened = replace(opened, scheduler_config=with_scheduler(opened.scheduler_config, scheduler))
+    num_steps = len(opened.timesteps) if steps is None else steps
+    request = DrawRequest(num_images, num_steps, seed, tuple(prompt or ()), guidance)
     started = time.perf_counter()
     with console.TaskProgress() as progress:
-        images = draw_images(
-            opened, runtime, num_images, steps or len(opened.timesteps), seed, progress
-        )
+        images = draw_images(opened, runtime, request, progress)
     save_grid(images, out)
     report = {
         "bundle": str(bundle),
@@ -61,7 +71,7 @@ def sample(
         "sampler": installed_loop().value,
         "scheduler": opened.scheduler_config.get("_class_name"),
         "num_images": num_images,
-        "steps": steps or len(opened.timesteps),
+        "steps": num_steps,
         "out": str(out),
         "seconds": round(time.perf_counter() - started, 2),
     }

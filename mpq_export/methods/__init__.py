@@ -2,5 +2,6 @@
 
 from . import mpq_dm, mpq_dmv2, rtn
 from .recipe import METHODS, Recipe, recipe_of
+from .recipe_file import Choice, chosen_recipe
 
-__all__ = ["METHODS", "Recipe", "mpq_dm", "mpq_dmv2", "recipe_of", "rtn"]
+__all__ = ["METHODS", "Choice", "Recipe", "chosen_recipe", "mpq_dm", "mpq_dmv2", "recipe_of", "rtn"]

@@ -26,6 +26,7 @@ from ...precision import BitSpec
 from ...runtimes.names import Runtime
 from ...sampling import draw_images
 from ..images import grid
+from ..registry import DrawRequest
 from .family import build_pipeline, draw
 from .quality import DigitsJudge, DigitsQuality
 
@@ -45,7 +46,7 @@ def full_precision_images(
     """What the original model draws from the same noise."""
     pipeline = build_pipeline(checkpoint.model, checkpoint.scheduler_config)
     progress.start("fp32", num_images)
-    return draw(pipeline, num_images, num_steps, seed, progress.advance)
+    return draw(pipeline, DrawRequest(num_images, num_steps, seed), progress.advance)
 
 
 def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int) -> dict[str, Any]:
@@ -68,7 +69,9 @@ def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int)
                 out / bits,
                 progress,
             )
-            drawn = draw_images(bundle, Runtime.ORT, num_images, num_steps, seed, progress)
+            drawn = draw_images(
+                bundle, Runtime.ORT, DrawRequest(num_images, num_steps, seed), progress
+            )
             images = torch.from_numpy(drawn)
             size, quality = size_report(bundle), judge.measure(images, original)
             rows.append({"bits": bits, **asdict(size), **asdict(quality)})

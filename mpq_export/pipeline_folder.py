@@ -1,0 +1,124 @@
+"""What a whole diffusers pipeline has beside its denoiser: copied into a bundle, and verified.
+
+``pipeline/`` in a bundle holds ``model_index.json``, a folder for every further component, and a
+manifest of hashes. Denoiser and scheduler are the bundle's own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError, CheckpointError
+from .files import (
+    MANIFEST,
+    parse_json,
+    read_json,
+    read_manifest,
+    verified_path,
+    write_json,
+    write_manifest,
+)
+
+PIPELINE = "pipeline"
+INDEX = "model_index.json"
+DENOISERS, SCHEDULER = ("unet", "transformer"), "scheduler"
+_DATA_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+_MAX_FILES = 1000
+
+
+def copy_components(source: Path, bundle: Path) -> None:
+    """Copy everything but denoiser and scheduler of a pipeline folder into ``bundle/pipeline``.
+
+    Only data goes along: JSON, vocabularies and safetensors; never pickles, never code. Links are
+    followed within the folder and to the blobs of the hub's cache, nowhere else.
+    """
+    from .checkpoints.pipeline_folders import component_names
+
+    index = parse_json((source / INDEX).read_bytes(), source / INDEX, CheckpointError)
+    target = bundle / PIPELINE
+    target.mkdir()
+    write_json(target / INDEX, index)
+    copied = [INDEX]
+    for name in component_names(index, source / INDEX):
+        if name in (*DENOISERS, SCHEDULER):
+            continue
+        if not (source / name).is_dir():
+            raise CheckpointError(
+                f"The pipeline's component '{name}' is missing",
+                where=source / name,
+                why=f"{INDEX} lists it",
+                fix="Copy the whole pipeline, or quantise the denoiser's folder alone",
+            )
+        (target / name).mkdir()
+        for file, plain_name in _files_of(source / name):
+            _require_inside(source, file)
+            shutil.copyfile(file, target / name / plain_name)
+            copied.append(f"{name}/{plain_name}")
+    write_manifest(target, copied)
+
+
+def _files_of(component: Path) -> list[tuple[Path, str]]:
+    """The files of a component that go along, with their names there."""
+    from .checkpoints.weight_names import files_of, heads, parse_weight_name
+
+    names = sorted(path.name for path in component.iterdir() if path.is_file())
+    chosen = [(component / name, name) for name in names if name.endswith(_DATA_SUFFIXES)]
+    chosen = [(path, name) for path, name in chosen if parse_weight_name(name) is None]
+    found = heads(names)
+    if not found:
+        return chosen
+    head = found[0]
+    if head.format == "bin" or (head.variant and head.is_index):
+        raise CheckpointError(
+            "A component's weights cannot go into a bundle",
+            where=component / head.name,
+            why="They are pickled" if head.format == "bin" else "They are shards of a variant",
+            fix="Save the pipeline again with save_pretrained(safe_serialization=True)",
+        )
+    if head.variant:
+        return [*chosen, (component / head.name, f"{head.stem}.safetensors")]
+    return [*chosen, *((component / name, name) for name in files_of(head, names))]
+
+
+def _require_inside(source: Path, file: Path) -> None:
+    real, root = file.resolve(), source.resolve()
+    roots = [root]
+    if root.parent.name == "snapshots":
+        roots.append(root.parent.parent / "blobs")
+    if not any(real.is_relative_to(allowed) for allowed in roots):
+        raise CheckpointError(
+            "A file of the pipeline lies outside its folder", where=file, why=f"It links to {real}"
+        )
+
+
+def verified_index(bundle: Path) -> Mapping[str, Any]:
+    """The pipeline's index, after every file of ``bundle/pipeline`` was found as it was written."""
+    folder = bundle / PIPELINE
+    if folder.is_symlink() or not folder.is_dir():
+        raise BundleError(
+            "The bundle has no pipeline",
+            where=folder,
+            why="It was exported from a denoiser alone",
+            fix="Export it again from the whole pipeline's folder",
+        )
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    if len(names) > _MAX_FILES:
+        raise BundleError("The pipeline has too many files", where=folder, why=f"{len(names)}")
+    listed = [name for name in names if name != MANIFEST]
+    manifest = read_manifest(folder, listed, BundleError, "Export the bundle again")
+    for name in listed:
+        verified_path(folder, name, manifest, BundleError)
+    return read_json(folder, INDEX, manifest, BundleError)
+
+
+def further_components(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """The components of an index beside denoiser and scheduler."""
+    return tuple(
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and value and value[0] and name not in (*DENOISERS, SCHEDULER)
+    )

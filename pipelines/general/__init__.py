@@ -1,0 +1,1 @@
+"""Any diffusers pipeline: its denoiser quantised, its other components as they were."""

@@ -1,0 +1,78 @@
+"""How any diffusers pipeline draws: from prompts, class labels, or nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import RecipeError
+from ...pipeline_folder import PIPELINE, verified_index
+from ...schedulers import build_scheduler
+from ..registry import DrawRequest
+from .components import build
+
+_BATCH = 4
+
+
+def build_pipeline(denoiser: Any, scheduler_config: Mapping[str, Any], bundle: Path) -> Any:
+    """The pipeline whose components lie in a bundle, around its denoiser."""
+    index = verified_index(bundle)
+    return build(bundle / PIPELINE, index, denoiser, build_scheduler(scheduler_config))
+
+
+def draw(
+    pipeline: Any, request: DrawRequest, on_images: Callable[[int], None] = lambda _: None
+) -> np.ndarray:
+    """Images ``[N, C, H, W]`` in [0, 1], a few at a time; ``on_images`` reports progress."""
+    accepted = inspect.signature(pipeline.__call__).parameters
+    generator = torch.Generator().manual_seed(request.seed)
+    options: dict[str, Any] = {
+        "num_inference_steps": request.num_steps,
+        "generator": generator,
+        "output_type": "np",
+    }
+    if request.guidance is not None:
+        if "guidance_scale" not in accepted:
+            name = type(pipeline).__name__
+            raise RecipeError(f"{name} takes no guidance", where="--guidance", fix="Leave it out")
+        options["guidance_scale"] = request.guidance
+    images = []
+    for start in range(0, request.num_images, _BATCH):
+        places = range(start, min(start + _BATCH, request.num_images))
+        subjects = _subjects(pipeline, accepted, request, places)
+        drawn = np.asarray(pipeline(**subjects, **options).images, np.float32)
+        images.append(drawn.transpose(0, 3, 1, 2))
+        on_images(len(places))
+    return np.concatenate(images)
+
+
+def _subjects(
+    pipeline: Any, accepted: Mapping[str, Any], request: DrawRequest, places: range
+) -> dict[str, Any]:
+    """What the images at ``places`` are to show, as the pipeline's argument."""
+    if "prompt" in accepted:
+        if not request.prompts:
+            raise RecipeError(
+                f"{type(pipeline).__name__} draws from a text", where="--prompt", fix="Give one"
+            )
+        return {"prompt": [request.prompts[place % len(request.prompts)] for place in places]}
+    if request.prompts:
+        raise RecipeError(
+            f"{type(pipeline).__name__} takes no text", where="--prompt", fix="Leave it out"
+        )
+    if "class_labels" in accepted:
+        classes = pipeline.transformer.config.num_embeds_ada_norm
+        return {"class_labels": [place % classes for place in places]}
+    if "batch_size" in accepted:
+        return {"batch_size": len(places)}
+    raise RecipeError(
+        f"{type(pipeline).__name__} cannot be called from here",
+        where="model_index.json",
+        why="It takes neither a prompt, nor class labels, nor a batch size",
+        fix="Open it with mpq_export.sampling.open_pipeline and call it yourself",
+    )
