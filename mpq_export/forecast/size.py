@@ -135,19 +135,23 @@ def quantizable(model: nn.Module, name: str) -> Quantizable:
     return cast(Quantizable, model.get_submodule(name))
 
 
+def mixes_rows(module: Quantizable, choices: LayerChoices) -> bool:
+    """Whether rows of the layer may have N - 1, N and N + 1 planes."""
+    conv = geometry_of(module)
+    return (
+        choices.allocation is not Allocation.EQUAL
+        and choices.bits.weight < 8
+        and module.weight.shape[0] > 1
+        and (conv is None or conv.group == 1)
+    )
+
+
 def _layer_tensors(
     module: Quantizable, choices: LayerChoices, table_rows: int, may_mix: bool
 ) -> dict[str, TensorShape]:
-    conv, bits = geometry_of(module), choices.bits.weight
+    bits = choices.bits.weight
     rows, columns = module.weight.shape[0], module.weight[0].numel()
-    mixed = (
-        may_mix
-        and choices.allocation is not Allocation.EQUAL
-        and bits < 8
-        and rows > 1
-        and (conv is None or conv.group == 1)
-    )
-    widest = bits + 1 if mixed else bits
+    widest = bits + 1 if may_mix and mixes_rows(module, choices) else bits
     tensors: dict[str, TensorShape] = {
         "planes": ("I32", (bits * rows, words_per_row(columns))),
         "plane_rows": ("I32", (widest,)),
@@ -159,7 +163,7 @@ def _layer_tensors(
         "act_zero_point": ("I32", (table_rows,)),
     }
     if choices.smoothing:
-        tensors["input_factor"] = ("F32", (input_channels(columns, conv),))
+        tensors["input_factor"] = ("F32", (input_channels(columns, geometry_of(module)),))
     return tensors
 
 
