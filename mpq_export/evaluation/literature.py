@@ -133,7 +133,7 @@ MODELS = (
         published=675,
         remark=(
             "diffusers keeps the timestep and class embeddings in each of the 28 blocks, the "
-            "original once"
+            "original once; the class tables are nearly all that stays in floating point"
         ),
     ),
 )
