@@ -24,7 +24,7 @@ from .work import ModelWork, count_work
 
 _PROGRAM_BYTES = 500 << 20
 """Python with torch and diffusers."""
-_FIT_BYTES_PER_WEIGHT = 100
+_FIT_BYTES_PER_WEIGHT = 180
 """Memory of a fit for each weight of the block it handles at once."""
 _UNCERTAINTY = 1.6
 """Times are given from one part in this to this many times: layers are not the measured sample, and
@@ -68,11 +68,8 @@ def forecast_cost(
 
     Lowering is not in it. Raises what the model raises if it cannot run without data.
     """
-    images, calls = (
-        recipe.calibration_images,
-        calls_per_step(model_config, recipe.calibration_images),
-    )
-    at_once = -(-images // calls)
+    images = recipe.calibration_images
+    at_once = -(-images // calls_per_step(model_config, images))
     work = work_of_call(model, model_config, plan, at_once)
     rows = len(schedule.timesteps)
     call = (
@@ -80,7 +77,12 @@ def forecast_cost(
         + work.moved * speed.per_moved
         + work.layer_inputs * speed.per_recorded
     )
-    fit = sum(layer.weights * speed.per_weight[plan.layers[layer.name]] for layer in size.layers)
+    fit = sum(
+        speed.fits[plan.layers[layer.name]].seconds(
+            layer.weights, len(quantizable(model, layer.name).weight)
+        )
+        for layer in size.layers
+    )
     tables = len(size.layers) * rows * speed.per_table_row
     statistics = _statistics_bytes(model, plan, rows)
     fitting = min(CHUNK_ELEMENTS, max(layer.weights for layer in size.layers))

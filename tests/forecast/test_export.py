@@ -83,8 +83,10 @@ def test_the_fit_is_measured_as_it_will_run():
         )
     )
     measured = measure_speed([uniform, residual, residual])
-    assert set(measured.per_weight) == {uniform, residual}
-    assert measured.per_weight[residual] > measured.per_weight[uniform] > 0
+    assert set(measured.fits) == {uniform, residual}
+    slow, fast = (measured.fits[kind].seconds(100_000, 100) for kind in (residual, uniform))
+    assert slow > fast > 0
+    assert measured.fits[residual].seconds(100_000, 400) > slow
     assert measured.per_mac > 0
     assert torch.is_grad_enabled()
 
