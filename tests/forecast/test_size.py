@@ -1,13 +1,16 @@
 """Bytes said before anything runs, against bytes written."""
 
+import diffusers
 import fixtures
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
 
 from mpq_export.architectures import architecture_of
 from mpq_export.bundle import WEIGHTS, read_bundle
 from mpq_export.checkpoints import load_checkpoint
+from mpq_export.forecast.cost import work_of_call
 from mpq_export.forecast.size import forecast_size, header_bytes
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.targets import MODEL
@@ -44,6 +47,36 @@ def test_the_size_is_the_files(pipeline_folder, tmp_path, method, bits):
     assert written <= at_most <= written + spare + 64 * len(layers)
     if method == "rtn":
         assert at_most == written
+
+
+TRANSFORMER = {"sample_size": 8, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+OTHERS = {
+    "UNet2DConditionModel": {
+        "sample_size": 8, "layers_per_block": 1, "block_out_channels": (8, 16),
+        "norm_num_groups": 4, "attention_head_dim": 2, "cross_attention_dim": 12,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    },
+    "DiTTransformer2DModel": TRANSFORMER | {"num_embeds_ada_norm": 10},
+    "PixArtTransformer2DModel": TRANSFORMER
+    | {"cross_attention_dim": 16, "caption_channels": 12, "use_additional_conditions": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_architectures_are_forecast_too(tmp_path, name):
+    torch.manual_seed(0)
+    model = getattr(diffusers, name)(**OTHERS[name])
+    model.save_pretrained(tmp_path / "model")
+    diffusers.DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    folder = fixtures.quantized_bundle(tmp_path / "model", tmp_path / "b", "rtn", "w3a8")
+    said = forecast(tmp_path / "model", "rtn", "w3a8")
+    assert said.packed_bytes == (folder / WEIGHTS).stat().st_size
+    config = {**model.config, "_class_name": name}
+    plan = plan_layers(model, architecture_of(config), BitSpec(3, 8), recipe_of("rtn"))
+    work = work_of_call(model.to("meta"), config, plan, 2)
+    assert work.macs > sum(parameter.numel() for parameter in model.parameters())
+    assert work.layer_channels > 0
 
 
 def test_the_lowered_size_is_close(pipeline_folder, lowered_folder):
