@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator digits-checkpoint bench-fit clean
+.PHONY: setup demo test lint emulator digits-checkpoint size-table bench-fit clean
 
 setup: $(READY)
 
@@ -31,6 +31,10 @@ emulator:
 # Trains the shipped model anew: about 15 minutes on two cores.
 digits-checkpoint: setup
 	$(BIN)/python -m mpq_export.pipelines.digits.train
+
+# Bytes of the literature's models; needs 2 GB of memory and a few minutes.
+size-table: setup
+	$(BIN)/python -m mpq_export.evaluation.size_table --out docs/results
 
 bench-fit: setup
 	$(BIN)/python -m mpq_export.evaluation.weight_fit_benchmark --out docs/results

@@ -1,0 +1,44 @@
+"""Graphics processors: NVIDIA cards by their own tool, Jetson boards by the device tree."""
+
+from __future__ import annotations
+
+import re
+
+from .finding import Finding
+from .host import Host
+
+_QUERY = ("--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader")
+_RELEASE = re.compile(r"R(\d+).*?REVISION:\s*([\d.]+)")
+
+
+def gpu_findings(host: Host) -> list[Finding]:
+    """Every GPU found. That there is none is no fault, since everything runs without."""
+    found = [*_cards(host), *_jetson(host)]
+    return found or [Finding("GPU", True, "none found; everything in this version runs without")]
+
+
+def _cards(host: Host) -> list[Finding]:
+    tool = host.program("nvidia-smi")
+    if tool is None:
+        return []
+    answer = host.ask(tool, _QUERY)
+    if not answer:
+        advice = "Run nvidia-smi: the driver may not be loaded, or the container has no GPU"
+        return [Finding("GPU", False, "nvidia-smi is installed and names no GPU", advice)]
+    findings = []
+    for line in answer.splitlines():
+        name, memory, driver, capability = (
+            [part.strip() for part in line.split(",")] + ["unknown"] * 4
+        )[:4]
+        detail = f"{name}, {memory}, driver {driver}, compute capability {capability}"
+        findings.append(Finding("GPU", True, detail, "Not used by this version"))
+    return findings
+
+
+def _jetson(host: Host) -> list[Finding]:
+    model = host.text("proc/device-tree/model")
+    release = _RELEASE.search(host.text("etc/nv_tegra_release") or "")
+    if model is None or ("NVIDIA" not in model and release is None):
+        return []
+    linux = f"L4T {release[1]}.{release[2]}" if release else "L4T release unknown"
+    return [Finding("board", True, f"{model}, {linux}", "Its GPU is not used by this version")]

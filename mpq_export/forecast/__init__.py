@@ -1,0 +1,1 @@
+"""What an export will need and give, said before anything runs."""

@@ -1,0 +1,56 @@
+"""The whole forecast of an export, for ``--dry-run``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..methods.plan import LayerPlan
+from ..methods.recipe import Recipe
+from ..schedulers import sampling_schedule
+from .cost import CostForecast, forecast_cost
+from .size import SizeForecast, forecast_size
+from .speed import measure_speed
+
+
+@dataclass(frozen=True)
+class ExportForecast:
+    """The plan with its sizes and costs; ``cost`` is None if the model cannot be counted without
+    running it, and ``cost_unknown`` says why."""
+
+    plan: LayerPlan
+    size: SizeForecast
+    cost: CostForecast | None
+    cost_unknown: str | None
+
+
+def forecast_export(
+    model: nn.Module,
+    model_config: Mapping[str, Any],
+    scheduler_config: Mapping[str, Any],
+    plan: LayerPlan,
+    recipe: Recipe,
+    num_steps: int,
+) -> ExportForecast:
+    """Sizes from shapes alone, costs from about two seconds of measuring this machine.
+
+    Args:
+        model: the full-precision model, on any device; the meta device will do.
+        model_config: its diffusers config.
+        scheduler_config: of the sampler that calibrates.
+        plan: from ``plan_layers``.
+        recipe: the method's choices.
+        num_steps: sampler steps.
+    """
+    schedule = sampling_schedule(scheduler_config, num_steps)
+    size = forecast_size(model, plan, len(schedule.timesteps))
+    speed = measure_speed(plan.layers.values())
+    try:
+        cost = forecast_cost(model, model_config, plan, recipe, schedule, speed, size)
+    except Exception as error:  # models raise anything when their values are not there
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return ExportForecast(plan, size, None, reason)
+    return ExportForecast(plan, size, cost, None)
