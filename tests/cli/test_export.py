@@ -228,3 +228,36 @@ def test_hub_ids_that_are_not_cached_are_a_user_error(tmp_path):
         env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert_user_error(done, "someone/tiny", "not in the cache", "HF_HUB_OFFLINE")
+
+
+def test_a_dry_run_says_everything_and_writes_nothing(pipeline_folder, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text('bits: w3a4\nlayers:\n  - {match: "*.to_v", bits: w4a8}\n')
+    words = ("mpq-export", "--ckpt", pipeline_folder, "--recipe", recipe, "--dry-run")
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for expected in ("w4a8", "rule *.to_v", "normalisation", "weights.safetensors", "memory"):
+        assert expected in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
+    report = json.loads(run(*words, "--json", cwd=tmp_path).stdout)
+    out = tmp_path / "b"
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder, "--recipe", recipe, "--inference-steps", 20,
+        "--out", out, "--json",
+    )  # fmt: skip
+    real = json.loads(done.stdout)
+    assert real["fp32_bytes"] == report["fp32_bytes"]
+    assert abs(real["packed_bytes"] - report["packed_bytes"]) < 0.02 * real["packed_bytes"]
+    overridden = read_bundle(out).quantization.overridden
+    assert overridden
+    assert set(overridden.values()) == {"rule *.to_v"}
+
+
+def test_a_recipe_that_matches_nothing_is_a_user_error(pipeline_folder, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text('layers:\n  - {match: "*.to_w", bits: w4a8}\n')
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--recipe", recipe, "--out",
+        tmp_path / "b",
+    )  # fmt: skip
+    assert_user_error(done, "matches no layer", "*.to_w")
