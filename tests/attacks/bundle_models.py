@@ -10,7 +10,7 @@ import numpy as np
 from mpq_export.bundle import CONFIG, SCHEDULER, read_bundle
 from mpq_export.runtimes.denoiser import open_denoiser
 from mpq_export.runtimes.names import Runtime
-from mpq_export.schedulers import sampling_timesteps
+from mpq_export.schedulers import sampling_schedule
 
 from .attack import CORRECT, EITHER, REFUSED, Attack
 from .bundles import Make, Tensors, lowered, with_config, with_json, with_tensors
@@ -37,10 +37,10 @@ def make_noise(folder: Path) -> None:
     assert inputs[0].sample.ndim == 4
 
 
-def schedule(folder: Path) -> None:
+def make_schedule(folder: Path) -> None:
     """The door: the timesteps of a bundle's scheduler."""
-    timesteps = sampling_timesteps(read_bundle(folder).scheduler_config, STEPS)
-    assert timesteps.shape == (STEPS,)
+    schedule = sampling_schedule(read_bundle(folder).scheduler_config, STEPS)
+    assert schedule.entries.shape == (STEPS,)
 
 
 def _renamed(old: str, new: str) -> Make:
@@ -167,10 +167,10 @@ ATTACKS = [
         Attack(
             SCHEDULERS, what,
             with_json(SCHEDULER, lambda data, change=change: data.update(change), lowered),
-            schedule, EITHER if what in HARMLESS else REFUSED,
+            make_schedule, EITHER if what in HARMLESS else REFUSED,
         )
         for what, change in SCHEDULER_CONFIGS.items()
     ),
     Attack(MODELS, "nothing at all: the model as it is", lowered, open_in_torch, CORRECT),
-    Attack(SCHEDULERS, "nothing at all: the scheduler as it is", lowered, schedule, CORRECT),
+    Attack(SCHEDULERS, "nothing at all: the scheduler as it is", lowered, make_schedule, CORRECT),
 ]  # fmt: skip

@@ -311,7 +311,7 @@ ATTACKS = [
     *(Attack(AREA, f"killed at every step, {'an old' if old else 'no'} output, folders are "
              f"{'exchanged' if exchange else 'renamed'}", handmade,
              kill_at_every_step(old, exchange), CORRECT)
-      for old in (False, True) for exchange in (True, False)),
+      for old, exchange in ((False, True), (True, True), (True, False))),
     *(Attack(AREA, f"a whole export killed {delay} s after its folder appears", _pipeline,
              kill_the_command(delay), CORRECT)
       for delay in (0.0, 0.02)),
