@@ -323,7 +323,7 @@ def _attacks(
             f"{runtime.value}: {what}",
             make(target),
             predict(runtime),
-            EITHER if runtime is Runtime.ORT and what in UNREAD or what in HARMLESS else allowed,
+            EITHER if (runtime is Runtime.ORT and what in UNREAD) or what in HARMLESS else allowed,
         )
         for runtime, target in ((Runtime.ORT, Target.ORT), (Runtime.ONNX, Target.ONNX))
     ]
