@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mpq_export.checkpoints import load_checkpoint
+from mpq_export.checkpoints.loading import load_checkpoint
 
 from .attack import CORRECT, EITHER, REFUSED, Attack, Place
 
@@ -253,11 +253,13 @@ PIPELINES: dict[str, Edit] = {
     ),
     "an index whose class is a list": _json("model_index.json", _class_name=["pipeline", "Evil"]),
 }
-HARMLESS = ("an index whose class is a list",)
+# Repeated numbers within the file's own size take no more memory than the file.
+HARMLESS = ("an index whose class is a list", "tensors of strides 0")
 
 ATTACKS = [
     *(
-        Attack(AREA, f"{suffix}: {what}", _file(f"model{suffix}", write), load_file)
+        Attack(AREA, f"{suffix}: {what}", _file(f"model{suffix}", write), load_file,
+               EITHER if what in HARMLESS else REFUSED)
         for what, write in PICKLES.items()
         for suffix in ((".pt", ".ckpt", ".bin") if what.startswith("code") else (".pt",))
     ),
