@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator digits-checkpoint size-table bench-fit clean
+.PHONY: setup demo test lint emulator digits-checkpoint size-table bench-fit attacks fuzz clean
 
 setup: $(READY)
 
@@ -38,6 +38,16 @@ size-table: setup
 
 bench-fit: setup
 	$(BIN)/python -m mpq_export.evaluation.weight_fit_benchmark --out docs/results
+
+# The table of hostile inputs, docs/results/attacks.md.
+attacks: setup
+	PYTHONPATH=tests $(BIN)/python -m attacks.report --out docs/results
+
+# Mutated bundles and packed layers; the same SEED gives the same inputs.
+SECONDS ?= 60
+SEED ?= 0
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz.fuzzer --seconds $(SECONDS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) out build dist

@@ -12,6 +12,7 @@ follows no link and no path out of the folder, and never unpickles. ``docs/forma
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +25,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from .core.integer_reference import ConvGeometry, PackedLayer, check_layer, input_channels
+from .core.integer_reference import (
+    MAX_EXTENT,
+    ConvGeometry,
+    PackedLayer,
+    check_layer,
+    input_channels,
+)
 from .core.planes import MAX_COLUMNS, ContractError, PackedMatrix, check
 from .errors import BundleError
-from .files import Manifest, read_json, read_manifest, verified_bytes, write_json, write_manifest
+from .files import (
+    MAX_JSON_BYTES,
+    Manifest,
+    parse_json,
+    read_json,
+    read_manifest,
+    verified_bytes,
+    write_json,
+    write_manifest,
+)
 from .precision import BitSpec
 
 FORMAT_VERSION = 1
@@ -47,6 +63,7 @@ LAYER_TENSORS = (
 OPTIONAL_LAYER_TENSORS = ("input_factor", "input_shift")
 TIMESTEPS, OUTPUT_BIAS = "mpq.timesteps", "mpq.output_bias"
 _MODULE_NAME = r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*"
+_MAX_MODULE_NAME = 512
 _REBUILD = "Export the bundle again from its checkpoint"
 
 Pair = tuple[int, int]
@@ -74,10 +91,10 @@ class LayerConfig(BaseModel):
                 "a conv has kernel_shape, strides, pads, dilations and group; a linear none"
             )
         for value in (self.kernel_shape, self.strides, self.dilations):
-            if value is not None and not all(1 <= item <= 4096 for item in value):
-                raise ValueError("kernel_shape, strides and dilations are 1 to 4096")
-        if self.pads is not None and not all(0 <= item <= 4096 for item in self.pads):
-            raise ValueError("pads are 0 to 4096")
+            if value is not None and not all(1 <= item <= MAX_EXTENT for item in value):
+                raise ValueError(f"kernel_shape, strides and dilations are 1 to {MAX_EXTENT}")
+        if self.pads is not None and not all(0 <= item <= MAX_EXTENT for item in self.pads):
+            raise ValueError(f"pads are 0 to {MAX_EXTENT}")
         return self
 
     @classmethod
@@ -116,7 +133,7 @@ class LayerConfig(BaseModel):
 class QuantizationConfig(BaseModel):
     """The ``quantization_config`` of ``config.json``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     quant_method: Literal["mpq"] = "mpq"
     format_version: int = FORMAT_VERSION
@@ -125,7 +142,7 @@ class QuantizationConfig(BaseModel):
     recipe: dict[str, Any]
     family: str | None = Field(None, pattern=r"^[a-z0-9_]+$")
     source: str
-    full_precision_parameters: int = Field(ge=0)
+    full_precision_parameters: int = Field(ge=1, le=2**63 - 1)
     layers: dict[str, LayerConfig] = Field(min_length=1)
     eight_bit: dict[str, str]
     overridden: dict[str, str] = Field(default_factory=dict)
@@ -134,7 +151,7 @@ class QuantizationConfig(BaseModel):
     @model_validator(mode="after")
     def _layer_names_are_module_paths(self) -> QuantizationConfig:
         for name in self.layers:
-            if len(name) > 512 or not re.fullmatch(_MODULE_NAME, name):
+            if len(name) > _MAX_MODULE_NAME or not re.fullmatch(_MODULE_NAME, name):
                 raise ValueError(f"{name!r} is not a module path")
         return self
 
@@ -197,7 +214,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
 def read_bundle(path: str | Path) -> Bundle:
     """Read and verify a bundle; raises :class:`BundleError` on anything that is not right."""
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False too for a path that no file system takes
         raise BundleError("There is no such bundle", where=folder, why="It is not a folder")
     manifest = read_manifest(folder, CORE_FILES, BundleError, _REBUILD)
     config = read_json(folder, CONFIG, manifest, BundleError)
@@ -326,8 +343,8 @@ def _parameters(
     folder: Path, tensors: Mapping[str, NDArray[Any]], layers: Mapping[str, PackedLayer]
 ) -> dict[str, NDArray[np.float32]]:
     for name, value in tensors.items():
-        parts = name.split(".")
-        if any(".".join(parts[:end]) in layers for end in range(1, len(parts))):
+        ends = (end for end, char in enumerate(name[: _MAX_MODULE_NAME + 1]) if char == ".")
+        if any(name[:end] in layers for end in ends):
             raise BundleError(
                 f"Tensor {name} stands under a quantised layer's name",
                 where=folder / WEIGHTS,
@@ -374,12 +391,17 @@ def _quantization_of(folder: Path, data: Any) -> QuantizationConfig:
 
 
 def _tensors_of(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    data = verified_bytes(folder, WEIGHTS, manifest, BundleError)
     try:
-        return load(verified_bytes(folder, WEIGHTS, manifest, BundleError))
+        tensors = load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BundleError(
             "The weights cannot be read", where=folder / WEIGHTS, why=str(error), fix=_REBUILD
         ) from error
+    header = data[8 : 8 + min(int.from_bytes(data[:8], "little"), MAX_JSON_BYTES)]
+    # The library takes the last of two tensors of one name; parse_json refuses that.
+    parse_json(header, folder / WEIGHTS, BundleError)
+    return tensors
 
 
 def _pair(values: list[int]) -> Pair:

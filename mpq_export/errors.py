@@ -23,7 +23,18 @@ class UserError(Exception):
         """All four parts as running text."""
         head = f"{self.what} ({self.where})" if self.where else self.what
         parts = [head, self.why, self.fix]
-        return " ".join(part if part.endswith((".", "?")) else f"{part}." for part in parts if part)
+        text = " ".join(part if part.endswith((".", "?")) else f"{part}." for part in parts if part)
+        return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal would act on, or cannot show, written as an escape.
+
+    Names in files and paths are not ours: they may hold control codes and broken Unicode.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 class BitsError(UserError):

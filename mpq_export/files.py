@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .errors import UserError
+from .leftovers import REPLACED, locked_stage, remove_leftovers
 from .packages import installed_version
 
 MANIFEST = "manifest.json"
@@ -38,33 +39,35 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """A temporary sibling of ``target`` that takes its place when the block ends well.
 
     If the block raises, or the process dies, ``target`` is as it was (where the file system cannot
-    exchange two folders in one step, a kill between two renames leaves it beside its place, as
-    ``.name.*.partial/replaced``). Only an empty folder, or one that holds nothing but what this
-    program wrote, is replaced.
+    exchange two folders in one step, a kill between two renames leaves it beside its place, and the
+    next writer puts it back). What earlier writers left when they were killed is removed. Only an
+    empty folder, or one that holds nothing but what this program wrote, is replaced.
     """
     target = Path(os.path.abspath(target))
-    require_replaceable(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
-    except OSError as error:
-        raise UserError(
-            "The output folder cannot be written", where=target, why=str(error.strerror)
-        ) from error
-    try:
-        content = stage / "content"
-        content.mkdir()
-        yield content
-        _swap(content, target, stage / "replaced")
-    except OSError as error:
-        raise UserError(
-            "Writing failed", where=error.filename or target, why=str(error.strerror or error)
-        ) from error
-    finally:
-        if target.exists() or not (stage / "replaced").exists():
-            shutil.rmtree(stage, ignore_errors=True)
+    with ExitStack() as lock:
+        try:
+            remove_leftovers(target)
+            require_replaceable(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stage = lock.enter_context(locked_stage(target))
+        except OSError as error:
+            raise UserError(
+                "The output folder cannot be written", where=target, why=str(error.strerror)
+            ) from error
+        replaced = stage / REPLACED
+        try:
+            content = stage / "content"
+            content.mkdir()
+            yield content
+            require_replaceable(target)  # again: writing may have taken hours
+            _swap(content, target, replaced)
+        except OSError as error:
+            raise UserError(
+                "Writing failed", where=error.filename or target, why=str(error.strerror or error)
+            ) from error
+        finally:
+            if target.exists() or not replaced.exists():
+                shutil.rmtree(stage, ignore_errors=True)
 
 
 def require_replaceable(target: Path) -> None:
@@ -92,8 +95,7 @@ def require_replaceable(target: Path) -> None:
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds our manifest, what it lists, lowered models, and nothing else."""
     try:
-        data = _plain_bytes(folder, MANIFEST, MAX_JSON_BYTES, UserError)
-        manifest = parse_json(data, folder / MANIFEST, UserError)
+        manifest = _manifest_of(folder, UserError)
     except UserError:
         return False
     files, versions = manifest.get("files"), manifest.get("versions")
@@ -105,9 +107,9 @@ def _is_ours(folder: Path) -> bool:
 
 def _swap(content: Path, target: Path, aside: Path) -> None:
     """Put ``content`` in the place of ``target``, which is then ``aside``; one step on Linux."""
-    if not target.exists():
-        os.rename(content, target)
-    elif _exchange(content, target):
+    if _takes_free_place(content, target):
+        return
+    if _exchange(content, target):
         os.rename(content, aside)
     else:
         try:
@@ -117,6 +119,17 @@ def _swap(content: Path, target: Path, aside: Path) -> None:
             if aside.exists() and not target.exists():
                 os.rename(aside, target)
             raise
+
+
+def _takes_free_place(content: Path, target: Path) -> bool:
+    """Whether ``target`` was absent or an empty folder, and is now ``content``."""
+    try:
+        os.rename(content, target)
+    except OSError:
+        if not target.exists():
+            raise
+        return False  # another process may have been faster
+    return True
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -188,6 +201,8 @@ def parse_json(
             parse_constant=constants or _no_constants,
             parse_float=_finite,
         )
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a pair is no character
     except (ValueError, RecursionError) as problem:
         raise error("The file is not valid JSON", where=where, why=str(problem)) from problem
     if not isinstance(value, dict):
@@ -244,10 +259,7 @@ def write_manifest(folder: Path, names: Sequence[str]) -> None:
 
 def read_manifest(folder: Path, names: Sequence[str], error: type[UserError], fix: str) -> Manifest:
     """The manifest's entries; it must list exactly the named files, whole and plain."""
-    data = parse_json(
-        _plain_bytes(folder, MANIFEST, MAX_JSON_BYTES, error), folder / MANIFEST, error
-    )
-    files = data.get("files")
+    files = _manifest_of(folder, error).get("files")
     if not isinstance(files, dict) or set(files) != set(names):
         raise error(
             "The manifest does not list the files it should",
@@ -266,6 +278,13 @@ def read_manifest(folder: Path, names: Sequence[str], error: type[UserError], fi
                 f"The manifest's entry for {name} is malformed", where=folder / MANIFEST, fix=fix
             )
     return files
+
+
+def _manifest_of(folder: Path, error: type[UserError]) -> dict[str, Any]:
+    data = _plain_bytes(folder, MANIFEST, MAX_JSON_BYTES, error)
+    if len(data) > MAX_JSON_BYTES:
+        raise error("The file is too large", where=folder / MANIFEST)
+    return parse_json(data, folder / MANIFEST, error)
 
 
 def verified_bytes(folder: Path, name: str, manifest: Manifest, error: type[UserError]) -> bytes:
@@ -304,7 +323,7 @@ def verified_path(folder: Path, name: str, manifest: Manifest, error: type[UserE
     """The path of a file whose size and sha256 are those of the manifest; it is not kept open."""
     path = _plain_file(folder, name, error)
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=_open_plain) as stream:
             if os.fstat(stream.fileno()).st_size != manifest[name]["size"]:
                 raise _changed(path, error)
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest[name]["sha256"]:
@@ -351,8 +370,15 @@ def _plain_bytes(folder: Path, name: str, limit: int, error: type[UserError]) ->
     """
     path = _plain_file(folder, name, error)
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=_open_plain) as stream:
             # Never ask for more than there is: read() allocates what it is asked for.
             return stream.read(min(limit, os.fstat(stream.fileno()).st_size) + 1)
+    except MemoryError as problem:
+        raise error("The file is larger than the memory", where=path) from problem
     except OSError as problem:
         raise error("The file cannot be read", where=path, why=str(problem.strerror)) from problem
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """What was a plain file when it was looked at may be a link or a pipe when it is opened."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -10,13 +10,16 @@ import numpy as np
 
 from .errors import CheckpointError
 
+MAX_NUMBER = 10**6
+"""Largest number in a scheduler config: schedulers make tables as long as their numbers say."""
+
 
 def build_scheduler(config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler a ``scheduler_config.json`` describes."""
     import diffusers
 
     name = str(config.get("_class_name"))
-    cls = getattr(diffusers, name, None)
+    cls = _public_name(diffusers, name)
     if not (
         isinstance(cls, type)
         and issubclass(cls, diffusers.SchedulerMixin)
@@ -28,10 +31,25 @@ def build_scheduler(config: Mapping[str, Any]) -> Any:
             where="scheduler_config.json",
             fix="Use a scheduler config saved by diffusers, for example of DDIMScheduler",
         )
+    for key, value in config.items():
+        if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+            raise CheckpointError(
+                f"The scheduler's {key} is too large",
+                where="scheduler_config.json",
+                why=f"No number is above {MAX_NUMBER}",
+            )
     try:
         return cls.from_config(dict(config))
     except Exception as error:  # values that fit no scheduler raise anything
         raise _unusable(error) from error
+
+
+def _public_name(package: Any, name: str) -> Any:
+    """What a package calls ``name``, or None; diffusers imports lazily, which may fail."""
+    try:
+        return getattr(package, name, None)
+    except Exception:
+        return None
 
 
 def _unusable(error: Exception) -> CheckpointError:
@@ -60,7 +78,13 @@ class SamplingSchedule:
 def sampling_schedule(config: Mapping[str, Any], num_steps: int) -> SamplingSchedule:
     """The timesteps that the scheduler visits in ``num_steps`` steps."""
     scheduler = build_scheduler(config)
-    limit = scheduler.config.num_train_timesteps
+    limit = getattr(scheduler.config, "num_train_timesteps", None)
+    if type(limit) is not int:
+        raise CheckpointError(
+            "The scheduler does not say how many timesteps it was trained with",
+            where="scheduler_config.json",
+            why=f"num_train_timesteps is {limit!r}",
+        )
     if not 1 <= num_steps <= limit:
         raise CheckpointError(
             f"{num_steps} sampling steps are not possible",
@@ -70,9 +94,11 @@ def sampling_schedule(config: Mapping[str, Any], num_steps: int) -> SamplingSche
         )
     try:
         scheduler.set_timesteps(num_steps)
+        visited = np.asarray(scheduler.timesteps, np.float64)
+        if not np.all(np.abs(visited) <= MAX_NUMBER):
+            raise ValueError("it visits timesteps that are not finite, or too large")
     except Exception as error:
         raise _unusable(error) from error
-    visited = scheduler.timesteps.double().numpy()
     whole, first, back = np.unique(
         np.rint(visited).astype(np.int32), return_index=True, return_inverse=True
     )

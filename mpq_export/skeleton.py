@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .architectures import architecture_of
 from .bundle import Bundle
 from .core.integer_reference import PackedLayer
 from .core.layers import Quantizable, geometry_of, replace_module
+from .empty_model import build_empty_model
 from .errors import BundleError
 
 
@@ -22,18 +22,14 @@ def build_skeleton(
     Weights are never initialised: the parameters of quantised layers do not exist, all others are
     taken from the bundle.
     """
-    import diffusers
-    from accelerate import init_empty_weights
-
-    architecture = architecture_of(bundle.model_config)
-    try:
-        with init_empty_weights(include_buffers=False):
-            cls = getattr(diffusers, architecture.class_name)
-            model = cls.from_config(dict(bundle.model_config))
-    except Exception as error:  # a config that fits no model raises anything
-        raise BundleError(
-            "The bundle's config builds no model", where=bundle.path, why=str(error)
-        ) from error
+    packed = [(layer.weight.rows, layer.weight.columns) for layer in bundle.layers.values()]
+    model = build_empty_model(
+        bundle.model_config,
+        len(bundle.parameters) + 2 * len(packed),
+        sum(value.size for value in bundle.parameters.values())
+        + sum(rows * (columns + 1) for rows, columns in packed),
+        BundleError("The bundle's config builds no model", where=bundle.path),
+    )
     modules = dict(model.named_modules())
     for name, layer in bundle.layers.items():
         if not _fits(modules.get(name), layer):

@@ -102,8 +102,8 @@ def test_ctrl_c_while_folders_are_swapped_loses_nothing(
         monkeypatch.setattr(files, "_exchange", lambda *_: False)
 
     def ctrl_c(source: Path, destination: Path) -> None:
-        monkeypatch.setattr(os, "rename", rename)
         rename(source, destination)
+        monkeypatch.setattr(os, "rename", rename)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "rename", ctrl_c)
@@ -369,6 +369,6 @@ def test_a_file_that_cannot_be_opened_is_refused(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(BundleError, match="Permission denied"):
         verified_bytes(tmp_path, "a", manifest, BundleError)

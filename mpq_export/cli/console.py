@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..errors import UserError, missing_package
+from ..errors import UserError, missing_package, printable
 
 CHECK_FAILED, USER_ERROR, TERMINATED = 1, 2, 143
 LARGEST_SEED = 2**63 - 1
@@ -63,6 +63,13 @@ def run(command: Callable[..., None], epilog: str) -> None:
         app()
     except UserError as error:
         _fail(error)
+    except MemoryError:
+        _fail(UserError("There is not enough memory", fix="Close other programs"))
+    except OSError as error:
+        # What stdout could not take would be tried again, and fail again, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        where, why = error.filename or "", error.strerror or str(error)
+        _fail(UserError("Reading or writing failed", where=where, why=why))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA_OF_PACKAGE:
@@ -77,12 +84,13 @@ def _fail(error: UserError) -> NoReturn:
 
 def say(text: str) -> None:
     """A line of the result on stdout, never broken by the terminal's width."""
-    out.print(text, markup=False, soft_wrap=True)
+    out.print(printable(text), markup=False, soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
     """The one JSON object of a ``--json`` run."""
     sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def examples(*lines: str) -> str:

@@ -23,6 +23,9 @@ from .planes import (
     unpack,
 )
 
+MAX_EXTENT = 4096
+"""Largest kernel side, stride, dilation and pad."""
+
 
 @dataclass(frozen=True)
 class ConvGeometry:
@@ -143,9 +146,13 @@ def check_layer(layer: PackedLayer) -> None:
 
 
 def _check_geometry(conv: ConvGeometry) -> None:
-    positive = (*conv.kernel_shape, *conv.strides, *conv.dilations, conv.group)
-    if min(positive) < 1 or min(conv.pads) < 0:
-        raise ContractError(f"kernel, strides, dilations or group below 1, or pads below 0: {conv}")
+    pairs = (conv.kernel_shape, conv.strides, conv.dilations)
+    if any(len(pair) != 2 for pair in pairs) or len(conv.pads) != 4:
+        raise ContractError(f"a geometry has three pairs and four pads: {conv}")
+    if not all(1 <= value <= MAX_EXTENT for pair in pairs for value in pair) or conv.group < 1:
+        raise ContractError(f"kernel, strides and dilations are 1 to {MAX_EXTENT}: {conv}")
+    if not all(0 <= value <= MAX_EXTENT for value in conv.pads):
+        raise ContractError(f"pads are 0 to {MAX_EXTENT}: {conv}")
 
 
 def activation_codes(

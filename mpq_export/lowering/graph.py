@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .nodes import model_from_graph
+from .nodes import arrays_of, model_from_graph
 
 SMALL_BYTES = 1024
 """Tensors up to this size stay in the model: shapes, axes and slices, which inference reads."""
@@ -31,7 +31,7 @@ class Graph:
     @classmethod
     def of(cls, model: onnx.ModelProto, more: Mapping[str, np.ndarray] | None = None) -> Graph:
         """Take the large tensors out of a model, and add ``more`` initializers to it."""
-        values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        values = arrays_of(model.graph.initializer)
         values |= {name: np.ascontiguousarray(value) for name, value in (more or {}).items()}
         own = model.graph
         graph = helper.make_graph(
@@ -60,11 +60,7 @@ class Graph:
 
     def values(self) -> Mapping[str, np.ndarray]:
         """All initializers by name."""
-        small = {
-            t.name: numpy_helper.to_array(t)
-            for t in self.model.graph.initializer
-            if t.name not in self.tensors
-        }
+        small = arrays_of(t for t in self.model.graph.initializer if t.name not in self.tensors)
         return {**small, **self.tensors}
 
     def inline(self) -> onnx.ModelProto:

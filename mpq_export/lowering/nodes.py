@@ -10,17 +10,17 @@ Domain ``mpq``, version 1. Inputs, all always present because TensorRT refuses e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import defs, helper
+from onnx import defs, helper, numpy_helper
 from onnx.defs import OpSchema
 
-from ..core.integer_reference import ConvGeometry, PackedLayer
-from ..core.planes import PackedMatrix
+from ..core.integer_reference import ConvGeometry, PackedLayer, check_layer
+from ..core.planes import ContractError, PackedMatrix
 
 DOMAIN = "mpq"
 VERSION = 1
@@ -82,11 +82,32 @@ _CONV_ATTRIBUTES = {
     "dilations": OpSchema.AttrType.INTS,
     "group": OpSchema.AttrType.INT,
 }
+_ATTRIBUTE_TYPES = {
+    OpSchema.AttrType.INT: onnx.AttributeProto.INT,
+    OpSchema.AttrType.INTS: onnx.AttributeProto.INTS,
+    OpSchema.AttrType.STRING: onnx.AttributeProto.STRING,
+}
 
 
 def is_mpq(node: onnx.NodeProto) -> bool:
     """Whether the node is one of ours."""
     return node.domain == DOMAIN and node.op_type in (LINEAR, CONV)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a node holds as attributes (branches and loop bodies)."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of their subgraphs at every depth."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from all_nodes(graph.node)
 
 
 @cache
@@ -158,10 +179,23 @@ def make_node(
 
 
 def read_layer(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> PackedLayer:
-    """The packed layer of a node in canonical layout; ``tensors`` are the graph's initializers."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if attributes["layout"].decode() != CANONICAL:
-        raise ValueError(f"node {node.name} has layout {attributes['layout'].decode()!r}")
+    """The packed layer of a node in canonical layout; ``tensors`` are the graph's initializers.
+
+    Raises ContractError on a node that is malformed or breaks the contract: nothing may be unpacked
+    by the numbers of a file alone.
+    """
+    try:
+        layer = _layer_of(node, tensors)
+        check_layer(layer)
+    except (LookupError, ValueError, OverflowError) as error:
+        raise ContractError(f"node {node.name}: {error}") from error
+    return layer
+
+
+def _layer_of(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> PackedLayer:
+    attributes = _attributes_of(node)
+    if attributes["layout"] != CANONICAL.encode():
+        raise ContractError(f"the layout is {attributes['layout']!r}")
     data = dict(zip(INPUTS[2:], (tensors[name] for name in node.input[2:]), strict=True))
     conv = None
     if node.op_type == CONV:
@@ -190,6 +224,28 @@ def read_layer(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> Packe
         data["input_shift"],
         conv,
     )
+
+
+def _attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """The values of exactly the attributes that the schema names, each of the schema's type."""
+    kinds = _COMMON_ATTRIBUTES | (_CONV_ATTRIBUTES if node.op_type == CONV else {})
+    found = {attribute.name: attribute.type for attribute in node.attribute}
+    if len(found) != len(node.attribute) or found != {
+        key: _ATTRIBUTE_TYPES[kind] for key, kind in kinds.items()
+    }:
+        raise ContractError(f"its attributes are not those of {node.op_type}")
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def arrays_of(tensors: Iterable[onnx.TensorProto]) -> dict[str, np.ndarray]:
+    """Tensors by name; raises ContractError on one whose data do not fill its shape."""
+    arrays = {}
+    for tensor in tensors:
+        try:
+            arrays[tensor.name] = numpy_helper.to_array(tensor)
+        except Exception as error:  # whatever the type and the data make of one another
+            raise ContractError(f"tensor {tensor.name} cannot be read: {error}") from error
+    return arrays
 
 
 def model_from_graph(

@@ -11,7 +11,7 @@ unless the activations stay below 128 or the session sets ``session.x64quantprec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -20,10 +20,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..core.integer_reference import ConvGeometry, PackedLayer, column_factors
-from ..core.planes import unpack
+from ..core.planes import ContractError, unpack
 from .graph import Graph
 from .half_precision import is_half
-from .nodes import is_mpq, read_layer
+from .nodes import is_mpq, read_layer, subgraphs
 
 _TO_THE_END = np.iinfo(np.int64).max
 
@@ -38,7 +38,10 @@ class WeightType(Enum):
 
 
 def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
-    """A graph without MPQ nodes; names of all other tensors stay as they were."""
+    """A graph without MPQ nodes; names of all other tensors stay as they were.
+
+    Raises ContractError on a node that breaks the contract, or stands in a subgraph.
+    """
     values, half = graph.values(), is_half(graph)
     builder = _Builder()
     for node in graph.model.graph.node:
@@ -46,10 +49,21 @@ def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
             _rewrite(builder, node, values, weight_type, half)
         else:
             builder.nodes.append(node)
-    still_read = {name for node in builder.nodes for name in node.input}
+    still_read = set(_names_read(builder.nodes))
     still_read |= {output.name for output in graph.model.graph.output}
     kept = {name: value for name, value in values.items() if name in still_read}
     return graph.with_nodes(builder.nodes, kept | builder.initializers, with_mpq=False)
+
+
+def _names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """The inputs of nodes, and of the nodes of their subgraphs, which see the outer tensors."""
+    for node in nodes:
+        yield from node.input
+        for graph in subgraphs(node):
+            if any(is_mpq(inner) for inner in graph.node):
+                raise ContractError(f"node {node.name} holds packed nodes in a subgraph")
+            yield from _names_read(graph.node)
+            yield from (output.name for output in graph.output)
 
 
 def layer_input(model: onnx.ModelProto, layer: str) -> str | None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import onnx
 
+from ..core.planes import ContractError
 from ..errors import BundleError
 from ..files import read_manifest, staged_folder, verified_bytes, write_manifest
 from .external_data import attach_data, write_data
 from .function_bodies import function_bodies
 from .graph import DATA_FILE, Graph
 from .names import Target
-from .nodes import register_schemas
+from .nodes import DOMAIN, all_nodes, register_schemas
 from .portable import WeightType, to_portable
 
 MODEL = "model.onnx"
@@ -84,7 +85,30 @@ def read_lowered(bundle: Path, target: Target) -> Graph:
         model = onnx.load_model_from_string(data)
     except Exception as error:
         raise BundleError("The model is not ONNX", where=folder / MODEL, why=str(error)) from error
-    return attach_data(folder, model, manifest)
+    _require_plain_operators(model, folder / MODEL)
+    try:
+        return attach_data(folder, model, manifest)
+    except ContractError as error:
+        raise BundleError(
+            "The model is malformed", where=folder / MODEL, why=str(error), fix="Lower it again"
+        ) from error
+
+
+def _require_plain_operators(model: onnx.ModelProto, where: Path) -> None:
+    """Standard operators, and packed nodes outside functions: what this program writes.
+
+    Functions that call functions double with every level when they are inlined: a kilobyte of them
+    would keep a runtime busy for ever. Other domains are a runtime's own extensions.
+    """
+    inside = {node.domain for function in model.functions for node in all_nodes(function.node)}
+    foreign = {node.domain for node in all_nodes(model.graph.node)} - {"", DOMAIN} | inside - {""}
+    if foreign:
+        raise BundleError(
+            "The model has operators that no bundle needs",
+            where=where,
+            why=f"Of domain {', '.join(map(repr, sorted(foreign)))}",
+            fix="Lower the bundle again",
+        )
 
 
 def _require_own(folder: Path) -> None:

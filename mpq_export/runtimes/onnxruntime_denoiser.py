@@ -13,11 +13,13 @@ import numpy as np
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
+from ..core.planes import ContractError
 from ..errors import BundleError, missing_package
 from ..lowering.graph import Graph
-from ..lowering.graph_inputs import SAMPLE, STEP_INDEX, TIMESTEP
+from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
 from ..lowering.portable import WeightType, to_portable
+from ..lowering.provenance import require_lowered_from
 from ..lowering.targets import read_lowered
 from ..schedulers import nearest_step
 from .names import Runtime
@@ -34,12 +36,38 @@ class OnnxRuntimeDenoiser:
         self.model_config = bundle.model_config
         self._timesteps = bundle.timesteps
         self.session = make_session(runnable_graph(bundle, runtime))
+        _require_signature(self.session, bundle)
 
     def __call__(self, sample: np.ndarray, timestep: float, **conditions: np.ndarray) -> np.ndarray:
         """Predict for float32 ``[B, C, H, W]``."""
-        feeds = graph_feeds(self.model_config, self._timesteps, sample, timestep, conditions)
-        prediction: np.ndarray = self.session.run(None, feeds)[0]
-        return prediction
+        return run(
+            self.session,
+            graph_feeds(self.model_config, self._timesteps, sample, timestep, conditions),
+        )
+
+
+def _require_signature(session: Any, bundle: Bundle) -> None:
+    """Refuse a graph that takes or gives other tensors than its bundle's model."""
+    conditions = architecture_of(bundle.model_config).conditions(bundle.model_config)
+    expected = {SAMPLE, TIMESTEP, STEP_INDEX, *(spec.name for spec in conditions)}
+    inputs = {value.name for value in session.get_inputs()}
+    outputs = {value.name for value in session.get_outputs()}
+    if inputs != expected or PREDICTION not in outputs:
+        raise BundleError(
+            "The lowered model is not of the bundle's model class",
+            where=bundle.path,
+            why=f"It takes {sorted(inputs)} and gives {sorted(outputs)}",
+            fix="Lower the bundle again",
+        )
+
+
+def run(session: Any, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """The prediction of one call; what the graph itself cannot do is the bundle's fault."""
+    try:
+        prediction: np.ndarray = session.run([PREDICTION], feeds)[0]
+    except Exception as error:  # ONNX Runtime raises types of its own, and ValueError
+        raise BundleError("ONNX Runtime cannot run the model", why=str(error)) from error
+    return prediction
 
 
 def graph_feeds(
@@ -66,8 +94,18 @@ def graph_feeds(
 
 def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
     """The graph that ONNX Runtime is given; tensor names are those of the lowered file."""
-    graph = read_lowered(bundle.path, _TARGETS[runtime])
-    return to_portable(graph, WeightType.INT8) if runtime is Runtime.ORT else graph
+    target = _TARGETS[runtime]
+    graph = read_lowered(bundle.path, target)
+    try:
+        require_lowered_from(graph, bundle.layers)
+        return to_portable(graph, WeightType.INT8) if runtime is Runtime.ORT else graph
+    except ContractError as error:
+        raise BundleError(
+            "The lowered model does not belong to its bundle",
+            where=bundle.path / "onnx" / target.value,
+            why=str(error),
+            fix=f"Lower it again: mpq-export --ckpt {bundle.path} --target {target.value}",
+        ) from error
 
 
 def make_session(graph: Graph) -> Any:

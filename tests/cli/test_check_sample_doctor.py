@@ -32,8 +32,8 @@ def test_check_fails_with_one_on_a_wrong_node(copied):
     folder = copied / "onnx" / "onnx"
     model = load(folder / "model.onnx")
     name = "mid_block.resnets.0.conv1"
-    (tensor,) = [t for t in model.graph.initializer if t.name == f"{name}.weight_scale"]
-    values = numpy_helper.to_array(tensor) * np.float32(1.5)
+    (tensor,) = [t for t in model.graph.initializer if t.name == f"{name}.weight"]
+    values = np.ascontiguousarray(numpy_helper.to_array(tensor)[::-1])
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     save(model, folder / "model.onnx")
     write_manifest(folder, ["model.onnx"])

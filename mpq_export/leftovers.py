@@ -1,0 +1,77 @@
+"""What a killed process left beside its output: found, told from what is in use, and removed.
+
+Every half-written folder is locked by its writer; the system drops the lock with the process,
+however that ends. A folder whose lock is free therefore has no writer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SUFFIX = ".partial"
+REPLACED = "replaced"
+"""Inside a half-written folder: the old output, between two renames."""
+
+
+@contextmanager
+def locked_stage(target: Path) -> Iterator[Path]:
+    """A new hidden sibling of ``target`` that counts as in use until the block or process ends.
+
+    Raises OSError if the folder cannot be written.
+    """
+    while True:
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=SUFFIX, dir=target.parent))
+        with _locked(stage) as lock:
+            if lock is not None:
+                yield stage
+                return
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the half-written siblings of ``target`` whose writers are dead.
+
+    If one holds the only copy of the old output, that is put back in its place first. What cannot
+    be locked or removed stays: it is hidden, and in nobody's way.
+    """
+    for stage in sorted(target.parent.glob(f".{_literally(target.name)}.*{SUFFIX}")):
+        with _locked(stage) as lock:
+            if lock is None:
+                continue
+            if (stage / REPLACED).is_dir() and not os.path.lexists(target):
+                os.rename(stage / REPLACED, target)
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _locked(stage: Path) -> Iterator[int | None]:
+    """An open, locked folder of our own, or None if it is gone, a link, or in use."""
+    try:
+        handle = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield None
+        return
+    try:
+        yield handle if _take(handle, stage) else None
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, stage: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        opened, there = os.fstat(handle), os.lstat(stage)
+    except OSError:
+        return False
+    # Between opening and locking another process may have removed it.
+    same = (opened.st_dev, opened.st_ino) == (there.st_dev, there.st_ino)
+    return same and opened.st_uid == os.geteuid()
+
+
+def _literally(name: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

@@ -1,0 +1,26 @@
+"""All attacks, by area and name."""
+
+from __future__ import annotations
+
+from . import bundle_contents, bundle_files, bundle_models, checkpoints, lowered_models, outputs
+from .attack import Attack
+
+
+def _catalogue(*lists: list[Attack]) -> dict[tuple[str, str], Attack]:
+    catalogue = {}
+    for attack in (attack for entries in lists for attack in entries):
+        if (attack.area, attack.name) in catalogue:
+            raise ValueError(f"{attack.area} has two attacks called {attack.name}")
+        catalogue[attack.area, attack.name] = attack
+    return catalogue
+
+
+CATALOGUE = _catalogue(
+    bundle_files.ATTACKS,
+    bundle_contents.ATTACKS,
+    bundle_models.ATTACKS,
+    lowered_models.ATTACKS,
+    checkpoints.ATTACKS,
+    outputs.ATTACKS,
+)
+AREAS = tuple(dict.fromkeys(area for area, _ in CATALOGUE))

@@ -1,0 +1,1 @@
+"""Fuzzing of the bundle reader and the packed-tensor code: ``make fuzz SECONDS=60``."""
