@@ -145,7 +145,7 @@ class QuantizationConfig(BaseModel):
     full_precision_parameters: int = Field(ge=1, le=2**63 - 1)
     layers: dict[str, LayerConfig] = Field(min_length=1)
     eight_bit: dict[str, str]
-    overridden: dict[str, str] = Field(default_factory=dict)
+    overridden: dict[str, str] | None = None
     kept: dict[str, str]
 
     @model_validator(mode="after")

@@ -23,8 +23,11 @@ _MODULES_PER_PARAMETER = 16
 """Far more than any model has: lists, activations and dropouts have no parameters."""
 
 
+_MAX_TABLE = 1 << 27
+
+
 class _TooLarge(Exception):
-    """The config asks for more than the weights hold."""
+    """The config asks for more than it may."""
 
 
 def build_empty_model(
@@ -43,12 +46,28 @@ def build_empty_model(
 
     cls = getattr(diffusers, architecture_of(config).class_name)
     try:
+        _require_small_tables(config)
         with _at_most(parameters, elements), init_empty_weights(include_buffers=False):
             model: nn.Module = cls.from_config(dict(config))
     except Exception as problem:  # a config that fits no model raises anything
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
         raise type(error)(error.what, where=error.where, why=lines[0], fix=error.fix) from problem
     return model
+
+
+def _require_small_tables(config: Mapping[str, Any]) -> None:
+    """Transformers compute a table of positions when they are built, by their config alone."""
+    architecture = architecture_of(config)
+    if "Transformer" not in architecture.class_name:
+        return
+    _, height, width = architecture.sample_shape(config)
+    defaults = {"patch_size": 2, "num_attention_heads": 16, "attention_head_dim": 72}
+    patch, heads, head = (config.get(key) or default for key, default in defaults.items())
+    if any(type(number) is not int or number < 1 for number in (patch, heads, head)):
+        raise _TooLarge(f"{', '.join(defaults)} are whole numbers")
+    entries = (height // patch) * (width // patch) * heads * head
+    if entries > _MAX_TABLE:
+        raise _TooLarge(f"Its table of positions would have {entries} entries")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from .lowering.names import Target
 from .lowering.targets import write_lowered
 from .methods.quantize import QuantizedModel, quantize_model
 from .methods.recipe import Recipe
-from .pipeline_folder import PIPELINE, copy_components, verified_index
+from .pipeline_folder import PIPELINE, copy_components, files_to_copy, verified_index
 from .pipelines.registry import GENERAL
 from .precision import BitSpec
 from .progress import ProgressReporter
@@ -62,7 +62,7 @@ def export_checkpoint(
         full_precision_parameters=parameters,
         layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
         eight_bit=dict(quantized.plan.eight_bit),
-        overridden=dict(quantized.plan.overridden),
+        overridden=dict(quantized.plan.overridden) or None,
         kept=dict(quantized.plan.kept),
     )
     with staged_folder(out) as stage:
@@ -101,6 +101,7 @@ def _conditions(
     """What a whole pipeline hands to its denoiser for some prompts; None if it takes none."""
     if _family(checkpoint) != GENERAL or checkpoint.pipeline is None:
         return None
+    files_to_copy(checkpoint.pipeline)  # what cannot go along is said before long work
     from .pipelines.general.text_conditions import default_prompts, text_conditions
 
     return text_conditions(

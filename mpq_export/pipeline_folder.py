@@ -18,7 +18,6 @@ from .files import (
     read_json,
     read_manifest,
     verified_path,
-    write_json,
     write_manifest,
 )
 
@@ -29,19 +28,17 @@ _DATA_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 _MAX_FILES = 1000
 
 
-def copy_components(source: Path, bundle: Path) -> None:
-    """Copy everything but denoiser and scheduler of a pipeline folder into ``bundle/pipeline``.
+def files_to_copy(source: Path) -> dict[str, Path]:
+    """Everything but denoiser and scheduler of a pipeline folder: names in the copy, and sources.
 
     Only data goes along: JSON, vocabularies and safetensors; never pickles, never code. Links are
-    followed within the folder and to the blobs of the hub's cache, nowhere else.
+    followed within the folder and to the blobs of the hub's cache, nowhere else. Raises
+    CheckpointError where a component cannot go along.
     """
     from .checkpoints.pipeline_folders import component_names
 
     index = parse_json((source / INDEX).read_bytes(), source / INDEX, CheckpointError)
-    target = bundle / PIPELINE
-    target.mkdir()
-    write_json(target / INDEX, index)
-    copied = [INDEX]
+    files = {INDEX: source / INDEX}
     for name in component_names(index, source / INDEX):
         if name in (*DENOISERS, SCHEDULER):
             continue
@@ -52,12 +49,20 @@ def copy_components(source: Path, bundle: Path) -> None:
                 why=f"{INDEX} lists it",
                 fix="Copy the whole pipeline, or quantise the denoiser's folder alone",
             )
-        (target / name).mkdir()
-        for file, plain_name in _files_of(source / name):
-            _require_inside(source, file)
-            shutil.copyfile(file, target / name / plain_name)
-            copied.append(f"{name}/{plain_name}")
-    write_manifest(target, copied)
+        files |= {f"{name}/{plain}": path for path, plain in _files_of(source / name)}
+    for path in files.values():
+        _require_inside(source, path)
+    return files
+
+
+def copy_components(source: Path, bundle: Path) -> None:
+    """Copy :func:`files_to_copy` into ``bundle/pipeline`` and write their manifest."""
+    files = files_to_copy(source)
+    for name, path in files.items():
+        target = bundle / PIPELINE / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    write_manifest(bundle / PIPELINE, list(files))
 
 
 def _files_of(component: Path) -> list[tuple[Path, str]]:

@@ -14,6 +14,7 @@ from diffusers.configuration_utils import FrozenDict
 from diffusers.models.unets.unet_2d import UNet2DOutput
 
 from ..architectures import architecture_of
+from ..errors import BundleError
 from ..runtimes.denoiser import Denoiser
 
 
@@ -24,6 +25,8 @@ class DenoiserModule(torch.nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.config = _whole_config(denoiser.model_config)
+        specs = architecture_of(denoiser.model_config).conditions(denoiser.model_config)
+        self.conditions = {spec.name for spec in specs}
         # The one inner size that a pipeline looks up: Stable Diffusion XL's added conditions.
         width = self.config.get("projection_class_embeddings_input_dim")
         self.add_embedding = SimpleNamespace(linear_1=SimpleNamespace(in_features=width))
@@ -56,6 +59,12 @@ class DenoiserModule(torch.nn.Module):
             raise ValueError("all images of a batch must be at the same timestep")
         named = {"encoder_hidden_states": encoder_hidden_states, **conditions}
         given = dict(_given(named))
+        if given.keys() != self.conditions:
+            raise BundleError(
+                "The pipeline does not fit its model",
+                where=architecture_of(self.denoiser.model_config).class_name,
+                why=f"It hands over {sorted(given)}; the model takes {sorted(self.conditions)}",
+            )
         if self.denoiser.array_type is np.ndarray:
             arrays = {name: value.numpy() for name, value in given.items()}
             array = self.denoiser(sample.numpy(), float(times[0]), **arrays)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import fixtures
 import numpy as np
 import pytest
-from mpq_export.pipelines.registry import FAMILIES
+from mpq_export.pipelines.registry import FAMILIES, DrawRequest
 
 from mpq_export import sampling
 from mpq_export.bundle import read_bundle
@@ -102,7 +102,9 @@ def test_the_same_images_as_with_diffusers(digits_folder, monkeypatch, scheduler
     images = {}
     for loop in SamplingLoop:
         monkeypatch.setattr(sampling, "installed_loop", lambda loop=loop: loop)
-        images[loop] = draw_images(bundle, Runtime.ORT, 60, 3, 5, fixtures.SilentProgress())
+        images[loop] = draw_images(
+            bundle, Runtime.ORT, DrawRequest(60, 3, 5), fixtures.SilentProgress()
+        )
         assert images[loop].shape == (60, 1, 8, 8)
     ours, theirs = images[SamplingLoop.NUMPY], images[SamplingLoop.DIFFUSERS]
     assert theirs.std() > 0.02
@@ -120,4 +122,4 @@ def test_a_family_with_further_models_says_what_to_install(digits_folder, monkey
     monkeypatch.setattr(sampling, "installed_loop", lambda: SamplingLoop.NUMPY)
     bundle = read_bundle(digits_folder)
     with pytest.raises(RuntimeUnavailable, match="text encoder or a VAE"):
-        draw_images(bundle, Runtime.ORT, 1, 1, 0, fixtures.SilentProgress())
+        draw_images(bundle, Runtime.ORT, DrawRequest(1, 1, 0), fixtures.SilentProgress())

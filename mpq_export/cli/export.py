@@ -159,8 +159,9 @@ def _forecast(
     )
     if as_json:
         cost = None if forecast.cost is None else asdict(forecast.cost)
+        sizes = {"packed_bytes": forecast.size.packed_bytes, **asdict(forecast.size)}
         console.print_json(
-            {"notes": checkpoint.notes, **asdict(forecast.size), "kept": plan.kept, "cost": cost}
+            {"notes": checkpoint.notes, **sizes, "kept": dict(plan.kept), "cost": cost}
         )
         return
     console.say(forecast_text(forecast))

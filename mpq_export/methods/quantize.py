@@ -62,8 +62,9 @@ def quantize_model(
 ) -> QuantizedModel:
     """Calibrate on the model's own trajectories and quantise every planned layer; no training.
 
-    The model is consumed: a layer's full-precision weight is let go as soon as it is packed, so
-    that memory stays near the model's own. ``conditions`` are drawn at random where none are given.
+    The model is consumed: a layer's full-precision weight is let go as soon as it is packed, and
+    nothing of it is left at the end, so that memory stays near the model's own. ``conditions`` are
+    drawn at random where none are given.
     """
     plan = plan_layers(model, architecture_of(model_config), bits, recipe)
     schedule = sampling_schedule(scheduler_config, num_steps)
@@ -89,7 +90,9 @@ def quantize_model(
         layers[name] = _quantize_layer(name, module, choices, seen)
         replace_module(model, name, nn.Identity())
         progress.advance(module.weight.numel())
-    parameters = {key: value.float().numpy() for key, value in model.state_dict().items()}
+    # Copies: a view would keep the whole checkpoint mapped.
+    parameters = {key: value.float().numpy().copy() for key, value in model.state_dict().items()}
+    model.to("meta")
     bias = np.zeros(len(schedule.timesteps), np.float32)
     return QuantizedModel(plan, layers, parameters, schedule.timesteps, bias)
 

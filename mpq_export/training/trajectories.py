@@ -20,8 +20,8 @@ from ..architectures import architecture_of
 from ..prediction import predict
 from ..schedulers import build_scheduler, sampling_schedule
 
-_ELEMENTS_AT_ONCE = 1 << 16
-"""Sample elements in one call of the model: four latents of Stable Diffusion."""
+_ELEMENTS_AT_ONCE = 1 << 15
+"""Sample elements in one call of the model: two latents of Stable Diffusion."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from commands import assert_user_error, run
 from onnx import load, numpy_helper, save
 
+from mpq_export.bundle import read_bundle, write_bundle
 from mpq_export.files import write_manifest
 
 
@@ -61,9 +63,20 @@ def test_a_checkpoint_is_not_a_bundle(pipeline_folder):
     assert_user_error(run("mpq-sample", pipeline_folder), "manifest.json")
 
 
-def test_a_bundle_without_a_family_cannot_be_sampled(lowered_folder, tmp_path):
-    done = run("mpq-sample", lowered_folder, "--out", tmp_path / "grid.png")
+def test_a_bundle_without_a_family_cannot_be_sampled(bundle_folder, tmp_path):
+    bundle = read_bundle(bundle_folder)
+    alone = bundle.quantization.model_copy(update={"family": None})
+    (tmp_path / "b").mkdir()
+    write_bundle(tmp_path / "b", replace(bundle, quantization=alone))
+    done = run("mpq-sample", tmp_path / "b", "--out", tmp_path / "grid.png")
     assert_user_error(done, "names no model family", "Denoiser")
+    assert {path.name for path in tmp_path.iterdir()} == {"b"}
+
+
+def test_a_pipeline_that_does_not_fit_its_model_is_named(lowered_folder, tmp_path):
+    """The fixture's pipeline is diffusers' DDIM, which knows no labels."""
+    done = run("mpq-sample", lowered_folder, "--out", tmp_path / "grid.png")
+    assert_user_error(done, "does not fit its model", "class_labels")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mpq_export.methods import chosen_recipe
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -33,7 +35,7 @@ def test_the_commands_run_in_order(tmp_path):
 
 
 def test_the_python_lines_run(tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "denoise" in b]
     code = "import numpy as np\nsample = np.zeros((2, 1, 16, 16), np.float32)\n"
     code += "labels = np.array([3, 7])\n" + block + "print(noise_prediction.shape)\n"
     export = "mpq-export --ckpt pipelines/digits/checkpoint --bits w8a8 --out out/b"
@@ -57,6 +59,21 @@ def test_make_targets_exist(target):
 def test_links_and_pictures_are_there():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_the_recipe_is_one(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    (tmp_path / "recipe.yaml").write_text(block)
+    choice = chosen_recipe(None, tmp_path / "recipe.yaml", None)
+    assert len(choice.recipe.layers) == 2
+
+
+def test_quoted_sizes_are_those_of_the_results():
+    rows = json.loads((ROOT / "docs" / "results" / "size_table.json").read_text())["rows"]
+    for row in rows:
+        line = next(text for text in README.splitlines() if text.startswith(f"| {row['model']} |"))
+        assert f"| {row['fp32_bytes'] / 1e6:.1f} |" in line
+        assert f" {row['measured_bytes'] / 1e6:.1f} |" in line
 
 
 def test_quoted_figures_are_those_of_the_results():

@@ -108,6 +108,7 @@ def test_the_model_is_consumed_layer_by_layer(checkpoint):
     )  # fmt: skip
     left = {name for name, _ in model.named_parameters()}
     assert left == set(quantized.parameters)
+    assert all(value.is_meta for value in model.parameters())
     assert not any(name.startswith(f"{layer}.") for name in left for layer in quantized.layers)
 
 

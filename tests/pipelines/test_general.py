@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import re
 import shutil
+from pathlib import Path
 
 import fixtures
 import numpy as np
@@ -73,6 +75,15 @@ def test_one_call_opens_the_result(bundle):
     assert isinstance(pipeline, StableDiffusionPipeline)
     assert type(pipeline.text_encoder).__name__ == "CLIPTextModel"
     assert pipeline.safety_checker is None
+
+
+def test_the_readmes_lines_open_and_draw(bundle):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "open_pipeline" in b]
+    block = block.replace('"out/sd"', "folder").replace("Runtime.ORT", "Runtime.TORCH")
+    names = {"read_bundle": read_bundle, "Runtime": Runtime, "folder": bundle.path}
+    exec(block.replace("=20", "=2"), names)
+    assert names["images"][0].size == (16, 16)
 
 
 def draw(bundle, *prompts, num_images=2, seed=0, guidance=None, runtime=Runtime.TORCH):
@@ -280,7 +291,7 @@ def test_a_model_fits_what_its_pipeline_hands_over(stable_diffusion, bundle):
     """A pipeline of another model is found before anything is calibrated."""
     wrong = {**bundle.model_config, "time_cond_proj_dim": 8}
     assert len(architecture_of(wrong).conditions(wrong)) == 2
-    with pytest.raises(CheckpointError, match="does not fit its denoiser"):
+    with pytest.raises(BundleError, match="does not fit its model"):
         text_conditions(
             stable_diffusion, {**wrong, "class_embed_type": "timestep"}, bundle.scheduler_config,
             ("a",), 2,
