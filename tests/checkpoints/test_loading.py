@@ -165,7 +165,7 @@ PIPELINE_BREAKAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no class": (_config(_class_name=None), "class 'None' are not supported"),
     "another class": (_config(_class_name="AutoencoderKL"), "'AutoencoderKL' are not supported"),
     "a class that is a module's attribute": (_config(_class_name="os"), "'os' are not supported"),
-    "other block widths": (_config(block_out_channels=[8, 8]), "size mismatch"),
+    "other block widths": (_config(block_out_channels=[8, 12]), "size mismatch"),
     "one block less": (
         _config(
             block_out_channels=[8], down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"]
@@ -330,7 +330,7 @@ def test_a_config_that_builds_no_model(pipeline: Path, change: dict[str, Any]) -
 
 
 def test_a_config_of_another_model(pipeline: Path) -> None:
-    _config(block_out_channels=[8, 8])(pipeline)
+    _config(block_out_channels=[8, 12])(pipeline)
     with pytest.raises(CheckpointError, match=r"wrong shape.*size mismatch"):
         load_single(pipeline, pipeline / "unet" / WEIGHTS)
 
