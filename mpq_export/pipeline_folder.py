@@ -14,7 +14,6 @@ from typing import Any
 from .errors import BundleError, CheckpointError
 from .files import (
     MANIFEST,
-    parse_json,
     read_json,
     read_manifest,
     verified_path,
@@ -35,9 +34,10 @@ def files_to_copy(source: Path) -> dict[str, Path]:
     followed within the folder and to the blobs of the hub's cache, nowhere else. Raises
     CheckpointError where a component cannot go along.
     """
+    from .checkpoints.configs import read_config
     from .checkpoints.pipeline_folders import component_names
 
-    index = parse_json((source / INDEX).read_bytes(), source / INDEX, CheckpointError)
+    index = read_config(source / INDEX)
     files = {INDEX: source / INDEX}
     for name in component_names(index, source / INDEX):
         if name in (*DENOISERS, SCHEDULER):
@@ -122,8 +122,17 @@ def verified_index(bundle: Path) -> Mapping[str, Any]:
 
 def further_components(index: Mapping[str, Any]) -> tuple[str, ...]:
     """The components of an index beside denoiser and scheduler."""
-    return tuple(
+    names = [
         name
         for name, value in index.items()
         if isinstance(value, list) and value and value[0] and name not in (*DENOISERS, SCHEDULER)
-    )
+    ]
+    for name in names:
+        entry = index[name]
+        if not name.isidentifier() or len(entry) != 2 or not all(type(e) is str for e in entry):
+            raise BundleError(
+                f"The component {name!r} is malformed",
+                where=INDEX,
+                why="A component is the name of a folder, with a library and a class",
+            )
+    return tuple(names)

@@ -76,7 +76,7 @@ def quantize_model(
     statistics = record_inputs(
         {name: _layer(model, name) for name in plan.layers},
         trajectory,
-        len(schedule.timesteps),
+        schedule.entries.tolist(),
         calls_per_step(model_config, images),
         seed,
         progress.advance,

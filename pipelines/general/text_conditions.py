@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from ...architectures import architecture_of
+from ...checkpoints.configs import read_config
 from ...errors import CheckpointError
-from ...files import parse_json
 from ...pipeline_folder import INDEX
 from ...schedulers import build_scheduler
 from ..denoiser_module import DenoiserModule
@@ -43,7 +43,7 @@ def text_conditions(
     ``pipeline`` is the full-precision pipeline's folder. Half of the rows are the unconditional
     ones where the pipeline guides by default.
     """
-    index = parse_json((pipeline / INDEX).read_bytes(), pipeline / INDEX, CheckpointError)
+    index = read_config(pipeline / INDEX)
     listener = _Listener(model_config)
     built = build(pipeline, index, DenoiserModule(listener), build_scheduler(scheduler_config))
     if "prompt" not in inspect.signature(built.__call__).parameters:

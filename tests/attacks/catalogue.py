@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from . import bundle_contents, bundle_files, bundle_models, checkpoints, lowered_models, outputs
+from . import (
+    bundle_contents,
+    bundle_files,
+    bundle_models,
+    checkpoints,
+    lowered_models,
+    outputs,
+    pipelines,
+    recipes,
+)
 from .attack import Attack
 
 
@@ -21,6 +30,8 @@ CATALOGUE = _catalogue(
     bundle_models.ATTACKS,
     lowered_models.ATTACKS,
     checkpoints.ATTACKS,
+    pipelines.ATTACKS,
+    recipes.ATTACKS,
     outputs.ATTACKS,
 )
 AREAS = tuple(dict.fromkeys(area for area, _ in CATALOGUE))

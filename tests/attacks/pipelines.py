@@ -1,0 +1,168 @@
+"""Attacks through the other components of a whole pipeline, in bundles and in checkpoints."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mpq_export.files import MANIFEST, write_manifest
+from mpq_export.pipeline_folder import INDEX, PIPELINE, files_to_copy, verified_index
+
+from .attack import EITHER, REFUSED, Attack, Place
+
+AREA = "pipelines"
+
+
+def open_components(folder: Path) -> None:
+    """The door: the components of a bundle, as ``mpq-sample`` loads them."""
+    from diffusers import DDIMScheduler
+    from mpq_export.pipelines.general.components import build
+
+    build(folder / PIPELINE, verified_index(folder), None, DDIMScheduler())
+
+
+def list_components(folder: Path) -> None:
+    """The door: what an export would copy of a checkpoint's pipeline."""
+    for path in files_to_copy(folder).values():
+        assert path.resolve().is_relative_to(folder.resolve())
+
+
+def _pipeline(folder: Path, canary: Path) -> None:
+    """A pipeline with one component whose code would create the canary."""
+    (folder / "vae").mkdir(parents=True)
+    index = {
+        "_class_name": "DDIMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / INDEX).write_text(json.dumps(index))
+    code = f"open({str(canary)!r}, 'w')\n"
+    (folder / "vae" / "modeling_evil.py").write_text(code)
+    config = {"_class_name": "AutoencoderKL", "auto_map": {"AutoModel": "modeling_evil.Evil"}}
+    (folder / "vae" / "config.json").write_text(json.dumps(config))
+
+
+def _sign(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
+    write_manifest(folder, [path.relative_to(folder).as_posix() for path in files])
+
+
+def _bundle(edit: Callable[[Path], object], sign: bool = True) -> Callable[[Place], Path]:
+    def make(place: Place) -> Path:
+        folder = place.folder / "bundle"
+        _pipeline(folder / PIPELINE, place.canary)
+        if sign:
+            edit(folder / PIPELINE)
+        _sign(folder / PIPELINE)
+        if not sign:
+            edit(folder / PIPELINE)
+        return folder
+
+    return make
+
+
+def _checkpoint(edit: Callable[[Path], object]) -> Callable[[Place], Path]:
+    def make(place: Place) -> Path:
+        folder = place.folder / "checkpoint"
+        _pipeline(folder, place.canary)
+        edit(folder)
+        return folder
+
+    return make
+
+
+def _index(**change: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        index = json.loads((folder / INDEX).read_text())
+        (folder / INDEX).write_text(json.dumps(index | change))
+
+    return edit
+
+
+class _Code:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def _pickled_weights(folder: Path) -> None:
+    canary = folder.parent / "canary"
+    if folder.name == PIPELINE:
+        canary = folder.parent.parent / "canary"
+    weights = folder / "vae" / "diffusion_pytorch_model.bin"
+    weights.write_bytes(pickle.dumps(_Code(canary)))
+
+
+def _broken_weights(folder: Path) -> None:
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+
+
+def _linked(name: str, target: str) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(target)
+
+    return edit
+
+
+CLASSES: dict[str, object] = {
+    "os.system": ["os", "system"],
+    "builtins.eval": ["builtins", "eval"],
+    "a class of its own file": ["modeling_evil", "Evil"],
+    "transformers.pipeline": ["transformers", "pipeline"],
+    "an AutoModel": ["transformers", "AutoModel"],
+    "a module's private name": ["diffusers", "__dict__"],
+    "a library that climbs": ["diffusers.pipelines.stable_diffusion", "StableDiffusionPipeline"],
+    "a pipeline as a component": ["diffusers", "StableDiffusionPipeline"],
+    "three words": ["diffusers", "AutoencoderKL", "x"],
+    "a number": ["diffusers", 5],
+}
+PIPELINES = ("os", "Evil", "__dict__", "AutoPipelineForText2Image", "UNet2DModel", None, ["x"], "")
+
+ATTACKS = [
+    Attack(AREA, "bundle: code beside a component", _bundle(lambda _: None), open_components),
+    *(
+        Attack(AREA, f"bundle: a component of class {what}", _bundle(_index(vae=entry)),
+               open_components)
+        for what, entry in CLASSES.items()
+    ),
+    *(
+        Attack(AREA, f"bundle: the pipeline class {name!r}", _bundle(_index(_class_name=name)),
+               open_components)
+        for name in PIPELINES
+    ),
+    Attack(AREA, "bundle: a component that climbs",
+           _bundle(_index(**{"../../vae": ["diffusers", "AutoencoderKL"]})), open_components),
+    Attack(AREA, "bundle: pickled weights", _bundle(_pickled_weights), open_components),
+    Attack(AREA, "bundle: a safetensors header of 2**62 bytes", _bundle(_broken_weights),
+           open_components),
+    Attack(AREA, "bundle: a linked config", _bundle(_linked("vae/config.json", "/etc/passwd")),
+           open_components),
+    Attack(AREA, "bundle: a file that no manifest lists",
+           _bundle(lambda p: (p / "vae" / "more.json").write_text("{}"), sign=False),
+           open_components),
+    Attack(AREA, "bundle: a changed config",
+           _bundle(lambda p: (p / "vae" / "config.json").write_text("{}"), sign=False),
+           open_components),
+    Attack(AREA, "bundle: a lost component",
+           _bundle(lambda p: shutil.rmtree(p / "vae"), sign=False), open_components),
+    Attack(AREA, "checkpoint: pickled weights", _checkpoint(_pickled_weights), list_components),
+    Attack(AREA, "checkpoint: a config that links outside",
+           _checkpoint(_linked("vae/config.json", "/etc/passwd")), list_components),
+    Attack(AREA, "checkpoint: a folder that links outside",
+           _checkpoint(lambda p: (shutil.rmtree(p / "vae"), (p / "vae").symlink_to("/etc"))),
+           list_components, EITHER),
+    Attack(AREA, "checkpoint: a component that climbs",
+           _checkpoint(_index(**{"../vae": ["diffusers", "AutoencoderKL"]})), list_components),
+    Attack(AREA, "checkpoint: a component without a folder",
+           _checkpoint(lambda p: shutil.rmtree(p / "vae")), list_components, REFUSED),
+    Attack(AREA, "checkpoint: an index 100,000 deep",
+           _checkpoint(lambda p: (p / INDEX).write_text('{"a":' * 100_000)), list_components),
+]  # fmt: skip
