@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator digits-checkpoint size-table bench-fit attacks fuzz clean
+.PHONY: setup demo test lint emulator digits-checkpoint size-table bench-scale bench-fit attacks fuzz clean
 
 setup: $(READY)
 
@@ -35,6 +35,10 @@ digits-checkpoint: setup
 # Bytes of the literature's models; needs 2 GB of memory and a few minutes.
 size-table: setup
 	$(BIN)/python -m mpq_export.evaluation.size_table --out docs/results
+
+# Exports and checks two models of a billion weights: about half an hour, 10 GB of disk.
+bench-scale: setup
+	$(BIN)/python -m mpq_export.evaluation.scale_benchmark --out docs/results
 
 bench-fit: setup
 	$(BIN)/python -m mpq_export.evaluation.weight_fit_benchmark --out docs/results

@@ -128,3 +128,7 @@ def _print_error(reference: str, error: PredictionError | None, why_not: str) ->
 def main() -> None:
     """Entry point."""
     console.run(check, EPILOG)
+
+
+if __name__ == "__main__":
+    main()

@@ -44,3 +44,7 @@ def doctor(
 def main() -> None:
     """Entry point."""
     console.run(doctor, EPILOG)
+
+
+if __name__ == "__main__":
+    main()

@@ -236,3 +236,7 @@ def _label(ckpt: str) -> str:
 def main() -> None:
     """Entry point."""
     console.run(export, EPILOG)
+
+
+if __name__ == "__main__":
+    main()

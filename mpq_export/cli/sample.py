@@ -87,3 +87,7 @@ def sample(
 def main() -> None:
     """Entry point."""
     console.run(sample, EPILOG)
+
+
+if __name__ == "__main__":
+    main()

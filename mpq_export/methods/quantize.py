@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +29,7 @@ from ..training.trajectories import calls_per_step, full_precision_trajectory
 from .plan import LayerChoices, LayerPlan, plan_layers
 from .recipe import Recipe
 
+_Job = tuple[str, Quantizable, LayerChoices, InputStatistics]
 _NOT_RUN = "it does not run in every denoising step: unused, or its weights are read without a call"
 
 
@@ -84,12 +87,14 @@ def quantize_model(
     plan = plan.keeping({name: _NOT_RUN for name, seen in statistics.items() if seen is None})
     progress.start("quantize", sum(_layer(model, name).weight.numel() for name in plan.layers))
     layers = {}
-    for name, choices in plan.layers.items():
-        module, seen = _layer(model, name), statistics.pop(name)
-        assert seen is not None, "layers that do not run have left the plan"
-        layers[name] = _quantize_layer(name, module, choices, seen)
+    jobs = [
+        (name, _layer(model, name), choices, _run_in_every_entry(statistics.pop(name)))
+        for name, choices in plan.layers.items()
+    ]
+    for name, layer in zip(plan.layers, _quantized_in_order(jobs), strict=True):
+        layers[name] = layer
         replace_module(model, name, nn.Identity())
-        progress.advance(module.weight.numel())
+        progress.advance(layer.weight.rows * layer.weight.columns)
     # Copies: a view would keep the whole checkpoint mapped.
     parameters = {key: value.float().numpy().copy() for key, value in model.state_dict().items()}
     model.to("meta")
@@ -103,6 +108,30 @@ def _layer(model: nn.Module, name: str) -> Quantizable:
 
 def _rows(conditions: Mapping[str, torch.Tensor]) -> int:
     return len(next(iter(conditions.values())))
+
+
+def _run_in_every_entry(seen: InputStatistics | None) -> InputStatistics:
+    assert seen is not None, "layers that do not run have left the plan"
+    return seen
+
+
+def _quantized_in_order(jobs: list[_Job]) -> Iterator[PackedLayer]:
+    """The packed layers of all jobs, several at work at a time, each in one thread.
+
+    A fit is many small operations, which gain little from more threads of their own. Jobs are let
+    go one by one, with the weights and inputs they hold.
+    """
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[PackedLayer]] = deque()
+    jobs.reverse()
+    try:
+        while jobs or waiting:
+            while jobs and len(waiting) <= threads:
+                waiting.append(pool.submit(_quantize_layer, *jobs.pop()))
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _quantize_layer(
