@@ -66,16 +66,15 @@ def architecture_of(config: Config) -> Architecture:
 
 
 def modern_config(config: Config) -> dict[str, Any]:
-    """A config under today's class name: hub checkpoints of DiT and PixArt still carry the class
-    ``Transformer2DModel``, whose ``norm_type`` says which of them it is."""
+    """A config under today's class name.
+
+    Hub checkpoints of DiT and PixArt still carry the class ``Transformer2DModel``, whose
+    ``norm_type`` says which of them it is.
+    """
     if config.get("_class_name") != "Transformer2DModel":
         return dict(config)
-    names = {
-        "ada_norm_zero": "DiTTransformer2DModel",
-        "ada_norm_single": "PixArtTransformer2DModel",
-    }
     try:
-        return {**config, "_class_name": names[str(config.get("norm_type"))]}
+        return {**config, "_class_name": _LEGACY_NORMS[str(config.get("norm_type"))]}
     except KeyError:
         raise _refused(
             f"Transformer2DModel with norm_type '{config.get('norm_type')}' is no denoiser",
@@ -226,7 +225,8 @@ def _token_width(config: Config) -> int:
 
 
 def _dit_conditions(config: Config) -> tuple[Condition, ...]:
-    return (ClassLabels("class_labels", _whole(config, "num_embeds_ada_norm", 1000)),)
+    classes = _whole(config, "num_embeds_ada_norm", 1000)
+    return (ClassLabels("class_labels", classes, null=classes),)
 
 
 def _pixart_conditions(config: Config) -> tuple[Condition, ...]:

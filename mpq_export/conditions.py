@@ -49,10 +49,15 @@ class Condition(Protocol):
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """A whole number below ``classes`` per image, int64 ``[B]``."""
+    """A whole number per image, int64 ``[B]``.
+
+    It is below ``classes``, or ``null``: the label of no class, which guidance uses for half of a
+    batch.
+    """
 
     name: str
     classes: int
+    null: int | None = None
     inside: str | None = None
     shape: tuple[int, ...] = ()
     dtype: type[np.generic] = np.int64
@@ -63,8 +68,11 @@ class ClassLabels:
         return {0: BATCH}
 
     def draw(self, batch: int, rng: np.random.Generator) -> NDArray[np.generic]:
-        """Uniform labels."""
-        return rng.integers(0, self.classes, batch)
+        """Uniform labels; every second one is null where there is such a label."""
+        labels = rng.integers(0, self.classes, batch)
+        if self.null is not None:
+            labels[1::2] = self.null
+        return labels
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def build_empty_model(
     cls = getattr(diffusers, architecture_of(config).class_name)
     try:
         _require_small_tables(config)
-        with _at_most(parameters, elements), init_empty_weights(include_buffers=False):
+        with at_most(parameters, elements), init_empty_weights(include_buffers=False):
             model: nn.Module = cls.from_config(dict(config))
     except Exception as problem:  # a config that fits no model raises anything
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
@@ -71,8 +71,11 @@ def _require_small_tables(config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _at_most(parameters: int, elements: int) -> Iterator[None]:
-    """Stop a constructor of this thread as soon as its model is larger than its weights."""
+def at_most(parameters: int, elements: int) -> Iterator[None]:
+    """Stop a constructor of this thread as soon as its model is larger than its weights.
+
+    It stops with an exception of its own, which callers take for a config that fits no model.
+    """
     thread, counted = threading.get_ident(), Counter[str]()
     allowed = {
         "tensors": _REGISTRATIONS * parameters,

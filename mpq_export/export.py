@@ -9,6 +9,7 @@ from typing import Any
 
 from .bundle import Bundle, LayerConfig, QuantizationConfig, read_bundle, write_bundle
 from .checkpoints import Checkpoint
+from .errors import RecipeError
 from .files import staged_folder
 from .lowering.exporter import export_graph
 from .lowering.half_precision import to_half
@@ -16,7 +17,7 @@ from .lowering.names import Target
 from .lowering.targets import write_lowered
 from .methods.quantize import QuantizedModel, quantize_model
 from .methods.recipe import Recipe
-from .pipeline_folder import PIPELINE, copy_components, files_to_copy, verified_index
+from .pipeline_folder import PIPELINE, copy_components, verified_index
 from .pipelines.registry import GENERAL
 from .precision import BitSpec
 from .progress import ProgressReporter
@@ -41,34 +42,32 @@ def export_checkpoint(
     ``prompts`` (their own default: a list of many kinds).
     """
     parameters = sum(p.numel() for p in checkpoint.model.parameters())
-    conditions = _conditions(checkpoint, recipe.calibration_images, prompts)
-    quantized = quantize_model(
-        checkpoint.model,
-        checkpoint.model_config,
-        checkpoint.scheduler_config,
-        bits,
-        recipe,
-        num_steps,
-        seed,
-        progress,
-        conditions,
-    )
-    config = QuantizationConfig(
-        bits=str(bits),
-        method=recipe.method,
-        recipe=recipe.model_dump(mode="json") | {"inference_steps": num_steps, "seed": seed},
-        family=_family(checkpoint),
-        source=checkpoint.source,
-        full_precision_parameters=parameters,
-        layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
-        eight_bit=dict(quantized.plan.eight_bit),
-        overridden=dict(quantized.plan.overridden) or None,
-        kept=dict(quantized.plan.kept),
-    )
     with staged_folder(out) as stage:
+        conditions = _with_components(stage, checkpoint, recipe.calibration_images, prompts)
+        quantized = quantize_model(
+            checkpoint.model,
+            checkpoint.model_config,
+            checkpoint.scheduler_config,
+            bits,
+            recipe,
+            num_steps,
+            seed,
+            progress,
+            conditions,
+        )
+        config = QuantizationConfig(
+            bits=str(bits),
+            method=recipe.method,
+            recipe=recipe.model_dump(mode="json") | {"inference_steps": num_steps, "seed": seed},
+            family=_family(checkpoint),
+            source=checkpoint.source,
+            full_precision_parameters=parameters,
+            layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
+            eight_bit=dict(quantized.plan.eight_bit),
+            overridden=dict(quantized.plan.overridden) or None,
+            kept=dict(quantized.plan.kept),
+        )
         write_bundle(stage, _bundle(stage, checkpoint, config, quantized))
-        if checkpoint.pipeline is not None and config.family == GENERAL:
-            copy_components(checkpoint.pipeline, stage)
         bundle = read_bundle(stage)
         _lower(bundle, targets, float16, progress)
     return replace(bundle, path=out)
@@ -95,22 +94,33 @@ def export_bundle(
     return replace(copy, path=out)
 
 
-def _conditions(
-    checkpoint: Checkpoint, num_images: int, prompts: Sequence[str] | None
+def _with_components(
+    stage: Path, checkpoint: Checkpoint, num_images: int, prompts: Sequence[str] | None
 ) -> dict[str, Any] | None:
-    """What a whole pipeline hands to its denoiser for some prompts; None if it takes none."""
-    if _family(checkpoint) != GENERAL or checkpoint.pipeline is None:
-        return None
-    files_to_copy(checkpoint.pipeline)  # what cannot go along is said before long work
-    from .pipelines.general.text_conditions import default_prompts, text_conditions
+    """Copy a whole pipeline's other components, and let it say what it hands to its denoiser.
 
-    return text_conditions(
-        checkpoint.pipeline,
-        checkpoint.model_config,
-        checkpoint.scheduler_config,
-        default_prompts() if prompts is None else prompts,
-        num_images,
-    )
+    Returns those conditions; None where there is no such pipeline, or it takes no prompt.
+    """
+    conditions = None
+    if checkpoint.pipeline is not None and _family(checkpoint) == GENERAL:
+        from .pipelines.general.text_conditions import default_prompts, text_conditions
+
+        copy_components(checkpoint.pipeline, stage)
+        conditions = text_conditions(
+            stage,
+            checkpoint.model_config,
+            checkpoint.scheduler_config,
+            default_prompts() if prompts is None else prompts,
+            num_images,
+        )
+    if prompts is not None and conditions is None:
+        raise RecipeError(
+            "The checkpoint has no use for prompts",
+            where="--prompts",
+            why="It is no whole pipeline that draws from a text",
+            fix="Leave them out",
+        )
+    return conditions
 
 
 def _family(checkpoint: Checkpoint) -> str | None:

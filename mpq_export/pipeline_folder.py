@@ -67,7 +67,7 @@ def copy_components(source: Path, bundle: Path) -> None:
 
 def _files_of(component: Path) -> list[tuple[Path, str]]:
     """The files of a component that go along, with their names there."""
-    from .checkpoints.weight_names import files_of, heads, parse_weight_name
+    from .weight_names import files_of, heads, parse_weight_name
 
     names = sorted(path.name for path in component.iterdir() if path.is_file())
     chosen = [(component / name, name) for name in names if name.endswith(_DATA_SUFFIXES)]

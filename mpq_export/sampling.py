@@ -16,6 +16,7 @@ from .pipelines.registry import GENERAL, DrawRequest, family_registration, load_
 from .progress import ProgressReporter
 from .runtimes.denoiser import open_denoiser
 from .runtimes.names import Runtime
+from .samplers.registry import is_known
 
 
 class SamplingLoop(StrEnum):
@@ -25,10 +26,16 @@ class SamplingLoop(StrEnum):
     NUMPY = "numpy"
 
 
-def installed_loop() -> SamplingLoop:
-    """Diffusers where it and torch are installed, else numpy."""
-    installed = all(find_spec(package) is not None for package in ("torch", "diffusers"))
-    return SamplingLoop.DIFFUSERS if installed else SamplingLoop.NUMPY
+def loop_of(bundle: Bundle) -> SamplingLoop:
+    """Diffusers where it and torch are installed, else numpy.
+
+    Diffusers' pipelines of a denoiser alone (DDIM, DDPM) bring a scheduler of their own, or do not
+    scale as others need: the steps are ours wherever we know the bundle's scheduler.
+    """
+    if not all(find_spec(package) is not None for package in ("torch", "diffusers")):
+        return SamplingLoop.NUMPY
+    known = is_known(bundle.scheduler_config) and _is_alone(bundle)
+    return SamplingLoop.NUMPY if known else SamplingLoop.DIFFUSERS
 
 
 def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:
@@ -48,7 +55,7 @@ def draw_images(
 ) -> np.ndarray:
     """Float32 ``[N, C, H, W]`` in [0, 1]; the same seed gives the same noise in every runtime,
     with and without torch."""
-    return _LOOPS[installed_loop()](bundle, runtime, request, progress)
+    return _LOOPS[loop_of(bundle)](bundle, runtime, request, progress)
 
 
 def _draw_with_diffusers(
@@ -69,7 +76,7 @@ def _draw_with_numpy(
     from .numpy_sampling import draw, labels_in_turn
 
     family = family_registration(bundle.quantization.family)
-    if not (family.pixel_space or _is_alone(bundle, family.name)):
+    if not (family.pixel_space or _is_alone(bundle)):
         raise RuntimeUnavailable(
             f"Drawing images of the family '{family.name}' needs torch and diffusers, which are "
             "not installed",
@@ -92,9 +99,10 @@ def _draw_with_numpy(
     )
 
 
-def _is_alone(bundle: Bundle, family: str) -> bool:
+def _is_alone(bundle: Bundle) -> bool:
     """Whether a general pipeline has no model beside its denoiser."""
-    return family == GENERAL and not further_components(verified_index(bundle.path))
+    general = bundle.quantization.family == GENERAL
+    return general and not further_components(verified_index(bundle.path))
 
 
 _LOOPS = {

@@ -5,6 +5,7 @@ Importing this file imports no family; :func:`load_family` does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,6 +32,10 @@ class DrawRequest:
     seed: int
     prompts: tuple[str, ...] = ()
     guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise RecipeError("The guidance is no number", where="--guidance", fix="Try 7.5")
 
     def without_text(self, family: str) -> DrawRequest:
         """Itself; raises :class:`RecipeError` if it holds what only text models use."""

@@ -155,7 +155,7 @@ def test_absurd_channels_are_refused(channels: Any) -> None:
 
 def test_transformers_and_their_conditions() -> None:
     dit = {"_class_name": "DiTTransformer2DModel", "sample_size": 32, "num_embeds_ada_norm": 10}
-    assert architecture_of(dit).conditions(dit) == (ClassLabels("class_labels", 10),)
+    assert architecture_of(dit).conditions(dit) == (ClassLabels("class_labels", 10, null=10),)
     pixart = {"_class_name": "PixArtTransformer2DModel", "sample_size": 64, "caption_channels": 32}
     tokens, mask = architecture_of(pixart).conditions(pixart)
     assert (tokens.shape, mask.shape) == ((120, 32), (120,))

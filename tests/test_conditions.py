@@ -27,6 +27,12 @@ def test_labels_are_below_their_number_and_all_occur() -> None:
     assert set(ClassLabels("x", 4).draw(200, np.random.default_rng(1))) == {0, 1, 2, 3}
 
 
+def test_guidance_calls_no_class_for_half_of_the_images() -> None:
+    drawn = ClassLabels("x", 4, null=4).draw(200, np.random.default_rng(1))
+    assert (drawn == 4).sum() == 100
+    assert set(drawn) == {0, 1, 2, 3, 4}
+
+
 def test_typical_values_are_the_same_for_every_image() -> None:
     drawn = Typical("x", (1, 2)).draw(2, np.random.default_rng(0))
     assert drawn.tolist() == [[1, 2], [1, 2]]

@@ -14,7 +14,7 @@ from mpq_export.errors import BundleError, RuntimeUnavailable
 from mpq_export.numpy_sampling import BATCH, draw, labels_in_turn
 from mpq_export.runtimes.names import Runtime
 from mpq_export.samplers.names import SchedulerName, with_scheduler
-from mpq_export.sampling import SamplingLoop, draw_images, installed_loop
+from mpq_export.sampling import SamplingLoop, draw_images, loop_of
 
 MODEL = {
     "_class_name": "UNet2DModel", "sample_size": [4, 8], "in_channels": 1, "num_class_embeds": 3,
@@ -101,7 +101,7 @@ def test_the_same_images_as_with_diffusers(digits_folder, monkeypatch, scheduler
     bundle = replace(bundle, scheduler_config=config | {"prediction_type": "v_prediction"})
     images = {}
     for loop in SamplingLoop:
-        monkeypatch.setattr(sampling, "installed_loop", lambda loop=loop: loop)
+        monkeypatch.setattr(sampling, "loop_of", lambda _bundle, loop=loop: loop)
         images[loop] = draw_images(
             bundle, Runtime.ORT, DrawRequest(60, 3, 5), fixtures.SilentProgress()
         )
@@ -112,14 +112,14 @@ def test_the_same_images_as_with_diffusers(digits_folder, monkeypatch, scheduler
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.1 * theirs.std()
 
 
-def test_diffusers_is_used_where_it_is_installed():
-    assert installed_loop() is SamplingLoop.DIFFUSERS
+def test_diffusers_is_used_where_it_is_installed(digits_folder):
+    assert loop_of(read_bundle(digits_folder)) is SamplingLoop.DIFFUSERS
 
 
 def test_a_family_with_further_models_says_what_to_install(digits_folder, monkeypatch):
     latent = replace(FAMILIES["digits"], pixel_space=False)
     monkeypatch.setitem(FAMILIES, "digits", latent)
-    monkeypatch.setattr(sampling, "installed_loop", lambda: SamplingLoop.NUMPY)
+    monkeypatch.setattr(sampling, "loop_of", lambda _bundle: SamplingLoop.NUMPY)
     bundle = read_bundle(digits_folder)
     with pytest.raises(RuntimeUnavailable, match="text encoder or a VAE"):
         draw_images(bundle, Runtime.ORT, DrawRequest(1, 1, 0), fixtures.SilentProgress())

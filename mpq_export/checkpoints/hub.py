@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..weight_names import DENOISER_STEM, files_of, heads, parse_weight_name
 from .configs import read_config
 from .pipeline_folders import DENOISER_FOLDERS, PIPELINE_INDEX, component_names
 from .state import first_line
-from .weight_names import DENOISER_STEM, files_of, heads, parse_weight_name
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _HUB_ID = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(@(?P<revision>{_NAME}(/{_NAME})*))?", re.ASCII)

@@ -8,11 +8,11 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..files import parse_json
+from ..weight_names import DENOISER_STEM, WeightName, heads
 from .configs import read_config, require_regular
 from .containers import state_dict_of
 from .pickles import PICKLE_SUFFIXES, read_pickle, require_backed
 from .state import State, Tensors, cannot_be_read, some
-from .weight_names import DENOISER_STEM, WeightName, heads
 
 SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 _MAX_HEADER_BYTES = 100_000_000

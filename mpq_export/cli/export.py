@@ -77,7 +77,10 @@ def export(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Text file, a prompt per line, to calibrate a pipeline that takes text."),
+        typer.Option(
+            help="Text file, a prompt per line, to calibrate a pipeline that takes text; as many "
+            "as half of the calibration images are used."
+        ),
     ] = None,
     float16: Annotated[
         bool, typer.Option("--float16", help="Lower to float16 activations between the nodes.")
@@ -100,6 +103,7 @@ def export(
     from ..export import export_bundle, export_checkpoint
     from ..files import require_replaceable, text_lines
     from ..methods import chosen_recipe
+    from ..pipeline_folder import files_to_copy
 
     if is_bundle(ckpt):
         choices = {
@@ -121,6 +125,8 @@ def export(
     texts = None if prompts is None else text_lines(prompts)
     checkpoint = load_checkpoint(ckpt, config, scheduler)
     if dry_run:
+        if checkpoint.pipeline is not None:
+            files_to_copy(checkpoint.pipeline)
         _forecast(checkpoint, choice.bits, choice.recipe, num_steps, as_json)
         return
     with console.TaskProgress() as progress:
@@ -164,9 +170,8 @@ def _forecast(
             {"notes": checkpoint.notes, **sizes, "kept": dict(plan.kept), "cost": cost}
         )
         return
-    console.say(forecast_text(forecast))
-    for note in checkpoint.notes:
-        console.say(note)
+    for line in [*forecast_text(forecast).splitlines(), *checkpoint.notes]:
+        console.say(line)
 
 
 def _report(
@@ -180,6 +185,7 @@ def _report(
         "bits": bundle.quantization.bits,
         "method": bundle.quantization.method,
         "family": bundle.quantization.family,
+        "takes_text": _takes_text(bundle),
         "target": target.value,
         "notes": notes,
         **asdict(size),
@@ -190,6 +196,13 @@ def _report(
         console.print_json(report)
     else:
         _print(report)
+
+
+def _takes_text(bundle: Bundle) -> bool:
+    from ..architectures import architecture_of
+
+    conditions = architecture_of(bundle.model_config).conditions(bundle.model_config)
+    return any(condition.name == "encoder_hidden_states" for condition in conditions)
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -208,7 +221,8 @@ def _print(report: dict[str, Any]) -> None:
     for note in report["notes"]:
         console.say(f"{note}.")
     if report["family"] is not None:
-        console.say(f"Next: mpq-sample {report['bundle']} --num-images 40 --out grid.png")
+        subject = ' --prompt "a red fox"' if report["takes_text"] else ""
+        console.say(f"Next: mpq-sample {report['bundle']}{subject} --num-images 4 --out grid.png")
 
 
 def _refuse_for_bundles(ckpt: str, choices: dict[str, Any]) -> None:

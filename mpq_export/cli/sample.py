@@ -54,7 +54,7 @@ def sample(
     from ..bundle import read_bundle
     from ..pipelines.images import require_image_path, save_grid
     from ..pipelines.registry import DrawRequest
-    from ..sampling import draw_images, installed_loop
+    from ..sampling import draw_images, loop_of
 
     require_image_path(out)
     opened = read_bundle(bundle)
@@ -68,7 +68,7 @@ def sample(
     report = {
         "bundle": str(bundle),
         "runtime": runtime.value,
-        "sampler": installed_loop().value,
+        "sampler": loop_of(opened).value,
         "scheduler": opened.scheduler_config.get("_class_name"),
         "num_images": num_images,
         "steps": num_steps,

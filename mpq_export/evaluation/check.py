@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..errors import CheckpointError
+from ..pipelines.registry import GENERAL
 from ..progress import ProgressReporter
 from ..runtimes.denoiser import open_denoiser
 from ..runtimes.names import Runtime
@@ -157,6 +158,7 @@ def _trajectory_inputs(
         len(bundle.timesteps),
         num_images,
         seed,
+        _conditions(bundle, num_images),
     )
     inputs, predictions = [], []
     for step in trajectory:
@@ -165,6 +167,18 @@ def _trajectory_inputs(
             inputs.append(DenoisingInput(step.sample.numpy(), float(step.timestep), conditions))
             predictions.append(step.prediction.numpy())
     return inputs, predictions
+
+
+def _conditions(bundle: Bundle, num_images: int) -> Mapping[str, Any] | None:
+    """What a whole pipeline hands to its denoiser; None for others, whose conditions are drawn."""
+    if bundle.quantization.family != GENERAL:
+        return None
+    from ..pipelines.general.text_conditions import default_prompts, text_conditions
+
+    conditions = text_conditions(
+        bundle.path, bundle.model_config, bundle.scheduler_config, default_prompts(), num_images
+    )
+    return conditions and {name: value[:num_images] for name, value in conditions.items()}
 
 
 def _original_layers(bundle: Bundle, checkpoint: Checkpoint) -> dict[str, LayerFunction]:

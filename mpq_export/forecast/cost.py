@@ -16,7 +16,7 @@ from ..core.plane_fit import CHUNK_ELEMENTS
 from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
 from ..schedulers import SamplingSchedule
-from ..training.calibration import PATCHES, SAMPLES_PER_STEP
+from ..training.calibration import SAMPLES_PER_STEP, PatchQuota
 from ..training.trajectories import calls_per_step, drawn_conditions
 from .size import SizeForecast, quantizable
 from .speed import MachineSpeed
@@ -84,7 +84,8 @@ def forecast_cost(
         for layer in size.layers
     )
     tables = len(size.layers) * rows * speed.per_table_row
-    statistics = _statistics_bytes(model, plan, rows)
+    quota = PatchQuota.of(len(schedule.entries), calls_per_step(model_config, images))
+    statistics = _statistics_bytes(model, plan, rows, quota)
     fitting = min(CHUNK_ELEMENTS, max(layer.weights for layer in size.layers))
     # Layers are let go as they are packed, so packed weights take the place of full-precision ones.
     peak = size.fp32_bytes + statistics + max(work.peak_bytes, fitting * _FIT_BYTES_PER_WEIGHT)
@@ -107,7 +108,7 @@ def work_of_call(
     return count_work(model, plan.layers, arguments | {"return_dict": False})
 
 
-def _statistics_bytes(model: nn.Module, plan: LayerPlan, rows: int) -> int:
+def _statistics_bytes(model: nn.Module, plan: LayerPlan, rows: int, quota: PatchQuota) -> int:
     """Ranges per channel, samples with their channels, and input rows of every layer."""
     total = 0
     for name in plan.layers:
@@ -115,5 +116,5 @@ def _statistics_bytes(model: nn.Module, plan: LayerPlan, rows: int) -> int:
         conv, columns = geometry_of(module), module.weight[0].numel()
         total += 8 * rows * input_channels(columns, conv) + SAMPLES_PER_STEP * (4 * rows + 8)
         if conv is None or conv.group == 1:
-            total += 4 * PATCHES * columns
+            total += 4 * quota.rows * columns
     return total

@@ -77,7 +77,8 @@ class _HalfBuilder:
                     where=node.name,
                     why=f"{node.op_type} holds a graph of its own",
                 )
-            if not with_sample.intersection(node.input):
+            # A shape is no activation: what is only repeated to the batch stays as it is.
+            if node.op_type in ("Shape", "Size") or not with_sample.intersection(node.input):
                 self._keep(node)
                 continue
             with_sample.update(node.output)
@@ -90,8 +91,10 @@ class _HalfBuilder:
         return self.graph.with_nodes(self.nodes, self.values, with_mpq=True)
 
     def _keep(self, node: onnx.NodeProto) -> None:
-        """Run a node in float32."""
-        self._append(node, [self._as_float(name) for name in node.input], list(node.output))
+        """Run a node in float32; the shape of a float16 value is read where it is."""
+        as_is = node.op_type in ("Shape", "Size")
+        inputs = [name if as_is else self._as_float(name) for name in node.input]
+        self._append(node, inputs, list(node.output))
 
     def _around(self, node: onnx.NodeProto) -> None:
         """Run a node in float32 between float16 neighbours."""

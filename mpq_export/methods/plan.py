@@ -38,7 +38,7 @@ class LayerPlan:
     Attributes:
         layers: layer name to its choices.
         eight_bit: layers at W8A8 although other bits were asked for, with the reason.
-        overridden: layers whose bits a recipe's rule decided, with the rule's pattern.
+        overridden: layers whose choices a recipe's rules changed, with the last rule's pattern.
         kept: modules with parameters that stay in floating point, with the reason.
     """
 
@@ -91,9 +91,9 @@ def plan_layers(
         if decided.keep:
             kept[name] = decided.keep if isinstance(decided.keep, str) else "kept by the recipe"
         else:
-            if decided.bits is not None:
+            if rules and choices != default:
                 overridden[name] = f"rule {decided.match}"
-            elif reason is not None:
+            if decided.bits is None and reason is not None:
                 # Plain uniform, as MPQ-DM leaves them.
                 choices = replace(choices, bits=W8A8, smoothing=bool(decided.smoothing))
                 if bits != W8A8:
@@ -102,8 +102,9 @@ def plan_layers(
     if unmatched:
         raise RecipeError(
             "A rule of the recipe matches no layer",
-            where=", ".join(sorted(rule.match for rule in unmatched)),
-            why="Patterns are matched against module names, such as mid_block.resnets.0.conv1",
+            where=", ".join(sorted(rule.match for rule in unmatched)[:3]),
+            why=f"{len(unmatched)} do not; patterns are matched against module names, such as "
+            "mid_block.resnets.0.conv1",
             fix="Run with --dry-run and no recipe to see the names",
         )
     plan = LayerPlan(layers, eight_bit, overridden, kept)
@@ -120,8 +121,6 @@ def _ruled(default: LayerChoices, rules: list[LayerRule]) -> tuple[LayerChoices,
     for rule in rules:
         said = {name: getattr(rule, name) for name in rule.model_fields_set}
         said = {name: value for name, value in said.items() if value is not None}
-        if "bits" not in said:
-            said.pop("match")
         decided = decided.model_copy(update=said)
     changes = {
         name: value

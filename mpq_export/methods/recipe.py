@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..core.bit_allocation import Allocation
@@ -24,7 +26,7 @@ class LayerRule(BaseModel):
 
     match: str = Field(min_length=1, max_length=512)
     bits: str | None = None
-    keep: bool | str | None = None
+    keep: bool | Annotated[str, Field(min_length=1, max_length=512)] | None = None
     weight_form: WeightForm | None = None
     allocation: Allocation | None = None
     smoothing: bool | None = None

@@ -26,6 +26,11 @@ _WHERE = "scheduler_config.json"
 _FIX = "Choose another with --scheduler, or install diffusers: pip install 'mpq-export[cpu]'"
 
 
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether there is a sampler for the class of a scheduler config."""
+    return config.get("_class_name") in _SAMPLERS
+
+
 def open_sampler(config: Mapping[str, Any], num_steps: int) -> Sampler:
     """The sampler of a diffusers scheduler config, prepared for ``num_steps`` steps.
 

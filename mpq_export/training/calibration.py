@@ -61,10 +61,9 @@ def record_inputs(
     A layer that some entry never runs has None: its weights are unused, or read without a call.
     """
     generator = torch.Generator().manual_seed(seed)
-    patches = -(-PATCHES // (len(entries) * calls_per_step))
-    calls = calls_per_step * len(entries)
+    quota = PatchQuota.of(len(entries), calls_per_step)
     recorders = {
-        name: _Recorder(module, max(entries) + 1, patches, calls, generator)
+        name: _Recorder(module, max(entries) + 1, quota, generator)
         for name, module in layers.items()
     }
     handles = [
@@ -72,15 +71,40 @@ def record_inputs(
     ]
     try:
         steps = iter(trajectory)
-        for entry in entries:
+        for step, entry in enumerate(entries):
             for recorder in recorders.values():
-                recorder.entry = entry
+                recorder.begin(entry, step)
             next(steps)
             on_step()
     finally:
         for handle in handles:
             handle.remove()
     return {name: recorder.statistics(name) for name, recorder in recorders.items()}
+
+
+@dataclass(frozen=True)
+class PatchQuota:
+    """How many patches a layer keeps: about ``PATCHES`` over all steps, never twice as many.
+
+    Attributes:
+        every: patches are taken from every so many-th step.
+        per_step: patches from such a step.
+        per_call: patches from one call of it, until the step's are full.
+        rows: all of them.
+    """
+
+    every: int
+    per_step: int
+    per_call: int
+    rows: int
+
+    @classmethod
+    def of(cls, num_steps: int, calls_per_step: int) -> PatchQuota:
+        """The quota of a trajectory."""
+        every = -(-num_steps // PATCHES)
+        steps = -(-num_steps // every)
+        per_step = -(-PATCHES // steps)
+        return cls(every, per_step, -(-per_step // calls_per_step), steps * per_step)
 
 
 class _Recorder:
@@ -94,11 +118,11 @@ class _Recorder:
         self,
         module: Quantizable,
         num_entries: int,
-        patches_per_call: int,
-        calls: int,
+        quota: PatchQuota,
         generator: torch.Generator,
     ) -> None:
-        self.conv, self.generator, self.entry = geometry_of(module), generator, 0
+        self.conv, self.quota, self.generator = geometry_of(module), quota, generator
+        self.entry, self.patches_wanted = 0, 0
         columns = module.weight[0].numel()
         channels = input_channels(columns, self.conv)
         self.calls = torch.zeros(num_entries, dtype=torch.long)
@@ -107,8 +131,14 @@ class _Recorder:
         self.samples = torch.zeros(num_entries, SAMPLES_PER_STEP)
         self.channels = self._random(channels, SAMPLES_PER_STEP)
         grouped = self.conv is not None and self.conv.group > 1
-        self.patches = torch.zeros(0 if grouped else calls, patches_per_call, columns)
+        self.patches = torch.zeros(0 if grouped else quota.rows, columns)
         self.patches_seen = 0
+
+    def begin(self, entry: int, step: int) -> None:
+        """The next calls belong to a table entry."""
+        self.entry = entry
+        wanted = 0 if step % self.quota.every else self.quota.per_step
+        self.patches_wanted = min(wanted, len(self.patches) - self.patches_seen)
 
     def hook(self, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         """Forward pre-hook."""
@@ -122,9 +152,11 @@ class _Recorder:
         renewed = torch.rand(SAMPLES_PER_STEP, generator=self.generator) < 1 / self.calls[entry]
         seen = rows[self._random(len(rows), SAMPLES_PER_STEP), self.channels]
         self.samples[entry] = torch.where(renewed, seen, self.samples[entry])
-        if self.patches_seen < len(self.patches):
-            self.patches[self.patches_seen] = self._patches(x, rows)
-            self.patches_seen += 1
+        if self.patches_wanted:
+            count = min(self.patches_wanted, self.quota.per_call)
+            end = self.patches_seen + count
+            self.patches[self.patches_seen : end] = self._patches(x, rows, count)
+            self.patches_seen, self.patches_wanted = end, self.patches_wanted - count
 
     def statistics(self, name: str) -> InputStatistics | None:
         """Everything seen, None if an entry saw nothing; raises LayerError unless it is finite."""
@@ -138,14 +170,13 @@ class _Recorder:
                 why="The full-precision model gave it NaN or infinity in step "
                 f"{int(finite.int().argmin())}",
             )
-        patches = self.patches[: self.patches_seen].flatten(0, 1)
+        patches = self.patches[: self.patches_seen]
         return InputStatistics(
             self.low, self.high, self.samples, self.channels, patches if len(patches) else None
         )
 
-    def _patches(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def _patches(self, x: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
         """Random rows that meet the weight matrix, ``[m, K]``; a convolution's from one image."""
-        count = self.patches.shape[1]
         if self.conv is None:
             return rows[self._random(len(rows), count)]
         conv = self.conv

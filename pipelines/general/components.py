@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import diffusers
 import torch
 
-from ...errors import BundleError, missing_package
+from ...empty_model import at_most
+from ...errors import BundleError, UserError, missing_package
 from ...pipeline_folder import DENOISERS, INDEX, SCHEDULER, further_components
+from .component_files import require_sound
+
+_PLAIN_ATTENTION = {"attn_implementation": "eager"}
+"""transformers would else take the config's word, which may name a kernel to fetch."""
+_LOADINGS = 2
+"""How often a library may make each tensor: empty, and filled."""
 
 
 def build(folder: Path, index: Mapping[str, Any], denoiser: Any, scheduler: Any) -> Any:
@@ -37,7 +44,7 @@ def build(folder: Path, index: Mapping[str, Any], denoiser: Any, scheduler: Any)
         pipeline = cls(**{**absent, **plain, **loaded, **own})
     except Exception as error:  # components that fit no pipeline raise anything
         raise BundleError(
-            "The pipeline cannot be built", where=folder / INDEX, why=str(error).partition("\n")[0]
+            "The pipeline cannot be built", where=folder / INDEX, why=first_line(error)
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -57,19 +64,67 @@ def _pipeline_class(folder: Path, index: Mapping[str, Any]) -> Any:
 
 def _load(folder: Path, name: str, entry: Any) -> Any:
     library, class_name = entry
-    cls = _component_class(folder, str(library), str(class_name))
-    options: dict[str, Any] = {"local_files_only": True}
-    if issubclass(cls, torch.nn.Module):
-        options["use_safetensors"] = True
+    cls: Any = _component_class(folder, library, class_name)
     try:
-        component = cls.from_pretrained(folder / name, **options)  # type: ignore[attr-defined]
+        if issubclass(cls, torch.nn.Module):
+            return _load_model(cls, folder / name)
+        return cls.from_pretrained(folder / name, local_files_only=True)
+    except (UserError, MemoryError):
+        raise
     except Exception as error:  # damaged components raise anything
         raise BundleError(
             f"The component '{name}' cannot be loaded",
             where=folder / name,
-            why=str(error).partition("\n")[0],
+            why=first_line(error),
         ) from error
-    return component.float().eval() if isinstance(component, torch.nn.Module) else component
+
+
+def _load_model(cls: Any, folder: Path) -> torch.nn.Module:
+    """A model whose weights are all there, never larger than its files."""
+    stored = require_sound(folder)
+    options: dict[str, Any] = {} if issubclass(cls, diffusers.ModelMixin) else _PLAIN_ATTENTION
+    with at_most(_LOADINGS * stored.tensors, _LOADINGS * stored.elements):
+        model, info = cls.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    lacking = [*info["missing_keys"], *info["mismatched_keys"]]
+    if lacking:
+        raise BundleError(
+            "The component's weights do not fit its config",
+            where=folder,
+            why=f"{len(lacking)} are missing or have another shape: {lacking[:3]}",
+        )
+    loaded: torch.nn.Module = model.float().eval()
+    return loaded
+
+
+def called(pipeline: Any, **arguments: Any) -> Any:
+    """What a pipeline returns; whatever else it raises becomes a :class:`BundleError`."""
+    try:
+        return pipeline(**arguments)
+    except (UserError, MemoryError, Heard):
+        raise
+    except Exception as error:  # components that do not fit one another raise anything
+        raise BundleError(
+            f"{type(pipeline).__name__} cannot be run", where=INDEX, why=first_line(error)
+        ) from error
+
+
+class Heard(Exception):
+    """Ends a pipeline's run as soon as its denoiser was called."""
+
+    def __init__(self, conditions: dict[str, torch.Tensor]) -> None:
+        super().__init__("the denoiser was called")
+        self.conditions = conditions
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _component_class(folder: Path, library: str, class_name: str) -> type:
@@ -89,9 +144,10 @@ def _component_class(folder: Path, library: str, class_name: str) -> type:
             transformers.FeatureExtractionMixin,
             transformers.ImageProcessingMixin,
         ]
-        known = hasattr(diffusers.pipelines, library) and library.isidentifier()
-        inner = import_module(f"diffusers.pipelines.{library}") if known else None
-        module = transformers if library == "transformers" else inner
+        own = getattr(diffusers.pipelines, library, None)
+        module = transformers if library == "transformers" else own
+        if not isinstance(module, ModuleType):
+            module = None
     cls = getattr(module, class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, tuple(bases))):
         raise BundleError(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import RecipeError
+from ...errors import BundleError, RecipeError
 from ...pipeline_folder import PIPELINE, verified_index
 from ...schedulers import build_scheduler
 from ..registry import DrawRequest
-from .components import build
+from .components import build, called
 
 _BATCH = 4
 
@@ -45,7 +45,13 @@ def draw(
     for start in range(0, request.num_images, _BATCH):
         places = range(start, min(start + _BATCH, request.num_images))
         subjects = _subjects(pipeline, accepted, request, places)
-        drawn = np.asarray(pipeline(**subjects, **options).images, np.float32)
+        drawn = np.asarray(called(pipeline, **subjects, **options).images, np.float32)
+        if not np.isfinite(drawn).all():
+            raise BundleError(
+                "The images are not finite",
+                where=type(pipeline).__name__,
+                why="The model or its guidance left the range of float32",
+            )
         images.append(drawn.transpose(0, 3, 1, 2))
         on_images(len(places))
     return np.concatenate(images)

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 from ...architectures import architecture_of
-from ...checkpoints.configs import read_config
-from ...errors import CheckpointError
-from ...pipeline_folder import INDEX
+from ...errors import BundleError
+from ...pipeline_folder import INDEX, PIPELINE, verified_index
 from ...schedulers import build_scheduler
 from ..denoiser_module import DenoiserModule
-from .components import build
+from .components import Heard, build, called
 
 _STEPS = 4
 
@@ -32,7 +31,7 @@ def default_prompts() -> tuple[str, ...]:
 
 
 def text_conditions(
-    pipeline: Path,
+    bundle: Path,
     model_config: Mapping[str, Any],
     scheduler_config: Mapping[str, Any],
     prompts: Sequence[str],
@@ -40,31 +39,23 @@ def text_conditions(
 ) -> dict[str, torch.Tensor] | None:
     """Conditions for about ``num_images`` images, or None if the pipeline takes no prompt.
 
-    ``pipeline`` is the full-precision pipeline's folder. Half of the rows are the unconditional
-    ones where the pipeline guides by default.
+    ``bundle`` holds the pipeline's components. Half of the rows are the unconditional ones where
+    the pipeline guides by default.
     """
-    index = read_config(pipeline / INDEX)
-    listener = _Listener(model_config)
-    built = build(pipeline, index, DenoiserModule(listener), build_scheduler(scheduler_config))
-    if "prompt" not in inspect.signature(built.__call__).parameters:
+    index, scheduler = verified_index(bundle), build_scheduler(scheduler_config)
+    listener = DenoiserModule(_Listener(model_config))
+    pipeline = build(bundle / PIPELINE, index, listener, scheduler)
+    if "prompt" not in inspect.signature(pipeline.__call__).parameters:
         return None
     count = max(1, num_images // 2)
     chosen = [prompts[place % len(prompts)] for place in range(count)]
     try:
-        built(prompt=chosen, num_inference_steps=_STEPS, output_type="latent")
-    except _HeardError as heard:
+        called(pipeline, prompt=chosen, num_inference_steps=_STEPS, output_type="latent")
+    except Heard as heard:
         return heard.conditions
-    raise CheckpointError(
-        "The pipeline never called its denoiser", where=pipeline, why="Nothing was heard of it"
+    raise BundleError(
+        "The pipeline never called its denoiser", where=INDEX, why="Nothing was heard of it"
     )
-
-
-class _HeardError(Exception):
-    """Carries the conditions out of the pipeline's loop."""
-
-    def __init__(self, conditions: dict[str, torch.Tensor]) -> None:
-        super().__init__("the denoiser was called")
-        self.conditions = conditions
 
 
 class _Listener:
@@ -80,7 +71,7 @@ class _Listener:
     ) -> torch.Tensor:
         specs = architecture_of(self.model_config).conditions(self.model_config)
         wanted = {spec.name: spec.dtype for spec in specs}
-        raise _HeardError(
+        raise Heard(
             {
                 name: torch.from_numpy(value.detach().numpy().astype(wanted[name]))
                 for name, value in conditions.items()

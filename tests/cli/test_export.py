@@ -236,6 +236,7 @@ def test_a_dry_run_says_everything_and_writes_nothing(pipeline_folder, tmp_path)
     words = ("mpq-export", "--ckpt", pipeline_folder, "--recipe", recipe, "--dry-run")
     done = run(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert any(line.startswith("conv_in ") for line in done.stdout.splitlines())
     for expected in ("w4a8", "rule *.to_v", "normalisation", "weights.safetensors", "memory"):
         assert expected in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}

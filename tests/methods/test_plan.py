@@ -72,7 +72,7 @@ def test_the_last_rule_counts_field_by_field():
     assert (value.bits, value.smoothing, value.weight_form) == (BitSpec(6, 8), True, "free")
     conv = plan.layers["mid_block.resnets.0.conv1"]
     assert (conv.bits, conv.smoothing, conv.weight_form) == (BitSpec(4, 8), True, "uniform")
-    assert plan.overridden["mid_block.attentions.0.to_v"] == "rule mid_block.attentions.*"
+    assert plan.overridden["mid_block.attentions.0.to_v"] == "rule *.to_v"
     assert plan.layers["down_blocks.0.resnets.0.conv1"].bits == BitSpec(3, 4)
 
 

@@ -14,6 +14,7 @@ import torch
 from mpq_export.pipelines.general.text_conditions import default_prompts, text_conditions
 from mpq_export.pipelines.registry import DrawRequest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mpq_export.architectures import architecture_of
 from mpq_export.bundle import read_bundle
@@ -117,11 +118,11 @@ def test_a_text_pipeline_wants_a_prompt(bundle):
         draw(bundle)
 
 
-def test_calibration_hears_what_the_pipeline_says(stable_diffusion, bundle):
+def test_calibration_hears_what_the_pipeline_says(bundle):
     """Half of the rows are the unconditional ones, all alike; the others are the prompts'."""
     config, scheduler = bundle.model_config, bundle.scheduler_config
     prompts = ("a cat", "a dog")
-    conditions = text_conditions(stable_diffusion, config, scheduler, prompts, 8)
+    conditions = text_conditions(bundle.path, config, scheduler, prompts, 8)
     tokens = conditions["encoder_hidden_states"]
     assert tokens.shape == (8, 77, tiny_pipelines.WIDTH)
     assert tokens.dtype == torch.float32
@@ -162,10 +163,14 @@ def test_pipelines_of_a_denoiser_alone_need_no_torch(tmp_path, monkeypatch, pipe
     )  # fmt: skip
     DDIMPipeline(unet, DDIMScheduler(timestep_spacing="trailing")).save_pretrained(tmp_path / "p")
     exported = export(tmp_path / "p", tmp_path / "b", (Target.ORT,))
-    with_diffusers = draw(exported, runtime=Runtime.ORT)
+    ours = draw(exported, runtime=Runtime.ORT)
+    monkeypatch.setattr("mpq_export.sampling.is_known", lambda _config: False)
+    theirs = draw(exported, runtime=Runtime.ORT)
     monkeypatch.setattr("mpq_export.sampling.find_spec", lambda _name: None)
-    in_numpy = draw(exported, runtime=Runtime.ORT)
-    assert with_diffusers.shape == in_numpy.shape == (2, 3, 8, 8)
+    without_torch = draw(exported, runtime=Runtime.ORT)
+    assert ours.shape == (2, 3, 8, 8)
+    np.testing.assert_array_equal(ours, without_torch)
+    np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 
 # --- what is refused --------------------------------------------------------------------------
@@ -258,14 +263,76 @@ def test_checkpoints_whose_components_cannot_go_along(stable_diffusion, tmp_path
 
 def test_components_of_a_variant_take_the_plain_name(stable_diffusion, tmp_path):
     shutil.copytree(stable_diffusion, tmp_path / "p")
-    folder = tmp_path / "p" / "vae"
-    plain = folder / "diffusion_pytorch_model.safetensors"
-    plain.rename(folder / "diffusion_pytorch_model.fp16.safetensors")
-    from mpq_export.pipeline_folder import copy_components
+    for folder, name in (("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        plain = tmp_path / "p" / folder / f"{name}.safetensors"
+        plain.rename(plain.with_name(f"{name}.fp16.safetensors"))
+    exported = export(tmp_path / "p", tmp_path / "b")
+    assert (exported.path / PIPELINE / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+    assert draw(exported, "a cat").shape == (2, 3, 16, 16)
 
-    (tmp_path / "b").mkdir()
-    copy_components(tmp_path / "p", tmp_path / "b")
-    assert (tmp_path / "b" / PIPELINE / "vae" / plain.name).is_file()
+
+def _without(component, tensor):
+    def edit(folder):
+        (path,) = (folder / component).glob("*.safetensors")
+        tensors = load_file(path)
+        tensors.pop(next(name for name in tensors if name.endswith(tensor)))
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return edit
+
+
+def _asking(component, **change):
+    def edit(folder):
+        path = folder / component / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    return edit
+
+
+def _shards_outside(folder):
+    weights = folder / "text_encoder" / "model.safetensors"
+    weights.rename(folder.parent / "model.safetensors")
+    names = list(load_file(folder.parent / "model.safetensors"))
+    index = {"weight_map": dict.fromkeys(names, "../../model.safetensors")}
+    (folder / "text_encoder" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without("vae", "decoder.conv_in.weight"), "missing or have another shape"),
+        (_without("text_encoder", "final_layer_norm.bias"), "missing or have another"),
+        (_asking("text_encoder", attn_implementation="evil/kernel"), "asks for code or kernels"),
+        (_asking("text_encoder", auto_map={"AutoModel": "x.Y"}), "asks for code or kernels"),
+        (_asking("text_encoder", num_hidden_layers=20_000), "larger model"),
+        (_asking("text_encoder", hidden_size=200_000, num_hidden_layers=40), "larger model"),
+        (_asking("vae", block_out_channels=[8, 1 << 20]), "larger model"),
+        (_shards_outside, "not a file of the component"),
+    ],
+)
+def test_components_that_libraries_would_take(stable_diffusion, tmp_path, damage, message):
+    """transformers and diffusers fill what is missing, and follow configs and indices."""
+    shutil.copytree(stable_diffusion, tmp_path / "p")
+    damage(tmp_path / "p")
+    with pytest.raises(BundleError, match=message):
+        export(tmp_path / "p", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_whatever_a_pipeline_raises_is_one_error(copy):
+    path = copy / PIPELINE / "tokenizer" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 500}))
+    with_index(copy)
+    with pytest.raises(BundleError, match="StableDiffusionPipeline cannot be run"):
+        draw(read_bundle(copy), "a cat " * 300)
+
+
+def test_prompts_without_use_are_refused(tmp_path, pipeline_folder):
+    with pytest.raises(RecipeError, match="no use for prompts"):
+        export_checkpoint(
+            load_checkpoint(pipeline_folder / "unet"), BitSpec(4, 8), FEW, (), 3, 0,
+            tmp_path / "b", fixtures.SilentProgress(), prompts=("a cat",),
+        )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -287,12 +354,12 @@ def test_the_command_draws_from_a_prompt(stable_diffusion, tmp_path):
     assert Image.open(tmp_path / "fox.png").size[0] > 32
 
 
-def test_a_model_fits_what_its_pipeline_hands_over(stable_diffusion, bundle):
+def test_a_model_fits_what_its_pipeline_hands_over(bundle):
     """A pipeline of another model is found before anything is calibrated."""
     wrong = {**bundle.model_config, "time_cond_proj_dim": 8}
     assert len(architecture_of(wrong).conditions(wrong)) == 2
     with pytest.raises(BundleError, match="does not fit its model"):
         text_conditions(
-            stable_diffusion, {**wrong, "class_embed_type": "timestep"}, bundle.scheduler_config,
+            bundle.path, {**wrong, "class_embed_type": "timestep"}, bundle.scheduler_config,
             ("a",), 2,
         )  # fmt: skip

@@ -11,8 +11,8 @@ from ...bundle import CONFIG, WEIGHTS, read_bundle
 from ...errors import BundleError, CheckpointError, UserError
 from ...files import MAX_JSON_BYTES, parse_json
 from ...lowering.names import Target
+from ...tensor_headers import elements, tensor_shapes
 from .finding import Finding
-from .headers import elements, tensor_shapes
 from .host import Host
 from .memory import free_disk, free_memory, gigabytes
 

@@ -31,6 +31,8 @@ _USES = {
     "onnx-graphsurgeon": "mpq-check",
     "polygraphy": "mpq-check",
     "pillow": "mpq-sample",
+    "pyyaml": "mpq-export --recipe",
+    "transformers": "pipelines that draw from a text",
     "torchmetrics": "image quality",
     "scikit-learn": "the digits demo",
 }

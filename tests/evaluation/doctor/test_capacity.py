@@ -12,7 +12,7 @@ from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import CheckpointError
 from mpq_export.evaluation.doctor import capacity, examine
-from mpq_export.evaluation.doctor.headers import elements, tensor_shapes
+from mpq_export.tensor_headers import elements, tensor_shapes
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 

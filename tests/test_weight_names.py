@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpq_export.checkpoints.weight_names import files_of, heads, parse_weight_name
+from mpq_export.weight_names import files_of, heads, parse_weight_name
 
 STEM = "diffusion_pytorch_model"
 

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TypeGuard
 
-from ...errors import CheckpointError
-from ...files import parse_json
+from .errors import CheckpointError
+from .files import parse_json
 
 _MOST_HEADER_BYTES = 100_000_000
 """safetensors' own limit."""
