@@ -143,7 +143,8 @@ def main(
         if model.name in _NAMES:
             with tempfile.TemporaryDirectory(dir=work) as folder:
                 rows.append(measure(model, Path(folder)))
-            console.say(table(rows[-1:]))
+            for line in table(rows[-1:]).splitlines():
+                console.say(line)
     with staged_file(out / "scale.json") as stage:
         write_json(stage, {"machine": describe_machine(), "rows": [asdict(row) for row in rows]})
     with staged_file(out / "scale.md") as stage:

@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors.numpy import load_file, save_file
+
 from mpq_export.files import MANIFEST, write_manifest
 from mpq_export.pipeline_folder import INDEX, PIPELINE, files_to_copy, verified_index
 
-from .attack import EITHER, REFUSED, Attack, Place
+from .attack import CORRECT, EITHER, REFUSED, Attack, Place
 
 AREA = "pipelines"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def open_components(folder: Path) -> None:
@@ -31,19 +34,22 @@ def list_components(folder: Path) -> None:
 
 
 def _pipeline(folder: Path, canary: Path) -> None:
-    """A pipeline with one component whose code would create the canary."""
-    (folder / "vae").mkdir(parents=True)
+    """A pipeline of a good VAE, beside it code that would create the canary."""
+    from diffusers import AutoencoderKL
+
+    folder.mkdir(parents=True)
     index = {
-        "_class_name": "DDIMPipeline",
-        "unet": ["diffusers", "UNet2DModel"],
+        "_class_name": "DiTPipeline",
+        "transformer": ["diffusers", "DiTTransformer2DModel"],
         "scheduler": ["diffusers", "DDIMScheduler"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / INDEX).write_text(json.dumps(index))
-    code = f"open({str(canary)!r}, 'w')\n"
-    (folder / "vae" / "modeling_evil.py").write_text(code)
-    config = {"_class_name": "AutoencoderKL", "auto_map": {"AutoModel": "modeling_evil.Evil"}}
-    (folder / "vae" / "config.json").write_text(json.dumps(config))
+    AutoencoderKL(
+        block_out_channels=(8,), norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    (folder / "vae" / "modeling_evil.py").write_text(f"open({str(canary)!r}, 'w')\n")
 
 
 def _sign(folder: Path) -> None:
@@ -95,13 +101,46 @@ def _pickled_weights(folder: Path) -> None:
     canary = folder.parent / "canary"
     if folder.name == PIPELINE:
         canary = folder.parent.parent / "canary"
+    (folder / "vae" / WEIGHTS).unlink()
     weights = folder / "vae" / "diffusion_pytorch_model.bin"
     weights.write_bytes(pickle.dumps(_Code(canary)))
 
 
 def _broken_weights(folder: Path) -> None:
-    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+    (folder / "vae" / WEIGHTS).write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+
+
+def _missing_weights(folder: Path) -> None:
+    tensors = load_file(folder / "vae" / WEIGHTS)
+    tensors.pop("decoder.conv_in.weight")
+    save_file(tensors, folder / "vae" / WEIGHTS)
+
+
+def _shards_outside(folder: Path) -> None:
+    weights = folder / "vae" / WEIGHTS
+    names = list(load_file(weights))
+    weights.rename(folder.parent / WEIGHTS)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, f"../../{WEIGHTS}")}
+    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+
+
+def _asking(**change: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "vae" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    return edit
+
+
+CONFIGS: dict[str, dict[str, object]] = {
+    "a million channels": {"block_out_channels": [1 << 20]},
+    "a billion layers": {"layers_per_block": 10**9},
+    "custom code": {"auto_map": {"AutoModel": "modeling_evil.Evil"}},
+    "a kernel to fetch": {"attn_implementation": "evil/kernel"},
+    "a quantiser to import": {"quantization_config": {"quant_method": "evil"}},
+    "no groups": {"norm_num_groups": 0},
+    "another class": {"_class_name": "../Evil"},
+}
 
 
 def _linked(name: str, target: str) -> Callable[[Path], None]:
@@ -127,7 +166,15 @@ CLASSES: dict[str, object] = {
 PIPELINES = ("os", "Evil", "__dict__", "AutoPipelineForText2Image", "UNet2DModel", None, ["x"], "")
 
 ATTACKS = [
-    Attack(AREA, "bundle: code beside a component", _bundle(lambda _: None), open_components),
+    Attack(AREA, "bundle: code beside a component", _bundle(lambda _: None), open_components,
+           CORRECT),
+    *(
+        Attack(AREA, f"bundle: a component's config with {what}", _bundle(_asking(**change)),
+               open_components, EITHER if what == "another class" else REFUSED)
+        for what, change in CONFIGS.items()
+    ),
+    Attack(AREA, "bundle: weights that lack a tensor", _bundle(_missing_weights), open_components),
+    Attack(AREA, "bundle: shards outside the folder", _bundle(_shards_outside), open_components),
     *(
         Attack(AREA, f"bundle: a component of class {what}", _bundle(_index(vae=entry)),
                open_components)

