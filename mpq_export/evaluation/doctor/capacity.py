@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from ...bundle import CONFIG, WEIGHTS, read_bundle
 from ...errors import BundleError, CheckpointError, UserError
 from ...files import MAX_JSON_BYTES, parse_json
 from ...lowering.names import Target
+from ...pipeline_folder import DENOISERS, PIPELINE, verified_index
 from ...tensor_headers import elements, tensor_shapes
+from ...weight_names import DENOISER_STEM, files_of, heads
 from .finding import Finding
 from .host import Host
 from .memory import free_disk, free_memory, gigabytes
 
-_DENOISERS = ("unet", "transformer")
-_WEIGHTS_FILE = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
 _PROGRAM_BYTES, _RUNTIME_BYTES = 550_000_000, 110_000_000
 """Python with torch and diffusers; Python with ONNX Runtime. Measured, as what opening takes."""
 _QUANTISING = 1.5
@@ -125,6 +124,8 @@ def _verified(path: Path) -> list[Finding]:
         findings.append(
             Finding(f"target {target.value}", there, "lowered" if there else "not lowered", advice)
         )
+    if (path / PIPELINE).exists():
+        findings.append(_pipeline(path))
     findings.append(
         Finding(
             "ort nodes",
@@ -134,6 +135,18 @@ def _verified(path: Path) -> list[Finding]:
         )
     )
     return findings
+
+
+def _pipeline(path: Path) -> Finding:
+    """Whether the other components of a whole pipeline are as they were written."""
+    try:
+        index = verified_index(path)
+    except UserError as error:
+        return Finding("pipeline", False, error.paragraph(), about_given=True)
+    files = [file for file in (path / PIPELINE).rglob("*") if file.is_file()]
+    stored = sum(file.stat().st_size for file in files)
+    detail = f"verified: {index.get('_class_name')}, {len(files)} files, {gigabytes(stored)}"
+    return Finding("pipeline", True, detail, about_given=True)
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -181,11 +194,14 @@ def _weight_files(path: Path) -> list[Path]:
         raise CheckpointError("There is no such bundle or checkpoint", where=path)
     folder = path
     if (path / "model_index.json").is_file():
-        folder = next((path / name for name in _DENOISERS if (path / name).is_dir()), path)
+        folder = next((path / name for name in DENOISERS if (path / name).is_dir()), path)
     names = sorted(os.listdir(folder))
-    found = [folder / name for name in names if _WEIGHTS_FILE.fullmatch(name)]
-    found = found or [
-        folder / n for n in names if re.fullmatch(r"diffusion_pytorch_model.*\.bin", n)
+    preferred = heads(names, DENOISER_STEM)[:1]
+    found = [
+        folder / name
+        for head in preferred
+        for name in files_of(head, names)
+        if not name.endswith(".json")
     ]
     if not found:
         raise CheckpointError(
