@@ -136,15 +136,25 @@ def main(
     work: Annotated[
         Path | None, typer.Option(help="Folder with 5 GB of room; default: the system's own.")
     ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Measure just these models.")] = None,
 ) -> None:
-    """Measure the models one after the other."""
-    rows = []
+    """Measure the models one after the other; with ``--only`` other rows stay as they lie in OUT."""
+    rows = _rows(out / "scale.json") if only else {}
     for model in MODELS:
-        if model.name in _NAMES:
+        if model.name in (only or _NAMES):
             with tempfile.TemporaryDirectory(dir=work) as folder:
-                rows.append(measure(model, Path(folder)))
-            for line in table(rows[-1:]).splitlines():
+                rows[model.name] = measure(model, Path(folder))
+            for line in table([rows[model.name]]).splitlines():
                 console.say(line)
+    _write(out, list(rows.values()))
+
+
+def _rows(path: Path) -> dict[str, ScaleRow]:
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    return {row["model"]: ScaleRow(**row) for row in rows}
+
+
+def _write(out: Path, rows: Sequence[ScaleRow]) -> None:
     with staged_file(out / "scale.json") as stage:
         write_json(stage, {"machine": describe_machine(), "rows": [asdict(row) for row in rows]})
     with staged_file(out / "scale.md") as stage:

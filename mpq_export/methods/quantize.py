@@ -159,7 +159,8 @@ def _quantize_layer(
         (seen.high * factor).amax(dim=1),
         choices.bits.activation,
     )
-    bias = torch.zeros(rows) if module.bias is None else module.bias.detach().float()
+    # A copy, like the parameters that stay: a view would keep the whole checkpoint mapped.
+    bias = torch.zeros(rows) if module.bias is None else module.bias.detach().float().clone()
     try:
         matrix = quantize_weight(
             weights, choices.bits.weight, choices.weight_form, allocation, inputs

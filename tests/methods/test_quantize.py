@@ -1,6 +1,9 @@
 """Applying recipes to the tiny model."""
 
 import copy
+import gc
+import shutil
+from pathlib import Path
 
 import fixtures
 import numpy as np
@@ -110,6 +113,23 @@ def test_the_model_is_consumed_layer_by_layer(checkpoint):
     assert left == set(quantized.parameters)
     assert all(value.is_meta for value in model.parameters())
     assert not any(name.startswith(f"{layer}.") for name in left for layer in quantized.layers)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mappings")
+def test_nothing_keeps_the_checkpoint_mapped(pipeline_folder, tmp_path):
+    """Its pages would count as memory of the process until the end of the export."""
+    pipeline_folder = shutil.copytree(pipeline_folder, tmp_path / "own")
+    fresh = load_checkpoint(pipeline_folder)
+    recipe = recipe_of("rtn").model_copy(update={"calibration_images": 2})
+    weights = str(pipeline_folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert weights in Path("/proc/self/maps").read_text()
+    quantized = quantize_model(
+        fresh.model, fresh.model_config, fresh.scheduler_config, BitSpec(3, 4), recipe,
+        fixtures.NUM_STEPS, 0, fixtures.SilentProgress(),
+    )  # fmt: skip
+    assert quantized.layers
+    gc.collect()
+    assert weights not in Path("/proc/self/maps").read_text()
 
 
 def test_layers_that_never_run_stay_in_floating_point(checkpoint):
