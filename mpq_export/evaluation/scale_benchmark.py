@@ -138,7 +138,7 @@ def main(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Measure just these models.")] = None,
 ) -> None:
-    """Measure the models one after the other; with ``--only`` other rows stay as they lie in OUT."""
+    """Measure the models one after the other; with ``--only`` others keep their rows in OUT."""
     rows = _rows(out / "scale.json") if only else {}
     for model in MODELS:
         if model.name in (only or _NAMES):
