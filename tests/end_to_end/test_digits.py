@@ -9,6 +9,7 @@ import torch
 from mpq_export.pipelines.digits.demo import CHECKPOINT, main
 from mpq_export.pipelines.digits.family import build_pipeline, draw
 from mpq_export.pipelines.digits.quality import DigitsJudge
+from mpq_export.pipelines.registry import DrawRequest
 from PIL import Image
 
 from mpq_export import numpy_sampling
@@ -37,7 +38,7 @@ def test_the_shipped_model_draws_what_is_asked():
     assert sum(p.numel() for p in checkpoint.model.parameters()) <= 1.4e6
     assert sum(f.stat().st_size for f in CHECKPOINT.rglob("*") if f.is_file()) <= 6e6
     pipeline = build_pipeline(checkpoint.model, checkpoint.scheduler_config)
-    images = draw(pipeline, 200, 20, 5)
+    images = draw(pipeline, DrawRequest(200, 20, 5))
     assert DigitsJudge().measure(images, None).accuracy >= 0.95
 
 
@@ -59,7 +60,10 @@ def test_the_demo_measures_and_draws(demo):
 @pytest.mark.parametrize("steps", [1, 7, 33])
 def test_any_number_of_steps(demo, steps):
     images = draw_images(
-        read_bundle(demo / "w4a8"), Runtime.ORT, 10, steps, 0, fixtures.SilentProgress()
+        read_bundle(demo / "w4a8"),
+        Runtime.ORT,
+        DrawRequest(10, steps, 0),
+        fixtures.SilentProgress(),
     )
     assert images.shape == (10, 1, 16, 16)
     assert np.isfinite(images).all()
@@ -68,7 +72,7 @@ def test_any_number_of_steps(demo, steps):
 def test_runtimes_draw_nearly_the_same_images(demo):
     bundle = read_bundle(demo / "w8a8")
     ort, reference = (
-        draw_images(bundle, runtime, 20, 20, 0, fixtures.SilentProgress())
+        draw_images(bundle, runtime, DrawRequest(20, 20, 0), fixtures.SilentProgress())
         for runtime in (Runtime.ORT, Runtime.TORCH)
     )
     assert np.sqrt(np.mean((ort - reference) ** 2)) < 0.05
