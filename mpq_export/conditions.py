@@ -47,6 +47,11 @@ class Condition(Protocol):
         """``[B, *shape]``: random values in the place of real ones."""
 
 
+def _free_axes(free_length: bool) -> dict[int, str]:
+    """The batch, and where the number of tokens is free, that."""
+    return {0: BATCH, 1: TOKENS} if free_length else {0: BATCH}
+
+
 @dataclass(frozen=True)
 class ClassLabels:
     """A whole number per image, int64 ``[B]``.
@@ -88,7 +93,7 @@ class Embedding:
     @property
     def free_axes(self) -> dict[int, str]:
         """The batch, and the tokens."""
-        return {0: BATCH, 1: TOKENS} if self.free_length else {0: BATCH}
+        return _free_axes(self.free_length)
 
     def draw(self, batch: int, rng: np.random.Generator) -> NDArray[np.generic]:
         """Standard normal values."""
@@ -113,7 +118,7 @@ class Typical:
     @property
     def free_axes(self) -> dict[int, str]:
         """The batch, and the tokens."""
-        return {0: BATCH, 1: TOKENS} if self.free_length else {0: BATCH}
+        return _free_axes(self.free_length)
 
     def draw(self, batch: int, _rng: np.random.Generator) -> NDArray[np.generic]:
         """The usual values for every image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,10 +85,6 @@ class Graph:
             else:
                 model.graph.initializer.append(tensor)
         return model
-
-    def shells(self) -> Iterator[TensorProto]:
-        """Initializers without data, in the model's order."""
-        return (t for t in self.model.graph.initializer if t.name in self.tensors)
 
 
 def _shell(name: str, value: np.ndarray) -> TensorProto:
