@@ -183,6 +183,8 @@ def test_a_signal_leaves_nothing_behind(pipeline_folder, tmp_path, number, code)
     process = subprocess.Popen(
         [BIN / "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--out", tmp_path / "b"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell's background jobs, such as this very run of the tests, are deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while process.poll() is None and not list(tmp_path.iterdir()):
         time.sleep(0.02)
