@@ -57,9 +57,7 @@ def drawn_conditions(
     return {spec.name: torch.from_numpy(spec.draw(images, rng)) for spec in specs}
 
 
-def _drawn_pairs(
-    specs: tuple[Condition, ...], images: int, seed: int
-) -> dict[str, torch.Tensor]:
+def _drawn_pairs(specs: tuple[Condition, ...], images: int, seed: int) -> dict[str, torch.Tensor]:
     """Labels beside the null label; what has no null value is the same in both halves."""
     rng = np.random.default_rng(seed)
     pairs = {}
