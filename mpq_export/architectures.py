@@ -40,6 +40,8 @@ class Architecture:
         eight_bit: layer-name patterns kept at W8A8, with the reason; the first match counts.
         sample_shape: (channels, height, width) of one sample, from the config.
         conditions: further inputs, from the config; raises CheckpointError on unsupported ones.
+        feature_module: the module whose input is the last feature map before the final norm and
+            output, from the config.
     """
 
     class_name: str
@@ -47,6 +49,7 @@ class Architecture:
     eight_bit: Mapping[str, str]
     sample_shape: Callable[[Config], tuple[int, int, int]]
     conditions: Callable[[Config], tuple[Condition, ...]]
+    feature_module: Callable[[Config], str]
 
     def eight_bit_reason(self, layer: str) -> str | None:
         """Why a layer is kept at W8A8, or None if it takes the requested bits."""
@@ -247,6 +250,15 @@ def _pixart_conditions(config: Config) -> tuple[Condition, ...]:
     return tuple(conditions)
 
 
+def _unet_feature_module(config: Config) -> str:
+    """UNets may be built without a last norm, but not without a last convolution."""
+    return "conv_out" if config.get("norm_num_groups", 32) is None else "conv_norm_out"
+
+
+def _transformer_feature_module(_config: Config) -> str:
+    return "norm_out"
+
+
 _UNET_EIGHT_BIT = {
     "conv_in": "first convolution",
     "conv_out": "last convolution",
@@ -266,9 +278,21 @@ _TRANSFORMER_EIGHT_BIT = {
 ARCHITECTURES = {
     entry.class_name: entry
     for entry in (
-        Architecture("UNet2DModel", "sample", _UNET_EIGHT_BIT, _sample(3), _unet2d_conditions),
         Architecture(
-            "UNet2DConditionModel", "sample", _UNET_EIGHT_BIT, _sample(4), _unet2d_text_conditions
+            "UNet2DModel",
+            "sample",
+            _UNET_EIGHT_BIT,
+            _sample(3),
+            _unet2d_conditions,
+            _unet_feature_module,
+        ),
+        Architecture(
+            "UNet2DConditionModel",
+            "sample",
+            _UNET_EIGHT_BIT,
+            _sample(4),
+            _unet2d_text_conditions,
+            _unet_feature_module,
         ),
         Architecture(
             "DiTTransformer2DModel",
@@ -276,6 +300,7 @@ ARCHITECTURES = {
             _TRANSFORMER_EIGHT_BIT,
             _sample(4),
             _dit_conditions,
+            _transformer_feature_module,
         ),
         Architecture(
             "PixArtTransformer2DModel",
@@ -283,6 +308,7 @@ ARCHITECTURES = {
             _TRANSFORMER_EIGHT_BIT,
             _sample(4),
             _pixart_conditions,
+            _transformer_feature_module,
         ),
     )
 }

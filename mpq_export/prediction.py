@@ -18,9 +18,9 @@ def predict(
     timestep: torch.Tensor,
     conditions: Mapping[str, torch.Tensor],
 ) -> torch.Tensor:
-    """The model's prediction for ``sample`` ``[B, C, H, W]`` at one timestep.
+    """The model's prediction for ``sample`` ``[B, C, H, W]``.
 
-    ``timestep`` has one element. Transformers want it per image, and UNets repeat it themselves.
+    ``timestep`` has one element, or one per image ``[B]``. Transformers want it per image.
     """
     timesteps = timestep.reshape(-1).expand(sample.shape[0])
     arguments = model_arguments(config, sample, timesteps, conditions)

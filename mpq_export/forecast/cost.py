@@ -17,7 +17,8 @@ from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
 from ..schedulers import SamplingSchedule
 from ..training.calibration import SAMPLES_PER_STEP, PatchQuota
-from ..training.trajectories import calls_per_step, drawn_conditions
+from ..training.condition_rows import drawn_conditions
+from ..training.trajectories import calls_per_step
 from .size import SizeForecast, quantizable
 from .speed import MachineSpeed
 from .work import ModelWork, count_work

@@ -6,19 +6,19 @@ training image is needed.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..architectures import architecture_of
 from ..prediction import predict
-from ..schedulers import build_scheduler, sampling_schedule
+from ..schedulers import sampling_schedule
+from .condition_rows import drawn_conditions
+from .sampling_walk import SamplingWalk
 
 _ELEMENTS_AT_ONCE = 1 << 15
 """Sample elements in one call of the model: two latents of Stable Diffusion."""
@@ -42,15 +42,6 @@ def calls_per_step(model_config: Mapping[str, Any], batch_size: int) -> int:
     return -(-batch_size // max(1, _ELEMENTS_AT_ONCE // elements))
 
 
-def drawn_conditions(
-    model_config: Mapping[str, Any], batch_size: int, seed: int
-) -> dict[str, torch.Tensor]:
-    """Random conditions in the place of real ones."""
-    rng = np.random.default_rng(seed)
-    specs = architecture_of(model_config).conditions(model_config)
-    return {spec.name: torch.from_numpy(spec.draw(batch_size, rng)) for spec in specs}
-
-
 @torch.no_grad()
 def full_precision_trajectory(
     model: nn.Module,
@@ -65,29 +56,21 @@ def full_precision_trajectory(
 
     ``conditions`` have one row per image; they are drawn at random where none are given.
     """
-    generator = torch.Generator().manual_seed(seed)
     schedule = sampling_schedule(scheduler_config, num_steps)
-    scheduler = build_scheduler(scheduler_config)
-    scheduler.set_timesteps(num_steps)
     shape = (batch_size, *architecture_of(model_config).sample_shape(model_config))
-    sample = torch.randn(shape, generator=generator) * scheduler.init_noise_sigma
+    walk = SamplingWalk(scheduler_config, num_steps, shape, seed)
     if conditions is None:
         conditions = drawn_conditions(model_config, batch_size, seed)
     calls = calls_per_step(model_config, batch_size)
-    stochastic = "generator" in inspect.signature(scheduler.step).parameters
-    noise = {"generator": generator} if stochastic else {}
-    takes_variance = str(scheduler.config.get("variance_type")).startswith("learned")
-    for entry, timestep in zip(schedule.entries, scheduler.timesteps, strict=True):
-        scaled = scheduler.scale_model_input(sample, timestep)
+    for entry in schedule.entries:
+        timestep, scaled = walk.timestep, walk.model_input()
         parts = [
             predict(model, model_config, part, timestep, rows)
             for part, rows in _parts(scaled, conditions, calls)
         ]
         prediction = torch.cat(parts)
         yield TrajectoryStep(int(entry), timestep, scaled, conditions, prediction)
-        # A learned variance is in further channels of the prediction; few schedulers take them.
-        output = prediction if takes_variance else prediction[:, : sample.shape[1]]
-        sample = scheduler.step(output, timestep, sample, **noise).prev_sample
+        walk.advance(prediction)
 
 
 def _parts(
