@@ -236,3 +236,10 @@ def test_boards_without_torch_can_read_configs_and_bundles() -> None:
         "sys.exit(len({'torch', 'diffusers', 'onnxruntime'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_a_unet_without_a_last_norm_has_its_features_before_the_last_convolution(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    assert architecture.feature_module(UNET) == "conv_norm_out"
+    assert architecture.feature_module({**UNET, "norm_num_groups": None}) == "conv_out"

@@ -44,7 +44,7 @@ class PixelQueue:
         counts = torch.bincount(slots, minlength=len(self._written))
         turn = torch.arange(len(slots), device=slots.device) - (counts.cumsum(0) - counts)[slots]
         size = self._pixels.shape[1]
-        kept = turn >= counts[slots] - size  # earlier ones would be written over at once
+        kept = turn >= counts[slots] - size  # no place is written twice: the winner is undefined
         slots, turn = slots[kept], turn[kept]
         self._pixels[slots, (self._written[slots] + turn) % size] = pixels[kept]
         self._written += counts
