@@ -37,6 +37,10 @@ class PixelQueue:
         """``pixels`` ``[T, m, C]`` and ``written`` int64 ``[T]``, all ever pushed; copies."""
         return {"pixels": self._pixels.clone(), "written": self._written.clone()}
 
+    def to(self, device: torch.device) -> None:
+        """Move all pixels, if they are elsewhere."""
+        self._pixels, self._written = self._pixels.to(device), self._written.to(device)
+
     def push(self, pixels: torch.Tensor, slots: torch.Tensor) -> None:
         """Write pixels ``[N, C]`` into the rings ``slots`` ``[N]``, over the oldest ones there."""
         order = slots.argsort(stable=True)

@@ -37,10 +37,13 @@ class Relation(Protocol):
         """
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a resumed run needs to go on with the same bits."""
+        """What a resumed run needs to go on with the same bits, the same in all processes.
+
+        All processes must ask for it together: what each remembers of its own is gathered.
+        """
 
     def load(self, state: State) -> None:
-        """Go on from a state, on the device of its tensors."""
+        """Go on from a state, whose tensors may be on any device."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class MemoryRelation:
         return _mean_divergence(teacher, student)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The memory; nothing before the first batch. It is the same in all processes."""
+        """The memory; nothing before the first batch."""
         return {} if self._queue is None else self._queue.state()
 
     def load(self, state: State) -> None:
@@ -125,6 +128,7 @@ class MemoryRelation:
         if self._queue is None:
             size = max(1, self._settings.capacity // self._num_entries)
             self._queue = PixelQueue(self._num_entries, size, pixels.shape[-1], pixels.device)
+        self._queue.to(pixels.device)
         self._queue.push(every.flatten(0, 1), entries.repeat_interleave(every.shape[1]))
         return self._queue
 
@@ -160,10 +164,18 @@ class TimeSmoothedRelation:
     Args:
         settings: constants.
         seed: of the choices.
+        gather: over processes, used by :meth:`state` alone.
+        rank: of this process in the order of ``gather``.
     """
 
-    def __init__(self, settings: TimeSmoothedSettings, seed: int) -> None:
-        self._settings, self._seed = settings, seed
+    def __init__(
+        self,
+        settings: TimeSmoothedSettings,
+        seed: int,
+        gather: Gather = lambda tensor: tensor,
+        rank: int = 0,
+    ) -> None:
+        self._settings, self._seed, self._gather, self._rank = settings, seed, gather, rank
         self._before: dict[str, torch.Tensor] = {}
 
     def observe(self, batch: DistillationBatch) -> None:
@@ -177,19 +189,27 @@ class TimeSmoothedRelation:
         places = _random_places("image rows", self._seed, self._settings.rows_per_image, batch)
         relations = {}
         for name, features in now.items():
-            before = self._before.get(name, features)
+            before = self._own_before(name, features)
             image = _unit(torch.where(begins, features, (features + before) / 2))
             relations[name] = _log_relation(image[:, places], image, self._settings.temperature)
         self._before = {name: features.detach() for name, features in now.items()}
         return _mean_divergence(**relations)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The features of the step before, of this process's own rows."""
-        return {name: features.clone() for name, features in self._before.items()}
+        """The features of the step before; nothing before the first."""
+        return {name: self._gather(features).clone() for name, features in self._before.items()}
 
     def load(self, state: State) -> None:
         """Go on after the step whose features these are."""
         self._before = dict(state)
+
+    def _own_before(self, name: str, features: torch.Tensor) -> torch.Tensor:
+        """The features of the step before, or this step's where there was none."""
+        if name not in self._before:
+            return features
+        before, rows = self._before[name].to(features.device), len(features)
+        # A loaded state holds the rows of all processes.
+        return before if len(before) == rows else before[self._rank * rows :][:rows]
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:

@@ -58,7 +58,7 @@ class DistillationBatch:
     """What teacher and student see in one update, and what the teacher said.
 
     With R images under way there are ``B = R`` rows, or under guidance ``B = 2 R``: every image
-    unconditionally, then every image with its conditions. All tensors are on the teacher's device.
+    unconditionally, then every image with its conditions. All tensors are on the pool's device.
 
     Attributes:
         update: the number of the update.
@@ -111,6 +111,8 @@ class TrajectoryPool:
         rank, world: this process and the number of all. A process walks every ``world``-th group;
             noise and conditions of a group are the same for any ``world`` (what the teacher says
             is so up to the rounding of a batch of another size).
+        device: where the teacher computes; None is where its weights lie, which must be named
+            for a teacher whose weights are only brought there when they are needed.
 
     Raises RecipeError if the groups cannot be shared out, the model cannot be guided, or the
     scheduler takes no eta.
@@ -127,6 +129,7 @@ class TrajectoryPool:
         conditions: Mapping[str, torch.Tensor] | None = None,
         rank: int = 0,
         world: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         if settings.groups % world:
             raise RecipeError(
@@ -141,7 +144,7 @@ class TrajectoryPool:
         self._rows = condition_rows(model_config, conditions, guided=self._guidance.copies == 2)
         self._teacher, self._model_config = teacher, model_config
         self._scheduler_config, self._settings, self._seed = scheduler_config, settings, seed
-        self._device = next(teacher.parameters()).device
+        self._device = next(teacher.parameters()).device if device is None else device
         self._groups = range(rank, settings.groups, world)
         self._first, self._update = first_update, first_update - self.warm_up_updates
         # The round that a group is in when the warm-up begins is over before the first update: the

@@ -29,8 +29,8 @@ def memory(gather=lambda tensor: tensor, **changes):
     return MemoryRelation(replace(MEMORY, **changes), STEPS, 1, gather)
 
 
-def smoothed(rows=64):
-    return TimeSmoothedRelation(TimeSmoothedSettings(rows_per_image=rows), 1)
+def smoothed(rows=64, **options):
+    return TimeSmoothedRelation(TimeSmoothedSettings(rows_per_image=rows), 1, **options)
 
 
 RELATIONS = pytest.mark.parametrize("relation_of", [memory, smoothed])
@@ -189,8 +189,9 @@ def rows_of(batch, rows):
     )
 
 
-def test_processes_share_one_memory_and_the_loss_is_their_mean(batches):
-    shared, barrier = {}, Barrier(2)
+def in_two_processes(work):
+    """Results of ``work(rank, gather)`` in two threads that gather each other's tensors."""
+    shared, barrier = {}, Barrier(2, timeout=60)
 
     def process(rank):
         def gather(tensor):
@@ -200,30 +201,47 @@ def test_processes_share_one_memory_and_the_loss_is_their_mean(batches):
             barrier.wait()
             return every
 
-        relation, rows = memory(gather), slice(2 * rank, 2 * rank + 2)
-        losses = [
-            relation.loss(student_features(batch)[rows], rows_of(batch, rows)) for batch in batches
-        ]
-        return relation.state(), torch.stack(losses)
+        return work(rank, gather)
 
     with ThreadPoolExecutor(2) as threads:
-        (one, left), (other, right) = threads.map(process, range(2))
-    alone = memory()
+        return list(threads.map(process, range(2)))
+
+
+def losses_of_half(relation, rank, batches):
+    rows = slice(2 * rank, 2 * rank + 2)
+    return torch.stack(
+        [relation.loss(student_features(batch)[rows], rows_of(batch, rows)) for batch in batches]
+    )
+
+
+@RELATIONS
+def test_the_loss_and_state_of_two_processes_are_those_of_one(relation_of, batches):
+    def process(rank, gather):
+        relation = relation_of(gather=gather)
+        return losses_of_half(relation, rank, batches), relation.state()
+
+    (left, one), (right, other) = in_two_processes(process)
+    alone = relation_of()
     whole = torch.stack([alone.loss(student_features(batch), batch) for batch in batches])
-    for state in (one, other):
-        assert all(torch.equal(state[name], value) for name, value in alone.state().items())
     torch.testing.assert_close((left + right) / 2, whole)
+    for state in (one, other):
+        assert state.keys() == alone.state().keys()
+        assert all(torch.equal(state[name], value) for name, value in alone.state().items())
 
 
-def test_the_smoothed_loss_of_two_processes_is_their_mean(batches):
-    relations = [smoothed(rows=8) for _ in range(3)]
-    for batch in batches[:3]:
-        parts = (slice(0, 4), slice(0, 2), slice(2, 4))
-        whole, left, right = (
-            relation.loss(student_features(batch)[rows], rows_of(batch, rows))
-            for relation, rows in zip(relations, parts, strict=True)
-        )
-        torch.testing.assert_close((left + right) / 2, whole)
+def test_two_processes_resume_from_one_state(batches):
+    """Each finds its own rows of the step before."""
+
+    def process(rank, gather):
+        whole, first = (smoothed(gather=gather, rank=rank) for _ in range(2))
+        expected = losses_of_half(whole, rank, batches)
+        losses_of_half(first, rank, batches[:3])
+        resumed = smoothed(gather=gather, rank=rank)
+        resumed.load(first.state())
+        return losses_of_half(resumed, rank, batches[3:]), expected[3:]
+
+    for losses, expected in in_two_processes(process):
+        assert torch.equal(losses, expected)
 
 
 @pytest.mark.parametrize("wrong", [{"sampled": 0}, {"temperature": -1.0}, {"capacity": -5}])

@@ -217,3 +217,14 @@ def test_batches_carry_no_graph_and_leave_no_hook(unet):
     batch = pool_of(unet).next()
     assert not any(value.requires_grad for value in tensors(batch).values())
     assert not unet.conv_norm_out._forward_pre_hooks
+
+
+def test_a_teacher_whose_weights_are_brought_when_needed_says_the_same(unet):
+    from accelerate import cpu_offload
+
+    offloaded, device = fixtures.tiny_unet(), torch.device("cpu")
+    cpu_offload(offloaded, device)
+    assert next(offloaded.parameters()).is_meta
+    pool = pool_of(offloaded, device=device)
+    for expected in batches(pool_of(unet), 3):
+        assert_same(pool.next(), expected)
