@@ -50,6 +50,7 @@ class TrainingPlan:
     Attributes:
         name: of the scratch folder and in messages.
         steps: updates.
+        batch_size: images in each; the loss must keep to it.
         learning_rate: its peak; a linear rise over the first twentieth, then half a cosine.
         weight_decay: of AdamW, on weights of two or more dimensions.
         average_decay: most that the moving average of the weights keeps of itself in a step.
@@ -58,6 +59,7 @@ class TrainingPlan:
 
     name: str
     steps: int
+    batch_size: int
     learning_rate: float
     weight_decay: float
     average_decay: float

@@ -26,7 +26,6 @@ from .data import IMAGE_SIZE, NUM_CLASSES, DigitSplit, load_digits
 from .pipeline import DigitsPipeline
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-_CLASSIFIER_BATCH = 128
 
 
 def build_unet() -> UNet2DModel:
@@ -57,9 +56,9 @@ def random_shift(
     return padded[torch.arange(n)[:, None, None], 0, rows, columns][:, None]
 
 
-def classification_loss(data: DigitSplit) -> Loss:
+def classification_loss(data: DigitSplit, batch_size: int) -> Loss:
     """Cross-entropy of shifted, noisy digits."""
-    examples = picked(data.images, data.labels, _CLASSIFIER_BATCH)
+    examples = picked(data.images, data.labels, batch_size)
 
     def loss(model: nn.Module, generator: torch.Generator, device: torch.device) -> torch.Tensor:
         images, labels = examples(generator)
@@ -83,8 +82,9 @@ def main(
 ) -> None:
     """Train both models, write them, and say how many of 1,000 drawn digits are as asked."""
     digits = load_digits()
-    plan = TrainingPlan("digits_classifier", classifier_steps, 2e-3, 0.05, 0.99, seed)
-    classifier = train(DigitClassifier, classification_loss(digits.classifier_train), plan, scratch)
+    plan = TrainingPlan("digits_classifier", classifier_steps, 128, 2e-3, 0.05, 0.99, seed)
+    loss = classification_loss(digits.classifier_train, plan.batch_size)
+    classifier = train(DigitClassifier, loss, plan, scratch)
     console.say(classifier.summary)
     DigitClassifier.save(classifier.model)
     test = digits.classifier_test
@@ -92,7 +92,7 @@ def main(
     console.say(f"classifier: {right:.1%} of its {len(test.labels)} test images")
     scheduler = cosine_scheduler()
     examples = picked(digits.diffusion.images, digits.diffusion.labels, batch_size)
-    plan = TrainingPlan("digits", steps, 1e-3, 0.01, 0.998, seed)
+    plan = TrainingPlan("digits", steps, batch_size, 1e-3, 0.01, 0.998, seed)
     trained = train(build_unet, noise_prediction_loss(scheduler, examples), plan, scratch)
     console.say(trained.summary)
     save_checkpoint(DigitsPipeline(trained.model, scheduler), out)

@@ -62,7 +62,7 @@ def main(
     data, scheduler = load_digits().diffusion, cosine_scheduler()
     examples = picked(data.images, data.labels, batch_size)
     examples = with_dropped_labels(examples, NUM_CLASSES, _DROPPED_LABELS)
-    plan = TrainingPlan("digits_dit", steps, 1e-3, 0.5, 0.998, seed)
+    plan = TrainingPlan("digits_dit", steps, batch_size, 1e-3, 0.5, 0.998, seed)
     trained = train(build_transformer, noise_prediction_loss(scheduler, examples), plan, scratch)
     console.say(trained.summary)
     save_checkpoint(DigitsDiTPipeline(trained.model, scheduler), out)

@@ -27,7 +27,6 @@ from .pipeline import PhotosPipeline
 from .quality import NUM_HELD_OUT, PhotosJudge
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-_CLASSIFIER_BATCH = 128
 
 
 def build_unet() -> UNet2DModel:
@@ -56,9 +55,9 @@ def patches_of(source: Patches, batch_size: int) -> Examples:
     return examples
 
 
-def classification_loss(source: Patches) -> Loss:
+def classification_loss(source: Patches, batch_size: int) -> Loss:
     """Cross-entropy of the photograph and of the rotation, which is random."""
-    examples = patches_of(source, _CLASSIFIER_BATCH)
+    examples = patches_of(source, batch_size)
 
     def loss(model: nn.Module, generator: torch.Generator, device: torch.device) -> torch.Tensor:
         images, labels = examples(generator)
@@ -75,8 +74,9 @@ def classification_loss(source: Patches) -> Loss:
 
 def train_classifier(photos: Photos, steps: int, seed: int, scratch: Path) -> None:
     """Train and write the classifier; says how it does on patches it has not seen."""
-    plan = TrainingPlan("photos_classifier", steps, 2e-3, 0.05, 0.99, seed)
-    trained = train(PhotoClassifier, classification_loss(photos.training), plan, scratch)
+    plan = TrainingPlan("photos_classifier", steps, 128, 2e-3, 0.05, 0.99, seed)
+    loss = classification_loss(photos.training, plan.batch_size)
+    trained = train(PhotoClassifier, loss, plan, scratch)
     console.say(trained.summary)
     PhotoClassifier.save(trained.model)
     images, labels = held_out_patches(photos, NUM_HELD_OUT)
@@ -89,7 +89,7 @@ def train_classifier(photos: Photos, steps: int, seed: int, scratch: Path) -> No
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the diffusers checkpoint.")] = CHECKPOINT,
-    steps: Annotated[int, typer.Option(help="Updates of the diffusion model.")] = 7000,
+    steps: Annotated[int, typer.Option(help="Updates of the diffusion model.")] = 5000,
     classifier_steps: Annotated[int, typer.Option(help="Updates of the classifier.")] = 2000,
     batch_size: Annotated[int, typer.Option(help="Patches per update.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
@@ -101,7 +101,7 @@ def main(
     photos, scheduler = load_photos(), cosine_scheduler()
     train_classifier(photos, classifier_steps, seed, scratch)
     examples = patches_of(photos.training, batch_size)
-    plan = TrainingPlan("photos", steps, 1e-3, 0.7, 0.999, seed)
+    plan = TrainingPlan("photos", steps, batch_size, 1e-3, 1.0, 0.999, seed)
     trained = train(build_unet, noise_prediction_loss(scheduler, examples), plan, scratch)
     console.say(trained.summary)
     save_checkpoint(PhotosPipeline(trained.model, scheduler), out, torch.float16)

@@ -13,7 +13,7 @@ from torch import nn
 
 from mpq_export.errors import UserError
 
-PLAN = TrainingPlan("line", 12, 0.05, 0.1, 0.9, 3)
+PLAN = TrainingPlan("line", 12, 8, 0.05, 0.1, 0.9, 3)
 
 
 class Killed(Exception):
@@ -63,12 +63,12 @@ def test_a_finished_training_takes_no_further_step(tmp_path):
 
 
 def test_what_is_learned_is_less_wrong(tmp_path):
-    plan = TrainingPlan("line", 300, 0.05, 0.0, 0.9, 3)
+    plan = TrainingPlan("line", 300, 8, 0.05, 0.0, 0.9, 3)
     assert train_line(tmp_path, loss_until(), plan, 60.0).loss < 0.1
 
 
 def test_the_rate_rises_and_falls():
-    plan = TrainingPlan("line", 100, 1.0, 0.0, 0.9, 0)
+    plan = TrainingPlan("line", 100, 8, 1.0, 0.0, 0.9, 0)
     rates = [plan.rate(step) for step in range(100)]
     peak = rates.index(max(rates))
     assert peak == 5
