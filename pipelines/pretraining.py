@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import torch
 from rich.progress import (
@@ -161,7 +161,9 @@ class _Run:
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, build: Callable[[], nn.Module], plan: TrainingPlan, device: torch.device) -> Any:
+    def start(
+        cls, build: Callable[[], nn.Module], plan: TrainingPlan, device: torch.device
+    ) -> Self:
         torch.manual_seed(plan.seed)
         model = build().eval().to(device)
         average = copy.deepcopy(model).requires_grad_(False)

@@ -109,4 +109,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    console.run(main, "")
