@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator digits-checkpoint size-table bench-scale bench-fit attacks fuzz clean
+.PHONY: setup demo test lint emulator digits-checkpoint digits-dit-checkpoint photos-checkpoint size-table bench-scale bench-fit attacks fuzz clean
 
 setup: $(READY)
 
@@ -31,6 +31,16 @@ emulator:
 # Trains the shipped model anew: about 15 minutes on two cores.
 digits-checkpoint: setup
 	$(BIN)/python -m mpq_export.pipelines.digits.train
+
+# About 20 minutes on one core.
+digits-dit-checkpoint: setup
+	$(BIN)/python -m mpq_export.pipelines.digits_dit.train
+	$(BIN)/python -m mpq_export.pipelines.model_report digits_dit --out docs/results
+
+# About an hour and a half on one core; where it is stopped, it goes on when it is started again.
+photos-checkpoint: setup
+	$(BIN)/python -m mpq_export.pipelines.photos.train
+	$(BIN)/python -m mpq_export.pipelines.model_report photos --out docs/results
 
 # Bytes of the literature's models; needs 2 GB of memory and a few minutes.
 size-table: setup

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import BundleError, RecipeError
+
+if TYPE_CHECKING:
+    from .judge import Judge
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,13 @@ class Registration:
         pipeline_class: the diffusers pipeline class that its checkpoints carry, if it is one.
         pixel_space: its samples are the images, in [-1, 1], and its only conditions are labels,
             drawn in turn: no other model is needed, and so no torch.
+        judge: module and class that measures its images, or None.
     """
 
     name: str
     pipeline_class: str | None
     pixel_space: bool
+    judge: str | None = None
 
 
 GENERAL = "general"
@@ -82,8 +87,10 @@ GENERAL = "general"
 FAMILIES = {
     entry.name: entry
     for entry in (
-        Registration("digits", "DigitsPipeline", pixel_space=True),
-        Registration(GENERAL, None, pixel_space=False),
+        Registration("digits", "DigitsPipeline", True, "digits.quality.DigitsJudge"),
+        Registration("digits_dit", "DigitsDiTPipeline", True, "digits.quality.DigitsJudge"),
+        Registration("photos", "PhotosPipeline", True, "photos.quality.PhotosJudge"),
+        Registration(GENERAL, None, False),
     )
 }
 
@@ -112,3 +119,15 @@ def load_family(name: str | None) -> Family:
     """Import a registered family; raises :class:`BundleError` for any other name."""
     module = f"{__package__}.{family_registration(name).name}.family"
     return import_module(module)  # type: ignore[return-value]
+
+
+def load_judge(name: str | None) -> Judge:
+    """The judge of a registered family; raises :class:`BundleError` if it has none."""
+    judge = family_registration(name).judge
+    if judge is None:
+        raise BundleError(
+            f"Nothing measures the images of the family '{name}'",
+            why=f"Families with a judge: {', '.join(f.name for f in FAMILIES.values() if f.judge)}",
+        )
+    module, _, cls = judge.rpartition(".")
+    return getattr(import_module(f"{__package__}.{module}"), cls)()  # type: ignore[no-any-return]

@@ -38,6 +38,7 @@ _EXTRA_OF_PACKAGE = {
     "torchmetrics": "cpu",
     "transformers": "text",
     "sklearn": "cpu",
+    "skimage": "cpu",
     "polygraphy": "check",
     "onnxruntime": "runtime",
     "PIL": "runtime",

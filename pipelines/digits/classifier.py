@@ -8,13 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..judge import Classifier
+from .data import NUM_CLASSES
+
 WEIGHTS = Path(__file__).parent / "classifier.safetensors"
 
 
-class DigitClassifier(nn.Module):
+class DigitClassifier(Classifier):
     """Images ``[N, 1, 16, 16]`` in [-1, 1] to logits ``[N, 10]``, by way of 64 features."""
 
-    num_features = 64
+    num_classes, num_features = NUM_CLASSES, 64
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +32,7 @@ class DigitClassifier(nn.Module):
             nn.Linear(48 * 16, self.num_features),
             nn.ReLU(),
         )
-        self.head = nn.Linear(self.num_features, 10)
+        self.head = nn.Linear(self.num_features, NUM_CLASSES)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """The 64 activations before the last layer."""

@@ -26,9 +26,10 @@ from ...precision import BitSpec
 from ...runtimes.names import Runtime
 from ...sampling import draw_images
 from ..images import grid
+from ..judge import ImageQuality
 from ..registry import DrawRequest
 from .family import build_pipeline, draw
-from .quality import DigitsJudge, DigitsQuality
+from .quality import DigitsJudge
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 BITS = ("w8a8", "w4a8", "w3a4")
@@ -95,7 +96,7 @@ def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int)
     return report
 
 
-def _full_precision_row(checkpoint: Checkpoint, quality: DigitsQuality) -> dict[str, Any]:
+def _full_precision_row(checkpoint: Checkpoint, quality: ImageQuality) -> dict[str, Any]:
     size = 4 * sum(p.numel() for p in checkpoint.model.parameters())
     whole = {"average_weight_bits_all": 32.0, "fp32_bytes": size, "packed_bytes": size}
     return {"bits": "fp32", **whole, **asdict(quality)}

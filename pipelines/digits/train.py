@@ -8,15 +8,19 @@ diffusers pipeline folder, the classifier beside this script.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from diffusers import DDIMScheduler, UNet2DModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from diffusers import UNet2DModel
+from torch import nn
 
+from ...cli import console
+from ..checkpoint_folder import save_checkpoint
+from ..denoising import cosine_scheduler, noise_prediction_loss, picked
+from ..model_report import say_quality
+from ..pretraining import SCRATCH, Loss, TrainingPlan, train
 from .classifier import DigitClassifier
 from .data import IMAGE_SIZE, NUM_CLASSES, DigitSplit, load_digits
 from .pipeline import DigitsPipeline
@@ -40,112 +44,30 @@ def build_unet() -> UNet2DModel:
     )
 
 
-def build_scheduler() -> DDIMScheduler:
-    """Cosine schedule, noise prediction, last step at the clean end."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="squaredcos_cap_v2",
-        timestep_spacing="trailing",
-        rescale_betas_zero_snr=False,
-        clip_sample=True,
-        clip_sample_range=1.0,
-    )
-
-
-def progress_bar() -> Progress:
-    """Progress on the terminal with the running loss."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-    )
-
-
-def random_shift(images: torch.Tensor, limit: int, fill: float = -1.0) -> torch.Tensor:
-    """Move every image by up to ``limit`` pixels in each direction."""
+def random_shift(
+    images: torch.Tensor, limit: int, generator: torch.Generator, fill: float = -1.0
+) -> torch.Tensor:
+    """Move every image ``[N, 1, H, W]`` by up to ``limit`` pixels in each direction."""
     n, _, h, w = images.shape
-    padded = torch.nn.functional.pad(images, (limit,) * 4, value=fill)
-    dy, dx = torch.randint(0, 2 * limit + 1, (2, n, 1, 1))
+    padded = nn.functional.pad(images, (limit,) * 4, value=fill)
+    dy, dx = torch.randint(0, 2 * limit + 1, (2, n, 1, 1), generator=generator)
     rows = torch.arange(h)[None, :, None] + dy
     columns = torch.arange(w)[None, None, :] + dx
     return padded[torch.arange(n)[:, None, None], 0, rows, columns][:, None]
 
 
-def train_classifier(
-    train: DigitSplit, test: DigitSplit, steps: int, seed: int
-) -> tuple[DigitClassifier, float]:
-    """Returns the classifier and its accuracy on the test split."""
-    torch.manual_seed(seed)
-    model = DigitClassifier()
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    with progress_bar() as bar:
-        task = bar.add_task("classifier", total=steps, loss=float("nan"))
-        for _ in range(steps):
-            pick = torch.randint(0, len(train.labels), (128,))
-            images = random_shift(train.images[pick], 1)
-            images = images + 0.1 * torch.randn_like(images)
-            loss = torch.nn.functional.cross_entropy(
-                model(images), train.labels[pick], label_smoothing=0.05
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            bar.update(task, advance=1, loss=loss.item())
-    model.eval().requires_grad_(False)
-    accuracy = (model(test.images).argmax(1) == test.labels).float().mean().item()
-    return model, accuracy
+def classification_loss(data: DigitSplit, batch_size: int) -> Loss:
+    """Cross-entropy of shifted, noisy digits."""
+    examples = picked(data.images, data.labels, batch_size)
 
+    def loss(model: nn.Module, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+        images, labels = examples(generator)
+        images = random_shift(images, 1, generator)
+        images = images + 0.1 * torch.randn(images.shape, generator=generator)
+        logits = model(images.to(device))
+        return nn.functional.cross_entropy(logits, labels.to(device), label_smoothing=0.05)
 
-def train_unet(
-    data: DigitSplit, scheduler: DDIMScheduler, steps: int, batch_size: int, seed: int
-) -> UNet2DModel:
-    """Returns the exponential moving average of the trained weights."""
-    torch.manual_seed(seed)
-    model = build_unet()
-    average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.05)
-    with progress_bar() as bar:
-        task = bar.add_task("diffusion", total=steps, loss=float("nan"))
-        for step in range(steps):
-            pick = torch.randint(0, len(data.labels), (batch_size,))
-            images, labels = data.images[pick], data.labels[pick]
-            noise = torch.randn_like(images)
-            timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (batch_size,))
-            noisy = scheduler.add_noise(images, noise, timesteps)
-            predicted = model(noisy, timesteps, class_labels=labels).sample
-            loss = torch.nn.functional.mse_loss(predicted, noise)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            decay = min(0.998, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(average.parameters()), list(model.parameters()), 1 - decay
-                )
-            bar.update(task, advance=1, loss=loss.item())
-    return average.eval()
-
-
-def agreement(
-    unet: UNet2DModel, scheduler: DDIMScheduler, classifier: DigitClassifier, count: int, steps: int
-) -> float:
-    """Share of ``count`` generated images that the classifier labels as asked."""
-    pipeline = DigitsPipeline(unet, scheduler)
-    pipeline.set_progress_bar_config(disable=True)
-    labels = torch.arange(count) % NUM_CLASSES
-    generator = torch.Generator().manual_seed(1)
-    right = 0
-    for part in labels.split(250):
-        images = pipeline(part, steps, generator=generator, output_type="pt").images
-        right += (classifier(images * 2 - 1).argmax(1) == part).sum().item()
-    return right / count
+    return loss
 
 
 def main(
@@ -154,21 +76,28 @@ def main(
     classifier_steps: Annotated[int, typer.Option(help="Updates of the classifier.")] = 1500,
     batch_size: Annotated[int, typer.Option(help="Images per update.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
+    scratch: Annotated[Path, typer.Option(help="Where a training that is stopped goes on.")] = (
+        SCRATCH
+    ),
 ) -> None:
     """Train both models, write them, and say how many of 1,000 drawn digits are as asked."""
     digits = load_digits()
-    classifier, accuracy = train_classifier(
-        digits.classifier_train, digits.classifier_test, classifier_steps, seed
-    )
-    print(f"classifier: {accuracy:.1%} of its {len(digits.classifier_test.labels)} test images")
-    classifier.save()
-    scheduler = build_scheduler()
-    unet = train_unet(digits.diffusion, scheduler, steps, batch_size, seed)
-    DigitsPipeline(unet, scheduler).save_pretrained(out)
-    for inference_steps in (20, 50):
-        share = agreement(unet, scheduler, classifier, 1000, inference_steps)
-        print(f"{share:.1%} of 1,000 digits drawn in {inference_steps} steps are as asked")
+    plan = TrainingPlan("digits_classifier", classifier_steps, 128, 2e-3, 0.05, 0.99, seed)
+    loss = classification_loss(digits.classifier_train, plan.batch_size)
+    classifier = train(DigitClassifier, loss, plan, scratch)
+    console.say(classifier.summary)
+    DigitClassifier.save(classifier.model)
+    test = digits.classifier_test
+    right = (DigitClassifier.load()(test.images).argmax(1) == test.labels).float().mean().item()
+    console.say(f"classifier: {right:.1%} of its {len(test.labels)} test images")
+    scheduler = cosine_scheduler()
+    examples = picked(digits.diffusion.images, digits.diffusion.labels, batch_size)
+    plan = TrainingPlan("digits", steps, batch_size, 1e-3, 0.01, 0.998, seed)
+    trained = train(build_unet, noise_prediction_loss(scheduler, examples), plan, scratch)
+    console.say(trained.summary)
+    save_checkpoint(DigitsPipeline(trained.model, scheduler), out)
+    say_quality("digits", out)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    console.run(main, "")

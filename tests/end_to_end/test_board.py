@@ -14,8 +14,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 EXPECTED = {"numpy", "onnx", "onnxruntime", "pillow", "pydantic", "rich", "safetensors", "typer"}
 HEAVY = {
-    "accelerate", "diffusers", "huggingface-hub", "onnxscript", "scipy", "scikit-learn",
-    "tokenizers", "torch", "torchmetrics", "transformers",
+    "accelerate", "diffusers", "huggingface-hub", "onnxscript", "scipy", "scikit-image",
+    "scikit-learn", "tokenizers", "torch", "torchmetrics", "transformers",
 }  # fmt: skip
 MOST_MEGABYTES = 300
 

@@ -13,7 +13,7 @@ import mpq_export
 BLOCK = """
 import sys
 for name in ("torch", "diffusers", "transformers", "accelerate", "onnxscript", "torchmetrics",
-             "sklearn", "huggingface_hub", "scipy"):
+             "sklearn", "skimage", "huggingface_hub", "scipy"):
     sys.modules[name] = None
 """
 ROOT = Path(mpq_export.__file__).parent

@@ -35,6 +35,7 @@ _USES = {
     "transformers": "pipelines that draw from a text",
     "torchmetrics": "image quality",
     "scikit-learn": "the digits demo",
+    "scikit-image": "the photos model",
 }
 """What needs a package. What is not named here is not looked at."""
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:>=\s*([0-9][0-9.]*))?[^;]*(?:;\s*(.*))?")

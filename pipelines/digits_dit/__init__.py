@@ -1,0 +1,1 @@
+"""The digits again, drawn by a transformer: the smallest real DiT of the project."""

@@ -1,0 +1,19 @@
+"""How the transformer draws digits: labels 0..9 in turn, all noise from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..class_conditional import draw
+from .pipeline import DigitsDiTPipeline
+
+__all__ = ["build_pipeline", "draw"]
+
+
+def build_pipeline(
+    denoiser: Any, scheduler_config: Mapping[str, Any], _bundle: Path | None = None
+) -> DigitsDiTPipeline:
+    """The pipeline around a denoiser."""
+    return DigitsDiTPipeline.around(denoiser, scheduler_config)
