@@ -61,6 +61,10 @@ class RuntimeUnavailable(UserError):
     """A runtime, or the package it needs, that is not on this machine."""
 
 
+class Interrupted(UserError):
+    """Long work that was asked to stop, and can be gone on with. No mistake: exit code 130."""
+
+
 def missing_package(package: str, extra: str, needed_for: str) -> RuntimeUnavailable:
     """The error for an optional package that is not installed."""
     return RuntimeUnavailable(

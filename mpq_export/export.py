@@ -7,70 +7,57 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .bundle import Bundle, LayerConfig, QuantizationConfig, read_bundle, write_bundle
+from .bundle import Bundle, read_bundle, write_bundle
 from .checkpoints import Checkpoint
 from .errors import RecipeError
-from .files import staged_folder
+from .export_request import ExportRequest
+from .files import TRAINING, staged_folder
 from .lowering.exporter import export_graph
 from .lowering.half_precision import to_half
 from .lowering.names import Target
 from .lowering.targets import write_lowered
 from .methods.quantize import QuantizedModel, quantize_model
-from .methods.recipe import Recipe
 from .pipeline_folder import PIPELINE, copy_components, verified_index
 from .pipelines.registry import GENERAL
-from .precision import BitSpec
 from .progress import ProgressReporter
+from .quantized_bundle import bundle_of, family_of
+from .trained_quantization import TrainedQuantization
+from .training.log import write_log
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint,
-    bits: BitSpec,
-    recipe: Recipe,
-    targets: tuple[Target, ...],
-    num_steps: int,
-    seed: int,
-    out: Path,
-    progress: ProgressReporter,
-    float16: bool = False,
-    prompts: Sequence[str] | None = None,
-) -> Bundle:
-    """Quantise a checkpoint, write its bundle with the lowered targets, and return it as read back.
+    checkpoint: Checkpoint, request: ExportRequest, progress: ProgressReporter
+) -> Bundle | None:
+    """Quantise a checkpoint, train it if the recipe says so, write its bundle with the lowered
+    targets, and return it as read back.
 
-    ``out`` appears whole or not at all. ``float16`` lowers to float16 between the nodes. The
-    checkpoint's model is consumed. Whole pipelines that draw from texts are calibrated with
-    ``prompts`` (their own default: a list of many kinds).
+    ``request.out`` appears whole or not at all. The checkpoint's model is consumed. Where several
+    processes train together one writes; None is what the others return.
     """
     parameters = sum(p.numel() for p in checkpoint.model.parameters())
-    with staged_folder(out) as stage:
-        conditions = _with_components(stage, checkpoint, recipe.calibration_images, prompts)
-        quantized = quantize_model(
-            checkpoint.model,
-            checkpoint.model_config,
-            checkpoint.scheduler_config,
-            bits,
-            recipe,
-            num_steps,
-            seed,
-            progress,
-            conditions,
-        )
-        config = QuantizationConfig(
-            bits=str(bits),
-            method=recipe.method,
-            recipe=recipe.model_dump(mode="json") | {"inference_steps": num_steps, "seed": seed},
-            family=_family(checkpoint),
-            source=checkpoint.source,
-            full_precision_parameters=parameters,
-            layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
-            eight_bit=dict(quantized.plan.eight_bit),
-            overridden=dict(quantized.plan.overridden) or None,
-            kept=dict(quantized.plan.kept),
-        )
-        write_bundle(stage, _bundle(stage, checkpoint, config, quantized))
+    training = None
+    if request.recipe.training.updates:
+        training = TrainedQuantization.of(checkpoint, request)
+        if not training.is_writer:
+            training.assist(progress)
+            return None
+    elif request.resume:
+        raise RecipeError("Nothing is trained, so there is nothing to resume", where="--resume")
+    with staged_folder(request.out) as stage:
+        images = request.recipe.calibration_images
+        conditions = _with_components(stage, checkpoint, images, request.prompts)
+        if training is None:
+            quantized = _quantized(checkpoint, request, conditions, progress)
+        else:
+            quantized, log = training.run(conditions, progress)
+            (stage / TRAINING).mkdir()
+            write_log(log, stage / TRAINING)
+        write_bundle(stage, bundle_of(stage, checkpoint, request, quantized, parameters))
         bundle = read_bundle(stage)
-        _lower(bundle, targets, float16, progress)
-    return replace(bundle, path=out)
+        _lower(bundle, request.targets, request.float16, progress)
+    if training is not None:
+        training.folder.clear()
+    return replace(bundle, path=request.out)
 
 
 def export_bundle(
@@ -102,7 +89,7 @@ def _with_components(
     Returns those conditions; None where there is no such pipeline, or it takes no prompt.
     """
     conditions = None
-    if checkpoint.pipeline is not None and _family(checkpoint) == GENERAL:
+    if checkpoint.pipeline is not None and family_of(checkpoint) == GENERAL:
         from .pipelines.general.text_conditions import default_prompts, text_conditions
 
         copy_components(checkpoint.pipeline, stage)
@@ -123,13 +110,6 @@ def _with_components(
     return conditions
 
 
-def _family(checkpoint: Checkpoint) -> str | None:
-    """A registered family, the general one for other whole pipelines, None for a model alone."""
-    if checkpoint.family is None and checkpoint.pipeline is not None:
-        return GENERAL
-    return checkpoint.family
-
-
 def _lower(
     bundle: Bundle, targets: tuple[Target, ...], float16: bool, progress: ProgressReporter
 ) -> None:
@@ -143,16 +123,20 @@ def _lower(
         progress.advance()
 
 
-def _bundle(
-    folder: Path, checkpoint: Checkpoint, config: QuantizationConfig, quantized: QuantizedModel
-) -> Bundle:
-    return Bundle(
-        folder,
+def _quantized(
+    checkpoint: Checkpoint,
+    request: ExportRequest,
+    conditions: dict[str, Any] | None,
+    progress: ProgressReporter,
+) -> QuantizedModel:
+    return quantize_model(
+        checkpoint.model,
         checkpoint.model_config,
         checkpoint.scheduler_config,
-        config,
-        quantized.layers,
-        quantized.parameters,
-        quantized.timesteps,
-        quantized.output_bias,
+        request.bits,
+        request.recipe,
+        request.num_steps,
+        request.seed,
+        progress,
+        conditions,
     )

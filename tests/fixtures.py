@@ -28,6 +28,9 @@ class SilentProgress:
     def advance(self, parts: int = 1) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
+
 
 def tiny_unet(seed: int = SEED, channels: int = 2, classes: int = NUM_CLASSES):
     """A class-conditional UNet2DModel with an attention block and a 1x1 shortcut, 45 k weights."""
@@ -67,13 +70,13 @@ def quantized_bundle(
     """Quantise a pipeline folder and write its bundle into ``folder``, as the command does."""
     from mpq_export.checkpoints import load_checkpoint
     from mpq_export.export import export_checkpoint
+    from mpq_export.export_request import ExportRequest
     from mpq_export.methods import recipe_of
     from mpq_export.precision import BitSpec
 
-    export_checkpoint(
-        load_checkpoint(pipeline), BitSpec.parse(bits), recipe_of(method), targets,
-        NUM_STEPS, SEED, folder, SilentProgress(),
-    )  # fmt: skip
+    recipe = recipe_of(method).trained_for(0)
+    request = ExportRequest(BitSpec.parse(bits), recipe, targets, NUM_STEPS, SEED, folder)
+    export_checkpoint(load_checkpoint(pipeline), request, SilentProgress())
     return folder
 
 

@@ -24,9 +24,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..errors import UserError, missing_package, printable
+from ..errors import Interrupted, UserError, missing_package, printable
 
-CHECK_FAILED, USER_ERROR, TERMINATED = 1, 2, 143
+CHECK_FAILED, USER_ERROR, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 LARGEST_SEED = 2**63 - 1
 
 _EXTRA_OF_PACKAGE = {
@@ -62,6 +62,9 @@ def run(command: Callable[..., None], epilog: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         app()
+    except Interrupted as error:
+        err.print(error.paragraph(), markup=False, soft_wrap=True)
+        sys.exit(INTERRUPTED)
     except UserError as error:
         _fail(error)
     except MemoryError:
@@ -119,6 +122,7 @@ class TaskProgress:
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
             console=err,
         )
         self._task: TaskID | None = None
@@ -132,12 +136,17 @@ class TaskProgress:
 
     def start(self, task: str, total: int) -> None:
         """A new task of ``total`` parts begins."""
-        self._task = self._progress.add_task(task, total=total)
+        self._task = self._progress.add_task(task, total=total, note="")
 
     def advance(self, parts: int = 1) -> None:
         """That many more parts of the current task are done."""
         if self._task is not None:
             self._progress.advance(self._task, parts)
+
+    def note(self, text: str) -> None:
+        """How the current task is going."""
+        if self._task is not None:
+            self._progress.update(self._task, note=text)
 
 
 def _quiet_libraries() -> None:

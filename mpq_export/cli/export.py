@@ -12,6 +12,7 @@ import typer
 from ..errors import BitsError
 from ..lowering.names import Target
 from ..precision import BitSpec
+from ..training.limits import MAX_UPDATES
 from . import console
 
 if TYPE_CHECKING:
@@ -46,7 +47,16 @@ def export(
         typer.Option(help="ort: packed nodes for ONNX Runtime; onnx: standard operators only."),
     ] = Target.ORT,
     method: Annotated[
-        str | None, typer.Option(help="rtn, mpq-dm or mpq-dmv2; default mpq-dmv2.")
+        str | None,
+        typer.Option(help="rtn, efficientdm, mpq-dm or mpq-dmv2; default mpq-dmv2."),
+    ] = None,
+    train_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_UPDATES,
+            help="Updates of training; default the recipe's, 0 leaves training out.",
+        ),
     ] = None,
     inference_steps: Annotated[
         int | None,
@@ -82,6 +92,10 @@ def export(
             "as half of the calibration images are used."
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the training run that was stopped or killed."),
+    ] = False,
     float16: Annotated[
         bool, typer.Option("--float16", help="Lower to float16 activations between the nodes.")
     ] = False,
@@ -94,13 +108,15 @@ def export(
     """Quantise a diffusion checkpoint to 2-8 bits and lower it to ONNX.
 
     The result is a bundle: a folder with packed weights, activation tables and the lowered model;
-    of a whole pipeline the other components go along. No training happens here; below 4-bit weights
-    or 8-bit activations expect visible damage.
+    of a whole pipeline the other components go along. Unless told otherwise the quantised model is
+    trained to follow the full-precision one; no data is needed. Several processes share the work
+    under accelerate launch.
     """
     started = time.perf_counter()
     from ..bundle import read_bundle
     from ..checkpoints import is_bundle, load_checkpoint
     from ..export import export_bundle, export_checkpoint
+    from ..export_request import ExportRequest
     from ..files import require_replaceable, text_lines
     from ..methods import chosen_recipe
     from ..pipeline_folder import files_to_copy
@@ -109,7 +125,8 @@ def export(
         choices = {
             "--bits": bits, "--method": method, "--inference-steps": inference_steps,
             "--seed": seed, "--config": config, "--scheduler": scheduler, "--recipe": recipe,
-            "--prompts": prompts, "--dry-run": dry_run or None,
+            "--prompts": prompts, "--dry-run": dry_run or None, "--train-steps": train_steps,
+            "--resume": resume or None,
         }  # fmt: skip
         _refuse_for_bundles(ckpt, choices)
         with console.TaskProgress() as progress:
@@ -117,7 +134,7 @@ def export(
             bundle = export_bundle(opened, (target,), out, progress, float16)
         _report(bundle, target, (), started, as_json)
         return
-    choice = chosen_recipe(method, recipe, bits)
+    choice = chosen_recipe(method, recipe, bits, train_steps)
     num_steps = 20 if inference_steps is None else inference_steps
     folder = out or Path("out") / f"{_label(ckpt)}-{choice.bits}"
     if not dry_run:
@@ -129,20 +146,21 @@ def export(
             files_to_copy(checkpoint.pipeline)
         _forecast(checkpoint, choice.bits, choice.recipe, num_steps, as_json)
         return
+    request = ExportRequest(
+        choice.bits,
+        choice.recipe,
+        (target,),
+        num_steps,
+        0 if seed is None else seed,
+        folder,
+        float16,
+        texts,
+        resume,
+    )
     with console.TaskProgress() as progress:
-        bundle = export_checkpoint(
-            checkpoint,
-            choice.bits,
-            choice.recipe,
-            (target,),
-            num_steps,
-            0 if seed is None else seed,
-            folder,
-            progress,
-            float16,
-            texts,
-        )
-    _report(bundle, target, checkpoint.notes, started, as_json)
+        made = export_checkpoint(checkpoint, request, progress)
+    if made is not None:  # the process that writes
+        _report(made, target, checkpoint.notes, started, as_json)
 
 
 def _forecast(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,3 +123,9 @@ def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> None:
     """Put ``replacement`` where the module ``name`` (dotted path) stood."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, replacement)
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model's modules that shares every tensor with it."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

@@ -21,7 +21,7 @@ from .planes import LIMIT, SnappedLevels, snap_levels
 CHUNK_ELEMENTS, CHUNK_ROWS = 1 << 21, 4096
 """Weights and rows handled at once; they bound the memory of a fit at about 200 MB."""
 _ROUNDS = 14
-_MOST_FITTED_PLANES = 6
+MOST_FITTED_PLANES = 6
 """With more planes there are as many levels as int8 has: the uniform grid is the best one."""
 _CLIP_RATIOS = torch.linspace(1.0, 0.21, 80, dtype=torch.float64)
 _STARTING_CLIPS = (1.0, 0.8, 0.6, 0.42, 0.28)
@@ -169,7 +169,7 @@ def fit_uniform(rows: SortedRows, bits: int) -> FittedRows:
 
 def fit_planes(rows: SortedRows, form: PlaneForm) -> FittedRows:
     """Fit the form's levels to every row and snap them; keep the uniform row where better."""
-    if form.planes > _MOST_FITTED_PLANES:
+    if form.planes > MOST_FITTED_PLANES:
         return fit_uniform(rows, form.planes)
     design, parameters = form.design(), _starts(rows, form)
     for _ in range(_ROUNDS):

@@ -60,8 +60,9 @@ def measure(model: LiteratureModel, folder: Path) -> ScaleRow:
     checkpoint, bundle = folder / "checkpoint", folder / "bundle"
     _save_random(model, checkpoint)
     export = _run(
-        "export", "--ckpt", checkpoint, "--bits", _BITS, "--inference-steps", 1, "--out", bundle
-    )
+        "export", "--ckpt", checkpoint, "--bits", _BITS, "--inference-steps", 1,
+        "--train-steps", 0, "--out", bundle,
+    )  # fmt: skip
     check = _run("check", bundle, "--steps", 1, "--images", 1)
     return ScaleRow(
         model=model.name,

@@ -10,6 +10,7 @@ from ..core.bit_allocation import Allocation
 from ..core.weight_form import WeightForm
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
+from ..training.choices import TrainingChoices
 
 
 class LayerRule(BaseModel):
@@ -43,7 +44,17 @@ class LayerRule(BaseModel):
 
 
 class Recipe(BaseModel):
-    """All choices of a quantisation run. Of several rules that match a layer the last counts."""
+    """All choices of a quantisation run.
+
+    Attributes:
+        method, summary: the method's own.
+        weight_form, allocation, smoothing: how layers are first quantised.
+        calibration_images: how many images are walked for that.
+        guidance: classifier-free guidance scale that drives training's trajectories; 1 is none.
+        eta: DDIM's, of training's trajectories; None is the scheduler's own, which is 0.
+        training: how the quantised model learns from the full-precision one.
+        layers: rules for single layers; of several that match one the last counts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,7 +64,15 @@ class Recipe(BaseModel):
     allocation: Allocation
     smoothing: bool
     calibration_images: int = Field(32, ge=1, le=4096)
+    guidance: float = Field(1.0, ge=0, le=1000)
+    eta: float | None = Field(None, ge=0, le=1000)
+    training: TrainingChoices = TrainingChoices()
     layers: tuple[LayerRule, ...] = Field((), max_length=10_000)
+
+    def trained_for(self, updates: int) -> Recipe:
+        """The same recipe with another number of updates; 0 leaves training out."""
+        training = self.training.model_copy(update={"updates": updates})
+        return self.model_copy(update={"training": training})
 
 
 METHODS: dict[str, Recipe] = {}

@@ -5,6 +5,8 @@
     method: mpq-dmv2
     bits: w3a4
     weight_form: free
+    training:
+      updates: 2000
     layers:
       - match: "*.to_v"
         bits: w4a8
@@ -37,11 +39,13 @@ class Choice:
     recipe: Recipe
 
 
-def chosen_recipe(method: str | None, path: Path | None, bits: str | None) -> Choice:
-    """The run that a user asks for by a method's name, a recipe file, and bits.
+def chosen_recipe(
+    method: str | None, path: Path | None, bits: str | None, train_steps: int | None = None
+) -> Choice:
+    """The run that a user asks for by a method's name, a recipe file, bits, and training updates.
 
-    The bits given here go before those of the file. Raises RecipeError on anything that is no
-    recipe, with the place in the file, and BitsError where nobody says the bits.
+    Bits and updates given here go before those of the file. Raises RecipeError on anything that is
+    no recipe, with the place in the file, and BitsError where nobody says the bits.
     """
     content = {} if path is None else read_yaml(path, RecipeError)
     base, own_bits = content.pop("method", None), content.pop("bits", None)
@@ -60,6 +64,8 @@ def chosen_recipe(method: str | None, path: Path | None, bits: str | None) -> Ch
     recipe = recipe_of(base or method or DEFAULT_METHOD)
     if path is not None:
         recipe = _changed(recipe, content, path)
+    if train_steps is not None:
+        recipe = recipe.trained_for(train_steps)
     return Choice(BitSpec.parse(wanted), recipe)
 
 
@@ -67,11 +73,20 @@ def _changed(recipe: Recipe, content: Mapping[str, Any], path: Path) -> Recipe:
     if "summary" in content:
         raise _malformed(path, "summary", "is the method's own")
     try:
-        return Recipe.model_validate({**recipe.model_dump(), **content})
+        return Recipe.model_validate(_merged(recipe.model_dump(), content))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise _malformed(path, place, first["msg"]) from error
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes go before the base, inside nested choices too."""
+    result = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        result[key] = _merged(base[key], value) if nested else value
+    return result
 
 
 def _malformed(path: Path, place: str, why: str) -> RecipeError:

@@ -19,6 +19,7 @@ from ...cli import console
 from ...evaluation.machine import describe_machine
 from ...evaluation.size import size_report
 from ...export import export_checkpoint
+from ...export_request import ExportRequest
 from ...files import staged_file, write_json
 from ...lowering.names import Target
 from ...methods import recipe_of
@@ -60,16 +61,17 @@ def run_demo(out: Path, num_images: int, num_steps: int, method: str, seed: int)
         rows.append(_full_precision_row(checkpoint, judge.measure(original, None)))
         shown.append(original[:_SHOWN])
         for bits in BITS:
-            bundle = export_checkpoint(
-                load_checkpoint(CHECKPOINT),  # an export consumes its checkpoint
+            request = ExportRequest(
                 BitSpec.parse(bits),
-                recipe_of(method),
+                recipe_of(method).trained_for(0),
                 (Target.ORT,),
                 num_steps,
                 seed,
                 out / bits,
-                progress,
             )
+            # An export consumes its checkpoint.
+            bundle = export_checkpoint(load_checkpoint(CHECKPOINT), request, progress)
+            assert bundle is not None, "one process alone is the one that writes"
             drawn = draw_images(
                 bundle, Runtime.ORT, DrawRequest(num_images, num_steps, seed), progress
             )

@@ -181,7 +181,8 @@ def test_seeds_out_of_range(pipeline_folder, seed):
 def test_a_signal_leaves_nothing_behind(pipeline_folder, tmp_path, number, code):
     """Sent as soon as the half-written folder appears, while the model is being lowered."""
     process = subprocess.Popen(
-        [BIN / "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--out", tmp_path / "b"],
+        [BIN / "mpq-export", "--ckpt", pipeline_folder, "--bits", "w3a4", "--train-steps", "0",
+         "--out", tmp_path / "b"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         # A shell's background jobs, such as this very run of the tests, are deaf to Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -246,7 +247,7 @@ def test_a_dry_run_says_everything_and_writes_nothing(pipeline_folder, tmp_path)
     out = tmp_path / "b"
     done = run(
         "mpq-export", "--ckpt", pipeline_folder, "--recipe", recipe, "--inference-steps", 20,
-        "--out", out, "--json",
+        "--train-steps", 0, "--out", out, "--json",
     )  # fmt: skip
     real = json.loads(done.stdout)
     assert real["fp32_bytes"] == report["fp32_bytes"]

@@ -25,6 +25,7 @@ from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import BundleError, CheckpointError
 from mpq_export.evaluation.check import check_bundle
 from mpq_export.export import export_checkpoint
+from mpq_export.export_request import ExportRequest
 from mpq_export.lowering.names import Target
 from mpq_export.methods import recipe_of
 from mpq_export.precision import BitSpec
@@ -44,10 +45,9 @@ def unet(**changes) -> UNet2DModel:
 
 
 def export(folder, out, targets=(Target.ORT,)):
-    return export_checkpoint(
-        load_checkpoint(folder), BitSpec(3, 4), recipe_of("mpq-dmv2"), targets, 3, 0, out,
-        fixtures.SilentProgress(),
-    )  # fmt: skip
+    recipe = recipe_of("mpq-dmv2").trained_for(0)
+    request = ExportRequest(BitSpec(3, 4), recipe, targets, 3, 0, out)
+    return export_checkpoint(load_checkpoint(folder), request, fixtures.SilentProgress())
 
 
 def text_unet(**changes) -> UNet2DConditionModel:
@@ -171,9 +171,10 @@ def test_schedulers_without_whole_timesteps_are_refused(tmp_path):
     EDMEulerScheduler().save_pretrained(folder / "scheduler")
     with pytest.raises(CheckpointError, match="does not visit whole timesteps"):
         export_checkpoint(
-            load_checkpoint(folder), BitSpec(3, 4), recipe_of("rtn"), (), 20, 0, tmp_path / "b",
+            load_checkpoint(folder),
+            ExportRequest(BitSpec(3, 4), recipe_of("rtn"), (), 20, 0, tmp_path / "b"),
             fixtures.SilentProgress(),
-        )  # fmt: skip
+        )
 
 
 def test_flow_matching_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import BundleError, CheckpointError, RecipeError
 from mpq_export.export import export_bundle, export_checkpoint
+from mpq_export.export_request import ExportRequest
 from mpq_export.files import MANIFEST, write_manifest
 from mpq_export.lowering.names import Target
 from mpq_export.methods import recipe_of
@@ -33,10 +34,8 @@ FEW = recipe_of("rtn").model_copy(update={"calibration_images": 4})
 
 
 def export(pipeline, out, targets=()):
-    return export_checkpoint(
-        load_checkpoint(pipeline), BitSpec(4, 8), FEW, targets, 3, 0, out,
-        fixtures.SilentProgress(),
-    )  # fmt: skip
+    request = ExportRequest(BitSpec(4, 8), FEW, targets, 3, 0, out)
+    return export_checkpoint(load_checkpoint(pipeline), request, fixtures.SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -330,9 +329,10 @@ def test_whatever_a_pipeline_raises_is_one_error(copy):
 def test_prompts_without_use_are_refused(tmp_path, pipeline_folder):
     with pytest.raises(RecipeError, match="no use for prompts"):
         export_checkpoint(
-            load_checkpoint(pipeline_folder / "unet"), BitSpec(4, 8), FEW, (), 3, 0,
-            tmp_path / "b", fixtures.SilentProgress(), prompts=("a cat",),
-        )  # fmt: skip
+            load_checkpoint(pipeline_folder / "unet"),
+            ExportRequest(BitSpec(4, 8), FEW, (), 3, 0, tmp_path / "b", prompts=("a cat",)),
+            fixtures.SilentProgress(),
+        )
 
 
 @pytest.mark.slow
@@ -341,6 +341,7 @@ def test_the_command_draws_from_a_prompt(stable_diffusion, tmp_path):
 
     done = run(
         "mpq-export", "--ckpt", stable_diffusion, "--bits", "w4a8", "--inference-steps", 2,
+        "--train-steps", 0,
         "--out", tmp_path / "b", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

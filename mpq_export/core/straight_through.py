@@ -1,0 +1,160 @@
+"""Whole numbers with gradients: the contract's roundings forward, straight-through estimates back.
+
+The forward values are the deployed ones, bit for bit. A rounding passes its gradient on as if it
+were the identity, within the range that its codes can reach (Bengio et al., arXiv 1308.3432; LSQ,
+arXiv 1902.08153, for what reaches scale and zero point).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+
+def rounded(value: torch.Tensor) -> torch.Tensor:
+    """Nearest whole numbers, half to even; the gradient passes unchanged."""
+    return value + (value.round() - value).detach()
+
+
+def activation_integers(
+    x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, bits: int
+) -> torch.Tensor:
+    """The contract's ``x_int = clamp(rne(x / s) + z, 0, 2**bits - 1) - z`` as float32.
+
+    Args:
+        x: float32, finite, already multiplied by its input factors.
+        scale: float32, positive, broadcasts against ``x``.
+        zero_point: float32, whole numbers in 0 .. 2**bits - 1, broadcasts against ``x``.
+        bits: a.
+
+    Gradients: to x ``1 / s`` and to s ``-x / s**2`` where the code is not clamped, to z ``-1``
+    where it is.
+    """
+    result: torch.Tensor = _ActivationIntegers.apply(x, scale, zero_point, 2**bits - 1)
+    return result
+
+
+def weight_integers(
+    weights: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, steps: torch.Tensor
+) -> torch.Tensor:
+    """The integers of every weight's nearest level, float32 ``[O, K]``.
+
+    Args:
+        weights: float32 ``[O, K]``.
+        scale: float32 ``[O]``, S.
+        offset: float32 ``[O]``, whole numbers, c0.
+        steps: float32 ``[O, P]``, whole numbers, d; 0 where a row has no plane p.
+
+    Gradients: to a weight ``1 / S`` between the row's lowest and highest level and 0 outside; to
+    offset and steps those of the chosen code. S itself is multiplied elsewhere.
+    """
+    result: torch.Tensor = _WeightIntegers.apply(weights, scale, offset, steps)
+    return result
+
+
+def nearest_codes(
+    weights: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, steps: torch.Tensor
+) -> torch.Tensor:
+    """The code of the nearest level, uint8 ``[O, K]``: equal to
+    :func:`~mpq_export.core.planes.nearest_codes`. Arguments as in :func:`weight_integers`."""
+    levels = _Levels(scale, offset, steps)
+    return levels.codes.gather(1, levels.positions(weights))
+
+
+class _Levels:
+    """All ``2**P`` levels of every row in ascending order, and the borders between them.
+
+    ``integers`` float32 ``[O, L]``, ``codes`` uint8 ``[O, L]`` (of equal levels the smallest),
+    ``borders`` float32 ``[O, L - 1]``.
+    """
+
+    def __init__(self, scale: torch.Tensor, offset: torch.Tensor, steps: torch.Tensor) -> None:
+        self.bits = code_bits(steps.shape[1], steps.device)
+        table = offset[:, None] + steps @ self.bits.T
+        self.integers, order = table.sort(dim=1, stable=True)
+        new = torch.ones_like(self.integers, dtype=torch.bool)
+        new[:, 1:] = self.integers[:, 1:] != self.integers[:, :-1]
+        place = torch.arange(table.shape[1], device=table.device).expand_as(table)
+        first = torch.where(new, place, 0).cummax(dim=1).values
+        self.codes = order.gather(1, first).to(torch.uint8)
+        middle = (self.integers[:, 1:] + self.integers[:, :-1]).double() * 0.5
+        self.borders = _rounded_down(scale.double()[:, None] * middle)
+
+    def positions(self, weights: torch.Tensor) -> torch.Tensor:
+        """How many borders lie below each weight, int64 ``[O, K]``."""
+        return torch.searchsorted(self.borders, weights.contiguous())
+
+
+def code_bits(planes: int, device: torch.device) -> torch.Tensor:
+    """Bit p of every code, float32 ``[2**P, P]``."""
+    codes = torch.arange(2**planes, device=device)
+    return ((codes[:, None] >> torch.arange(planes, device=device)) & 1).float()
+
+
+def _rounded_down(value: torch.Tensor) -> torch.Tensor:
+    """The greatest float32 not above a float64: comparing a float32 with either is the same."""
+    narrow = value.float()
+    below = torch.nextafter(narrow, torch.full_like(narrow, -torch.inf))
+    return torch.where(narrow.double() > value, below, narrow)
+
+
+class _ActivationIntegers(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, top: int
+    ) -> torch.Tensor:
+        code = (x / scale).round_().add_(zero_point)
+        inside = (code >= 0) & (code <= top)
+        ctx.save_for_backward(x, scale, inside)
+        return code.clamp_(0, top).sub_(zero_point)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, scale, inside = ctx.saved_tensors
+        passed = grad.masked_fill(~inside, 0).div_(scale)
+        to_scale = to_zero = None
+        if ctx.needs_input_grad[1]:
+            to_scale = -_sum_to(passed * x, scale) / scale
+        if ctx.needs_input_grad[2]:
+            to_zero = -_sum_to(grad.masked_fill(inside, 0), scale)
+        return passed, to_scale, to_zero, None
+
+
+class _WeightIntegers(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: torch.Tensor,
+        scale: torch.Tensor,
+        offset: torch.Tensor,
+        steps: torch.Tensor,
+    ) -> torch.Tensor:
+        levels = _Levels(scale, offset, steps)
+        positions = levels.positions(weights)
+        real = levels.integers * scale[:, None]
+        inside = (weights >= real[:, :1]) & (weights <= real[:, -1:])
+        ctx.save_for_backward(scale, inside, positions.to(torch.uint8), levels.codes)
+        ctx.planes = steps.shape[1]
+        return levels.integers.gather(1, positions)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        scale, inside, positions, codes = ctx.saved_tensors
+        to_weights = to_offset = to_steps = None
+        if ctx.needs_input_grad[0]:
+            to_weights = grad.masked_fill(~inside, 0).div_(scale[:, None])
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            by_level = grad.new_zeros(codes.shape).scatter_add_(1, positions.long(), grad)
+            to_offset = by_level.sum(dim=1)
+            bits = code_bits(ctx.planes, grad.device)[codes.long()]
+            to_steps = (by_level[:, :, None] * bits).sum(dim=1)
+        return to_weights, None, to_offset, to_steps
+
+
+def _sum_to(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Sum over the axes along which ``like`` was broadcast."""
+    return value.sum_to_size(like.shape)

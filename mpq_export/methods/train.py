@@ -1,0 +1,146 @@
+"""Training a quantised model: from the layers as first quantised to those that are deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from ..progress import ProgressReporter
+from ..training.choices import RelationKind
+from ..training.log import TrainingLog
+from ..training.loop import Trainer, train
+from ..training.output_bias import fit_output_bias
+from ..training.relations import (
+    MemoryRelation,
+    MemorySettings,
+    Relation,
+    TimeSmoothedRelation,
+    TimeSmoothedSettings,
+)
+from ..training.seeds import derived_seed
+from ..training.student import LayerStart, Student, build_student
+from ..training.trajectory_pool import PoolSettings, TrajectoryPool
+from .quantize import QuantizedModel
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training run is about, beside its start.
+
+    Attributes:
+        teacher: the full-precision model, in evaluation mode.
+        model_config, scheduler_config: its configs.
+        recipe: choices.
+        num_steps: of the sampler.
+        seed: of data and random choices.
+        conditions: rows to choose from; None draws them.
+    """
+
+    teacher: nn.Module
+    model_config: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    recipe: Recipe
+    num_steps: int
+    seed: int
+    conditions: Mapping[str, torch.Tensor] | None
+
+
+def train_model(
+    start: QuantizedModel,
+    run: TrainingRun,
+    state_file: Path | None,
+    processes: Accelerator,
+    progress: ProgressReporter,
+) -> tuple[QuantizedModel, TrainingLog]:
+    """Train, and return the model as it is deployed with the log of the run.
+
+    It goes on from ``state_file`` where that exists.
+    """
+    choices, device = run.recipe.training, processes.device
+    run.teacher.to(device).requires_grad_(False)
+    if choices.offload_teacher and device.type != "cpu":
+        from accelerate import cpu_offload
+
+        cpu_offload(run.teacher, device)
+    starts = {
+        name: LayerStart(layer, start.plan.layers[name].weight_form, start.plan.bits[name].weight)
+        for name, layer in start.layers.items()
+    }
+    student = build_student(run.teacher, starts, choices, derived_seed("branches", run.seed))
+    student.module.to(device)
+    if choices.gradient_checkpointing:
+        cast(Any, student.module).enable_gradient_checkpointing()
+    pool_from = partial(
+        _pool, run, device, rank=processes.process_index, world=processes.num_processes
+    )
+    relation = _relation(run, len(start.timesteps), processes)
+    trainer = Trainer(student, relation, choices, run.model_config, processes)
+    train(trainer, pool_from, state_file, progress)
+    bias = start.output_bias
+    if choices.output_bias:
+        # Every process fits all of it, on the same images.
+        pool = _pool(run, processes.device, choices.updates)
+        bias = fit_output_bias(student, run.model_config, pool, progress)
+    trained = replace(
+        start,
+        layers=student.packed(),
+        parameters=student.floating_point(),
+        output_bias=bias,
+    )
+    return trained, _log(trainer, student, start)
+
+
+def _pool(
+    run: TrainingRun, device: torch.device, first_update: int, rank: int = 0, world: int = 1
+) -> TrajectoryPool:
+    """The data from an update on, or a process's share of it."""
+    training = run.recipe.training
+    settings = PoolSettings(
+        training.groups,
+        training.images_per_group,
+        run.num_steps,
+        run.recipe.guidance,
+        run.recipe.eta,
+    )
+    return TrajectoryPool(
+        run.teacher,
+        run.model_config,
+        run.scheduler_config,
+        settings,
+        run.seed,
+        first_update,
+        run.conditions,
+        rank,
+        world,
+        device,
+    )
+
+
+def _relation(run: TrainingRun, entries: int, processes: Accelerator) -> Relation | None:
+    match run.recipe.training.relation:
+        case RelationKind.MEMORY:
+            return MemoryRelation(MemorySettings(), entries, run.seed, processes.gather)
+        case RelationKind.TIME_SMOOTHED:
+            return TimeSmoothedRelation(
+                TimeSmoothedSettings(), run.seed, processes.gather, processes.process_index
+            )
+        case RelationKind.NONE:
+            return None
+
+
+def _log(trainer: Trainer, student: Student, start: QuantizedModel) -> TrainingLog:
+    changes = {
+        name: layer.log_act_scale.detach().exp().cpu().numpy()
+        for name, layer in student.layers.items()
+    }
+    return TrainingLog(tuple(trainer.records), changes, start.timesteps)

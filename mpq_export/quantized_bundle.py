@@ -1,0 +1,69 @@
+"""A quantised model as a bundle, and a bundle as the quantised model that training begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from .architectures import architecture_of
+from .bundle import Bundle, LayerConfig, QuantizationConfig
+from .checkpoints import Checkpoint
+from .export_request import ExportRequest
+from .methods.plan import plan_layers
+from .methods.quantize import QuantizedModel
+from .pipelines.registry import GENERAL
+
+
+def family_of(checkpoint: Checkpoint) -> str | None:
+    """A registered family, the general one for other whole pipelines, None for a model alone."""
+    if checkpoint.family is None and checkpoint.pipeline is not None:
+        return GENERAL
+    return checkpoint.family
+
+
+def bundle_of(
+    folder: Path,
+    checkpoint: Checkpoint,
+    request: ExportRequest,
+    quantized: QuantizedModel,
+    parameters: int,
+) -> Bundle:
+    """The bundle that ``folder`` is to hold; ``parameters`` counts the full-precision ones."""
+    run = {"inference_steps": request.num_steps, "seed": request.seed}
+    config = QuantizationConfig(
+        bits=str(request.bits),
+        method=request.recipe.method,
+        recipe=request.recipe.model_dump(mode="json") | run,
+        family=family_of(checkpoint),
+        source=checkpoint.source,
+        full_precision_parameters=parameters,
+        layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
+        eight_bit=dict(quantized.plan.eight_bit),
+        overridden=dict(quantized.plan.overridden) or None,
+        kept=dict(quantized.plan.kept),
+    )
+    return Bundle(
+        folder,
+        checkpoint.model_config,
+        checkpoint.scheduler_config,
+        config,
+        quantized.layers,
+        quantized.parameters,
+        quantized.timesteps,
+        quantized.output_bias,
+    )
+
+
+def quantized_of(bundle: Bundle, model: nn.Module, request: ExportRequest) -> QuantizedModel:
+    """What :func:`bundle_of` was given, for the model and request that the bundle was made of."""
+    architecture = architecture_of(bundle.model_config)
+    plan = plan_layers(model, architecture, request.bits, request.recipe)
+    reasons = bundle.quantization.kept
+    return QuantizedModel(
+        plan.keeping({name: reasons[name] for name in plan.layers if name in reasons}),
+        bundle.layers,
+        bundle.parameters,
+        bundle.timesteps,
+        bundle.output_bias,
+    )

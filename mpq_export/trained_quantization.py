@@ -1,0 +1,110 @@
+"""Quantising with training, in one process or several, in a run that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+
+from .bundle import read_bundle, write_bundle
+from .checkpoints import Checkpoint
+from .core.layers import shared_copy
+from .export_request import ExportRequest
+from .files import staged_folder
+from .methods.quantize import QuantizedModel, quantize_model
+from .methods.train import TrainingRun, train_model
+from .progress import ProgressReporter
+from .quantized_bundle import bundle_of, quantized_of
+from .training.log import TrainingLog
+from .training_folder import RunIdentity, TrainingFolder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_LONGEST_WAIT = timedelta(days=2)
+"""Other processes wait while one calibrates and quantises."""
+
+
+@dataclass(frozen=True)
+class TrainedQuantization:
+    """A checkpoint under training, as one of the processes that train it sees it."""
+
+    checkpoint: Checkpoint
+    request: ExportRequest
+    folder: TrainingFolder
+    identity: RunIdentity
+    processes: Accelerator
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, request: ExportRequest) -> TrainedQuantization:
+        """Raises ResumeError if the run cannot begin, or cannot be gone on with."""
+        from accelerate import Accelerator, InitProcessGroupKwargs
+
+        recipe = request.recipe.model_dump(mode="json")
+        identity = RunIdentity.of(
+            checkpoint.model, str(request.bits), recipe, request.num_steps, request.seed
+        )
+        processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
+        folder = TrainingFolder.of(request.out)
+        if processes.is_main_process:
+            if request.resume:
+                folder.require(identity)
+            else:
+                folder.require_free()
+        return cls(checkpoint, request, folder, identity, processes)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process calibrates and writes; the others assist."""
+        return bool(self.processes.is_main_process)
+
+    def run(
+        self, conditions: Mapping[str, torch.Tensor] | None, progress: ProgressReporter
+    ) -> tuple[QuantizedModel, TrainingLog]:
+        """Quantise, unless that has been done, and train."""
+        if not self.request.resume:
+            self._begin(conditions, progress)
+        return self._train(progress)
+
+    def assist(self, progress: ProgressReporter) -> None:
+        """Train with the process that writes."""
+        self._train(progress)
+
+    def _begin(
+        self, conditions: Mapping[str, torch.Tensor] | None, progress: ProgressReporter
+    ) -> None:
+        checkpoint, request = self.checkpoint, self.request
+        self.folder.clear()
+        start = quantize_model(
+            shared_copy(checkpoint.model),
+            checkpoint.model_config,
+            checkpoint.scheduler_config,
+            request.bits,
+            request.recipe,
+            request.num_steps,
+            request.seed,
+            progress,
+            conditions,
+        )
+        parameters = sum(p.numel() for p in checkpoint.model.parameters())
+        with staged_folder(self.folder.start) as stage:
+            write_bundle(stage, bundle_of(stage, checkpoint, request, start, parameters))
+        self.folder.begin(self.identity, conditions)
+
+    def _train(self, progress: ProgressReporter) -> tuple[QuantizedModel, TrainingLog]:
+        self.processes.wait_for_everyone()
+        checkpoint, request = self.checkpoint, self.request
+        start = quantized_of(read_bundle(self.folder.start), checkpoint.model, request)
+        run = TrainingRun(
+            checkpoint.model,
+            checkpoint.model_config,
+            checkpoint.scheduler_config,
+            request.recipe,
+            request.num_steps,
+            request.seed,
+            self.folder.conditions(),
+        )
+        return train_model(start, run, self.folder.state_file, self.processes, progress)

@@ -1,0 +1,271 @@
+"""The training loop: one update after another, resumable at every one of them.
+
+Data, random choices and rates of an update are pure functions of the seed and its number, so that
+a run that was killed and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ..errors import Interrupted, UserError
+from ..prediction import predict
+from ..progress import ProgressReporter
+from .choices import TrainingChoices
+from .features import captured_features
+from .interruption import stop_wish
+from .log import UpdateRecord
+from .relations import Relation
+from .state_file import TrainingState, TrainingStateError, read_state, write_state
+from .student import Student
+from .trajectory_pool import DistillationBatch, TrajectoryPool
+
+_SECONDS_BETWEEN_SAVES = 60.0
+_SHOWN_AVERAGE = 0.98
+
+
+class TrainingDiverged(UserError):
+    """A run whose loss is no number any more."""
+
+
+class Processes(Protocol):
+    """The part of ``accelerate.Accelerator`` that the loop uses."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes share an update."""
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this one writes files."""
+
+    def reduce(self, tensor: torch.Tensor, reduction: str) -> Any:
+        """The tensors of all processes, summed up."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision where the run was launched with it."""
+
+
+class Trainer:
+    """A student on its way, in one of the processes that train it."""
+
+    def __init__(
+        self,
+        student: Student,
+        relation: Relation | None,
+        choices: TrainingChoices,
+        model_config: Mapping[str, Any],
+        processes: Processes,
+    ) -> None:
+        self.student, self.relation, self.choices = student, relation, choices
+        self.model_config = model_config
+        self.processes = processes
+        self.records: list[UpdateRecord] = []
+        groups = student.parameter_groups(choices)
+        self._optimizer = torch.optim.Adam(groups)
+        self._first_rates = [group["lr"] for group in groups]
+        grouped = {id(p) for group in groups for p in group["params"]}
+        self._named = {name: p for name, p in student.module.named_parameters() if id(p) in grouped}
+
+    @property
+    def update(self) -> int:
+        """How many updates have been done."""
+        return len(self.records)
+
+    def state(self) -> TrainingState:
+        """Everything that the next update depends on."""
+        adam = self._optimizer.state
+        return TrainingState(
+            dict(self._named),
+            {
+                name: (adam[p]["exp_avg"], adam[p]["exp_avg_sq"])
+                for name, p in self._named.items()
+                if p in adam
+            },
+            {} if self.relation is None else self.relation.state(),
+            tuple(self.records),
+        )
+
+    def load(self, state: TrainingState) -> None:
+        """Go on from a state; raises TrainingStateError unless it is of such a student."""
+        shapes = {name: p.shape for name, p in self._named.items()}
+        if {name: p.shape for name, p in state.parameters.items()} != shapes:
+            raise TrainingStateError(
+                "The training state is of another model or recipe",
+                fix="Delete it to start anew, or go on with the options it was started with",
+            )
+        with torch.no_grad():
+            for name, p in self._named.items():
+                p.copy_(state.parameters[name])
+        done = torch.tensor(float(len(state.records)))
+        for name, (first, second) in state.moments.items():
+            p = self._named[name]
+            self._optimizer.state[p] = {
+                "step": done.clone(),
+                "exp_avg": first.to(p.device),
+                "exp_avg_sq": second.to(p.device),
+            }
+        if self.relation is not None:
+            self.relation.load(state.relation)
+        self.records = list(state.records)
+
+    def step(
+        self, batch: DistillationBatch, pool: TrajectoryPool, features: Callable[[], Any]
+    ) -> None:
+        """One update: forward, backward, gradients of all processes, Adam, projection."""
+        student = self.student
+        student.entries.value = batch.entries
+        with self.processes.autocast():
+            output = predict(
+                student.module, self.model_config, batch.sample, batch.timesteps, batch.conditions
+            )
+        task = torch.nn.functional.mse_loss(pool.combined(output.float()), batch.target)
+        relation = torch.zeros_like(task)
+        if self.relation is not None:
+            relation = self.relation.loss(features(), batch)
+        loss = task + self.choices.relation_weight * relation
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        figures = self._shared(torch.stack([loss, task, relation]).detach())
+        if not bool(figures.isfinite().all()):
+            raise self._diverged(batch)
+        remaining = 1 - self.update / self.choices.updates
+        for group, rate in zip(self._optimizer.param_groups, self._first_rates, strict=True):
+            group["lr"] = rate * remaining
+        self._optimizer.step()
+        student.project()
+        total, prediction, compared = figures.tolist()
+        tables, levels = self._changes()
+        self.records.append(
+            UpdateRecord(self.update + 1, total, prediction, compared, tables, levels)
+        )
+
+    def _shared(self, figures: torch.Tensor) -> torch.Tensor:
+        """Gradients become the mean over processes, and so do the figures that are returned."""
+        if self.processes.num_processes == 1:
+            return figures
+        parameters = list(self._named.values())
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([figures, *(gradient.flatten() for gradient in gradients)])
+        flat = self.processes.reduce(flat, "mean")
+        figures, *parts = flat.split([len(figures), *(p.numel() for p in parameters)])
+        for p, part in zip(parameters, parts, strict=True):
+            p.grad = part.view_as(p).clone()
+        return figures
+
+    def _changes(self) -> tuple[float, float]:
+        layers = self.student.layers.values()
+        tables = torch.cat([layer.log_act_scale.detach() for layer in layers])
+        levels = torch.cat([layer.levels.log_scale.detach() for layer in layers])
+        return float(tables.square().mean().sqrt()), float(levels.square().mean().sqrt())
+
+    def _diverged(self, batch: DistillationBatch) -> TrainingDiverged:
+        layer = _first_broken_layer(self.student, self.model_config, batch)
+        return TrainingDiverged(
+            f"The loss is no number after {self.update} updates",
+            where=layer or "the loss",
+            why="The layer's output is not finite" if layer else "Every layer's output is finite",
+            fix="Lower the recipe's rates, or keep that layer in floating point",
+        )
+
+
+def train(
+    trainer: Trainer,
+    pool_from: Callable[[int], TrajectoryPool],
+    state_file: Path | None,
+    progress: ProgressReporter,
+    seconds_between_saves: float = _SECONDS_BETWEEN_SAVES,
+) -> None:
+    """Do the updates that are left.
+
+    Args:
+        trainer: at any update.
+        pool_from: the data from an update on.
+        state_file: where the run is saved now and then; it goes on from there if it exists.
+        progress: told of every update, with the running loss.
+        seconds_between_saves: how often.
+
+    Raises Interrupted on Ctrl-C or SIGTERM, after the current update was finished and saved.
+    """
+    updates, main = trainer.choices.updates, trainer.processes.is_main_process
+    if state_file is not None and state_file.exists():
+        trainer.load(read_state(state_file))
+    progress.start("train", updates)
+    progress.advance(trainer.update)
+    if trainer.update == updates:
+        return
+    pool = pool_from(trainer.update)
+    if trainer.relation is not None and trainer.update == 0:
+        for batch in pool.warm_up():
+            trainer.relation.observe(batch)
+    saved, shown = time.monotonic(), None
+    with ExitStack() as stack:
+        features = stack.enter_context(
+            captured_features(trainer.student.module, trainer.model_config)
+        )
+        wished = stack.enter_context(stop_wish())
+        while trainer.update < updates:
+            trainer.step(pool.next(), pool, lambda: features.pixels)
+            loss = trainer.records[-1].loss
+            shown = loss if shown is None else _SHOWN_AVERAGE * shown + (1 - _SHOWN_AVERAGE) * loss
+            progress.advance()
+            progress.note(f"loss {shown:.4f}")
+            due = time.monotonic() - saved > seconds_between_saves
+            stopping, saving = _agreed((wished(), main and due), trainer.processes)
+            if stopping or saving:
+                _save(trainer, state_file)
+                saved = time.monotonic()
+            if stopping and trainer.update < updates:
+                raise Interrupted(
+                    f"Stopped after {trainer.update} of {updates} updates",
+                    where=state_file or "",
+                    fix="Go on with --resume" if state_file is not None else "",
+                )
+    _save(trainer, state_file)
+
+
+def _save(trainer: Trainer, state_file: Path | None) -> None:
+    """Every process takes part, as the state may gather what each has; one writes."""
+    if state_file is not None:
+        state = trainer.state()
+        if trainer.processes.is_main_process:
+            write_state(state_file, state)
+
+
+def _agreed(wishes: tuple[bool, ...], processes: Processes) -> list[bool]:
+    """Whether any process has a wish: all must follow it at the same update."""
+    if processes.num_processes == 1:
+        return list(wishes)
+    votes = torch.tensor(wishes, dtype=torch.float32, device=processes.device)
+    return [vote > 0 for vote in processes.reduce(votes, "sum").tolist()]
+
+
+@torch.no_grad()
+def _first_broken_layer(
+    student: Student, model_config: Mapping[str, Any], batch: DistillationBatch
+) -> str | None:
+    """The first layer, in the order of the forward pass, whose output is not finite."""
+    broken: list[str] = []
+
+    def listen(name: str) -> Callable[..., None]:
+        def hook(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            if not bool(output.isfinite().all()):
+                broken.append(name)
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, layer in student.layers.items():
+            stack.callback(layer.register_forward_hook(listen(name)).remove)
+        predict(student.module, model_config, batch.sample, batch.timesteps, batch.conditions)
+    return broken[0] if broken else None

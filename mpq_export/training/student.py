@@ -1,0 +1,157 @@
+"""The model that learns: the full-precision model with trained layers in its quantised places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.integer_reference import PackedLayer, check_layer, column_factors
+from ..core.layers import Quantizable, replace_module, shared_copy, weight_matrix
+from ..core.low_rank import LowRankBranch, error_branch, zero_branch
+from ..core.low_rank_form import LowRankBase, LowRankStart
+from ..core.planes import ContractError, unpack
+from ..core.trained_layer import BatchEntries, TrainedLayer
+from ..core.weight_form import WeightForm
+from ..errors import LayerError
+from .choices import Trained, TrainingChoices
+
+
+@dataclass(frozen=True)
+class LayerStart:
+    """A layer as first quantised, and how its weights may go on."""
+
+    packed: PackedLayer
+    form: WeightForm
+    bits: int
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model under training.
+
+    Attributes:
+        module: called like the full-precision model.
+        layers: its trained layers by name.
+        entries: set before every call.
+    """
+
+    module: nn.Module
+    layers: Mapping[str, TrainedLayer]
+    entries: BatchEntries
+
+    def project(self) -> None:
+        """After an update: every layer back into the ranges of the contract."""
+        for layer in self.layers.values():
+            layer.project()
+
+    def packed(self) -> dict[str, PackedLayer]:
+        """The layers as they are deployed; raises LayerError where one cannot be."""
+        result = {}
+        for name, layer in self.layers.items():
+            try:
+                result[name] = layer.packed()
+                check_layer(result[name])
+            except ContractError as error:
+                raise LayerError(
+                    "The trained layer cannot be packed",
+                    where=name,
+                    why=str(error),
+                    fix="Train with lower rates",
+                ) from error
+        return result
+
+    def floating_point(self) -> dict[str, np.ndarray]:
+        """Float32 parameters and buffers of all that is not quantised, by diffusers' names."""
+        inside = tuple(f"{name}." for name in self.layers)
+        return {
+            name: value.detach().float().cpu().numpy().copy()
+            for name, value in self.module.state_dict().items()
+            if not name.startswith(inside)
+        }
+
+    def parameter_groups(self, choices: TrainingChoices) -> list[dict[str, Any]]:
+        """Groups for the optimiser, each with its rate; parameters left out do not train."""
+        groups: list[dict[str, Any]] = []
+        for layer in self.layers.values():
+            weights = [layer.weight] if layer.branch is None else [*layer.branch.parameters()]
+            rate = choices.weight_rate * layer.levels.mean_spacing()
+            groups.append({"params": weights, "lr": rate})
+        layers = self.layers.values()
+        groups += [
+            {
+                "params": [p for la in layers for p in la.levels.parameters()],
+                "lr": choices.level_rate,
+            },
+            {"params": [la.log_act_scale for la in layers], "lr": choices.table_rate},
+        ]
+        for bits in sorted({layer.act_bits for layer in layers}):
+            points = [layer.act_zero_point for layer in layers if layer.act_bits == bits]
+            groups.append({"params": points, "lr": choices.table_rate * (2**bits - 1)})
+        own = {id(p) for la in layers for p in la.parameters() if p is not la.bias}
+        others = [p for p in self.module.parameters() if id(p) not in own]
+        groups.append({"params": others, "lr": choices.float_rate})
+        trained = [
+            {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
+        ]
+        return [group for group in trained if group["params"] and group["lr"] > 0]
+
+
+def build_student(
+    teacher: nn.Module,
+    starts: Mapping[str, LayerStart],
+    choices: TrainingChoices,
+    seed: int,
+) -> Student:
+    """A student that begins as first quantised.
+
+    Args:
+        teacher: the full-precision model; it is not changed, and weights that the student does not
+            train are shared with it.
+        starts: its quantised layers by name.
+        choices: what is trained.
+        seed: of the random factors of low-rank branches.
+    """
+    module = shared_copy(teacher)
+    entries, layers = BatchEntries(), {}
+    generator = torch.Generator().manual_seed(seed)
+    for name, start in starts.items():
+        original = cast(Quantizable, teacher.get_submodule(name))
+        weight, branch = weight_matrix(original).cpu(), None
+        # Layers at eight bits are rounded too finely to need one (MPQ-DM gives them none).
+        if choices.trained is Trained.LOW_RANK and start.bits < 8:
+            weight, branch = _with_branch(weight, start.packed, choices, generator)
+        layers[name] = TrainedLayer(start.packed, weight, start.form, start.bits, entries, branch)
+        replace_module(module, name, layers[name])
+    everything = choices.trained is Trained.FULL
+    for layer in layers.values():
+        layer.weight.requires_grad_(everything)
+        layer.bias.requires_grad_(everything)
+    inside = tuple(f"{name}." for name in layers)
+    for name, parameter in list(module.named_parameters()):
+        if not name.startswith(inside):
+            owner, _, key = name.rpartition(".")
+            own = nn.Parameter(parameter.detach().float().clone(), requires_grad=everything)
+            setattr(module.get_submodule(owner), key, own)
+    return Student(module, layers, entries)
+
+
+def _with_branch(
+    weight: torch.Tensor,
+    packed: PackedLayer,
+    choices: TrainingChoices,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, LowRankBranch]:
+    """The weight that stays and the branch that is trained; both before smoothing."""
+    rows, columns = weight.shape
+    taps = 1 if packed.conv is None else int(np.prod(packed.conv.kernel_shape))
+    factor = column_factors(packed.input_factor, packed.conv, rows)
+    quantized = torch.from_numpy(unpack(packed.weight).weights() * factor)
+    base = quantized if choices.low_rank_base is LowRankBase.QUANTIZED else weight
+    if choices.low_rank_start is LowRankStart.QUANTIZATION_ERROR:
+        return base, error_branch(weight - quantized, taps, choices.rank)
+    return base, zero_branch(rows, columns, taps, choices.rank, generator)
