@@ -48,7 +48,7 @@ def export(
     ] = Target.ORT,
     method: Annotated[
         str | None,
-        typer.Option(help="rtn, efficientdm, mpq-dm or mpq-dmv2; default mpq-dmv2."),
+        typer.Option(help="rtn, efficientdm, mpq-dm, mpq-dmv2 or mpq; default mpq."),
     ] = None,
     train_steps: Annotated[
         int | None,

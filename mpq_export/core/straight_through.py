@@ -7,6 +7,7 @@ arXiv 1902.08153, for what reaches scale and zero point).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ def activation_integers(
 
     Args:
         x: float32, finite, already multiplied by its input factors.
-        scale: float32, positive, broadcasts against ``x``.
-        zero_point: float32, whole numbers in 0 .. 2**bits - 1, broadcasts against ``x``.
+        scale: float32 ``[B, 1, ...]``, positive, one per image.
+        zero_point: float32 like ``scale``, whole numbers in 0 .. 2**bits - 1.
         bits: a.
 
     Gradients: to x ``1 / s`` and to s ``-x / s**2`` where the code is not clamped, to z ``-1``
@@ -51,6 +52,18 @@ def weight_integers(
     offset and steps those of the chosen code. S itself is multiplied elsewhere.
     """
     result: torch.Tensor = _WeightIntegers.apply(weights, scale, offset, steps)
+    return result
+
+
+def epilogue(sums: torch.Tensor, combined: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """``fl(fl(sums * combined) + bias)``, two roundings as the contract wants them.
+
+    Args:
+        sums: float32, whole numbers, NCHW or ``[B, ..., O]``.
+        combined: float32, ``fl(s_t * S)`` of every image and row, broadcasts against ``sums``.
+        bias: float32, broadcasts against ``sums``.
+    """
+    result: torch.Tensor = _Epilogue.apply(sums, combined, bias)
     return result
 
 
@@ -87,8 +100,9 @@ class _Levels:
         return torch.searchsorted(self.borders, weights.contiguous())
 
 
+@cache
 def code_bits(planes: int, device: torch.device) -> torch.Tensor:
-    """Bit p of every code, float32 ``[2**P, P]``."""
+    """Bit p of every code, float32 ``[2**P, P]``; shared, so not to be written to."""
     codes = torch.arange(2**planes, device=device)
     return ((codes[:, None] >> torch.arange(planes, device=device)) & 1).float()
 
@@ -106,21 +120,44 @@ class _ActivationIntegers(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, top: int
     ) -> torch.Tensor:
         code = (x / scale).round_().add_(zero_point)
-        inside = (code >= 0) & (code <= top)
-        ctx.save_for_backward(x, scale, inside)
-        return code.clamp_(0, top).sub_(zero_point)
+        clamped = code.clamp(0, top)
+        ctx.save_for_backward(x, scale, clamped == code)
+        return clamped.sub_(zero_point)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, scale, inside = ctx.saved_tensors
-        passed = grad.masked_fill(~inside, 0).div_(scale)
+        passed = (grad * inside).div_(scale)
         to_scale = to_zero = None
         if ctx.needs_input_grad[1]:
-            to_scale = -_sum_to(passed * x, scale) / scale
+            to_scale = -_products(passed, x).view_as(scale) / scale
         if ctx.needs_input_grad[2]:
-            to_zero = -_sum_to(grad.masked_fill(inside, 0), scale)
+            outside = grad.flatten(1).sum(dim=1) - passed.flatten(1).sum(dim=1) * scale.flatten()
+            to_zero = -outside.view_as(scale)
         return passed, to_scale, to_zero, None
+
+
+class _Epilogue(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, sums: torch.Tensor, combined: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(sums, combined)
+        ctx.bias_shape = bias.shape
+        return (sums * combined).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        sums, combined = ctx.saved_tensors
+        to_combined = to_bias = None
+        if ctx.needs_input_grad[1]:
+            to_combined = (grad * sums).sum_to_size(combined.shape)
+        if ctx.needs_input_grad[2]:
+            to_bias = grad.sum_to_size(ctx.bias_shape) if grad.dim() < 4 else grad.sum((0, 2, 3))
+            to_bias = to_bias.view(ctx.bias_shape)
+        return grad * combined, to_combined, to_bias
 
 
 class _WeightIntegers(torch.autograd.Function):
@@ -155,6 +192,6 @@ class _WeightIntegers(torch.autograd.Function):
         return to_weights, None, to_offset, to_steps
 
 
-def _sum_to(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Sum over the axes along which ``like`` was broadcast."""
-    return value.sum_to_size(like.shape)
+def _products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Sum of products of each image, float32 ``[B]``."""
+    return (one * other).flatten(1).sum(dim=1)

@@ -18,7 +18,7 @@ from torch import nn
 from .integer_reference import ConvGeometry, PackedLayer, column_factors
 from .low_rank import LowRankBranch
 from .planes import ContractError, PlaneMatrix, pack, unpack
-from .straight_through import activation_integers, nearest_codes, rounded
+from .straight_through import activation_integers, epilogue, nearest_codes, rounded
 from .trained_levels import TrainedLevels
 from .weight_form import WeightForm
 
@@ -115,13 +115,16 @@ class TrainedLayer(nn.Module):
             x_int = x_int * torch.exp2(self.input_shift.float()).view(self._channel)
         w_int = self.levels(self.real_weight())
         combined = scale * self.levels.scale().view(self._channel)
-        return (self._sums(x_int, w_int) * combined + self.bias.view(self._channel)).to(x.dtype)
+        return epilogue(self._sums(x_int, w_int), combined, self.bias.view(self._channel)).to(
+            x.dtype
+        )
 
     def _sums(self, x_int: torch.Tensor, w_int: torch.Tensor) -> torch.Tensor:
         if self.conv is None:
             return nn.functional.linear(x_int, w_int)
         conv = self.conv
-        weight = w_int.unflatten(1, (*conv.kernel_shape, -1)).permute(0, 3, 1, 2).contiguous()
+        # Columns are in OHWI order: torch's channels-last, so that convolutions copy nothing.
+        weight = w_int.unflatten(1, (*conv.kernel_shape, -1)).permute(0, 3, 1, 2)
         x_int, pads = _padded(x_int, conv)
         return nn.functional.conv2d(
             x_int, weight, None, conv.strides, pads, conv.dilations, conv.group

@@ -1,6 +1,6 @@
 """Published methods as recipes, and the function that applies one."""
 
-from . import efficientdm, mpq_dm, mpq_dmv2, rtn
+from . import efficientdm, mpq, mpq_dm, mpq_dmv2, rtn
 from .recipe import METHODS, Recipe, recipe_of
 from .recipe_file import Choice, chosen_recipe
 
@@ -10,6 +10,7 @@ __all__ = [
     "Recipe",
     "chosen_recipe",
     "efficientdm",
+    "mpq",
     "mpq_dm",
     "mpq_dmv2",
     "recipe_of",

@@ -28,7 +28,7 @@ from ..precision import BitSpec
 from ..yaml_files import read_yaml
 from .recipe import Recipe, recipe_of
 
-DEFAULT_METHOD = "mpq-dmv2"
+DEFAULT_METHOD = "mpq"
 
 
 @dataclass(frozen=True)

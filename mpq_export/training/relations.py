@@ -65,7 +65,7 @@ class MemorySettings:
     capacity: int = 20_000
     sampled: int = 4096
     pushed_per_image: int = 16
-    rows_per_image: int = 64
+    rows_per_image: int = 16
     temperature: float = 0.1
 
     def __post_init__(self) -> None:

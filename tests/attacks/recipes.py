@@ -16,7 +16,7 @@ AREA = "recipes"
 def read_recipe(path: Path) -> None:
     """The door: what ``--recipe`` does with a file."""
     choice = chosen_recipe(None, path, "w3a4")
-    assert choice.recipe.method == "mpq-dmv2"
+    assert choice.recipe.method == "mpq"
 
 
 def read_prompts(path: Path) -> None:

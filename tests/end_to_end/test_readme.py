@@ -61,11 +61,14 @@ def test_links_and_pictures_are_there():
         assert (ROOT / link).exists(), link
 
 
-def test_the_recipe_is_one(tmp_path):
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
-    (tmp_path / "recipe.yaml").write_text(block)
-    choice = chosen_recipe(None, tmp_path / "recipe.yaml", None)
-    assert len(choice.recipe.layers) == 2
+def test_the_recipes_are_recipes(tmp_path):
+    choices = []
+    for block in re.findall(r"```yaml\n(.*?)```", README, re.S):
+        (tmp_path / "recipe.yaml").write_text(block)
+        choices.append(chosen_recipe(None, tmp_path / "recipe.yaml", None))
+    by_layer, trained = (choice.recipe for choice in choices)
+    assert len(by_layer.layers) == 2
+    assert trained.training.updates == 3000
 
 
 def test_quoted_sizes_are_those_of_the_results():
@@ -79,7 +82,7 @@ def test_quoted_sizes_are_those_of_the_results():
 def test_quoted_figures_are_those_of_the_results():
     report = json.loads((ROOT / "docs" / "results" / "demo.json").read_text())
     for row in report["rows"]:
-        line = next(text for text in README.splitlines() if text.startswith(f"| {row['bits']} "))
+        line = next(text for text in README.splitlines() if text.startswith(f"| {row['model']} |"))
         assert f"{row['accuracy']:.1%}" in line
         assert f"{row['packed_bytes']:,}" in line
         assert f"{row['frechet_data']:.2f}" in line

@@ -24,7 +24,7 @@ def write(tmp_path: Path):
 
 def test_without_a_file_the_method_is_the_recipe():
     assert chosen_recipe("rtn", None, "w3a4").recipe == recipe_of("rtn")
-    assert chosen_recipe(None, None, "w3a4").recipe == recipe_of("mpq-dmv2")
+    assert chosen_recipe(None, None, "w3a4").recipe == recipe_of("mpq")
 
 
 def test_a_file_changes_what_it_names(write):
