@@ -108,6 +108,7 @@ class _ActivationIntegers(torch.autograd.Function):
         code = (x / scale).round_().add_(zero_point)
         inside = (code >= 0) & (code <= top)
         ctx.save_for_backward(x, scale, inside)
+        ctx.zero_point_shape = zero_point.shape
         return code.clamp_(0, top).sub_(zero_point)
 
     @staticmethod
@@ -117,9 +118,9 @@ class _ActivationIntegers(torch.autograd.Function):
         passed = grad.masked_fill(~inside, 0).div_(scale)
         to_scale = to_zero = None
         if ctx.needs_input_grad[1]:
-            to_scale = -_sum_to(passed * x, scale) / scale
+            to_scale = -(passed * x).sum_to_size(scale.shape) / scale
         if ctx.needs_input_grad[2]:
-            to_zero = -_sum_to(grad.masked_fill(inside, 0), scale)
+            to_zero = -grad.masked_fill(inside, 0).sum_to_size(ctx.zero_point_shape)
         return passed, to_scale, to_zero, None
 
 
@@ -138,7 +139,8 @@ class _WeightIntegers(torch.autograd.Function):
         inside = (weights >= real[:, :1]) & (weights <= real[:, -1:])
         ctx.save_for_backward(scale, inside, positions.to(torch.uint8), levels.codes)
         ctx.planes = steps.shape[1]
-        return levels.integers.gather(1, positions)
+        # A weight that is no number has no level: the loss is to tell of it.
+        return levels.integers.gather(1, positions).masked_fill_(weights.isnan(), torch.nan)
 
     @staticmethod
     @once_differentiable
@@ -153,8 +155,3 @@ class _WeightIntegers(torch.autograd.Function):
             bits = code_bits(ctx.planes, grad.device)[codes.long()]
             to_steps = (by_level[:, :, None] * bits).sum(dim=1)
         return to_weights, None, to_offset, to_steps
-
-
-def _sum_to(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Sum over the axes along which ``like`` was broadcast."""
-    return value.sum_to_size(like.shape)
