@@ -26,8 +26,8 @@ def activation_integers(
 
     Args:
         x: float32, finite, already multiplied by its input factors.
-        scale: float32 ``[B, 1, ...]``, positive, one per image.
-        zero_point: float32 like ``scale``, whole numbers in 0 .. 2**bits - 1.
+        scale: float32, positive, broadcasts against ``x``.
+        zero_point: float32, whole numbers in 0 .. 2**bits - 1, broadcasts against ``x``.
         bits: a.
 
     Gradients: to x ``1 / s`` and to s ``-x / s**2`` where the code is not clamped, to z ``-1``
@@ -122,6 +122,7 @@ class _ActivationIntegers(torch.autograd.Function):
         code = (x / scale).round_().add_(zero_point)
         clamped = code.clamp(0, top)
         ctx.save_for_backward(x, scale, clamped == code)
+        ctx.zero_point_shape = zero_point.shape
         return clamped.sub_(zero_point)
 
     @staticmethod
@@ -131,10 +132,9 @@ class _ActivationIntegers(torch.autograd.Function):
         passed = (grad * inside).div_(scale)
         to_scale = to_zero = None
         if ctx.needs_input_grad[1]:
-            to_scale = -_products(passed, x).view_as(scale) / scale
+            to_scale = -(passed * x).sum_to_size(scale.shape) / scale
         if ctx.needs_input_grad[2]:
-            outside = grad.flatten(1).sum(dim=1) - passed.flatten(1).sum(dim=1) * scale.flatten()
-            to_zero = -outside.view_as(scale)
+            to_zero = -(grad * ~inside).sum_to_size(ctx.zero_point_shape)
         return passed, to_scale, to_zero, None
 
 
@@ -155,8 +155,7 @@ class _Epilogue(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             to_combined = (grad * sums).sum_to_size(combined.shape)
         if ctx.needs_input_grad[2]:
-            to_bias = grad.sum_to_size(ctx.bias_shape) if grad.dim() < 4 else grad.sum((0, 2, 3))
-            to_bias = to_bias.view(ctx.bias_shape)
+            to_bias = grad.sum_to_size(ctx.bias_shape)
         return grad * combined, to_combined, to_bias
 
 
@@ -175,7 +174,8 @@ class _WeightIntegers(torch.autograd.Function):
         inside = (weights >= real[:, :1]) & (weights <= real[:, -1:])
         ctx.save_for_backward(scale, inside, positions.to(torch.uint8), levels.codes)
         ctx.planes = steps.shape[1]
-        return levels.integers.gather(1, positions)
+        # A weight that is no number has no level: the loss is to tell of it.
+        return levels.integers.gather(1, positions).masked_fill_(weights.isnan(), torch.nan)
 
     @staticmethod
     @once_differentiable
@@ -190,8 +190,3 @@ class _WeightIntegers(torch.autograd.Function):
             bits = code_bits(ctx.planes, grad.device)[codes.long()]
             to_steps = (by_level[:, :, None] * bits).sum(dim=1)
         return to_weights, None, to_offset, to_steps
-
-
-def _products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Sum of products of each image, float32 ``[B]``."""
-    return (one * other).flatten(1).sum(dim=1)

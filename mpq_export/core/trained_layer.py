@@ -19,7 +19,7 @@ from .integer_reference import ConvGeometry, PackedLayer, column_factors
 from .low_rank import LowRankBranch
 from .planes import ContractError, PlaneMatrix, pack, unpack
 from .straight_through import activation_integers, epilogue, nearest_codes, rounded
-from .trained_levels import TrainedLevels
+from .trained_levels import TrainedLevels, keep_normal
 from .weight_form import WeightForm
 
 
@@ -103,6 +103,11 @@ class TrainedLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Linear: ``[B, ..., K]`` to ``[B, ..., O]``; convolution: NCHW to NCHW; type of ``x``."""
+        # Mixed precision would round levels and sums. TensorFloat-32 does not: the integers fit.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._forward(x)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
         entries = self.entries.of(x)
         per_image = (-1, *(1 for _ in x.shape[1:]))
         scale = self.act_scale()[entries].view(per_image)
@@ -134,11 +139,15 @@ class TrainedLayer(nn.Module):
     def project(self) -> None:
         """After an update: back into the ranges of the contract."""
         self.levels.project()
+        keep_normal(self.log_act_scale, self.first_act_scale)
         self.act_zero_point.clamp_(0, 2**self.act_bits - 1)
 
     @torch.no_grad()
     def packed(self) -> PackedLayer:
-        """The layer as it is deployed, on the CPU."""
+        """The layer as it is deployed, on the CPU; raises ContractError if it is no layer."""
+        for name, parameter in self.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise ContractError(f"{name} has a value that is not finite")
         scale = self.levels.scale()
         offset, steps = self.levels.integers()
         codes = nearest_codes(self.real_weight(), scale, offset, steps)

@@ -7,6 +7,8 @@ steps stay positive; the offset is trained in shares of the row's greatest level
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +20,12 @@ from .straight_through import rounded, weight_integers
 from .weight_form import WeightForm
 
 _GROWTH = 1.002
+_FLOAT32 = np.finfo(np.float32)
+_LEAST_SCALE, _LARGEST_SCALE = (float(end) for end in (_FLOAT32.tiny, _FLOAT32.max))
+_LARGEST_LOG = 87.0
+"""Its exponential, and that of its negative, are normal float32 numbers."""
+_ROUNDING = 1e-3
+"""More than float32 loses in ``first * exp(log)``, relative to the product."""
 
 
 class TrainedLevels(nn.Module):
@@ -52,9 +60,8 @@ class TrainedLevels(nn.Module):
         self.register_buffer("plane_count", torch.from_numpy(start.plane_count.copy()))
         if not self.is_fixed:
             # Small integers cannot move little by little; the same levels on a finer grid can.
-            finer = np.where(reach > 0, np.floor(LIMIT / np.maximum(reach, 1)), 1).astype(
-                np.float32
-            )
+            finer = np.floor(LIMIT / np.maximum(reach, 1)).astype(np.float32)
+            finer = np.where((reach > 0) & (scale / finer >= _LEAST_SCALE), finer, np.float32(1))
             offset, steps = offset * finer, steps * finer[:, None]
             scale, reach = scale / finer, reach * finer
         self.register_buffer("first_scale", torch.from_numpy(scale.astype(np.float32)))
@@ -100,10 +107,12 @@ class TrainedLevels(nn.Module):
     @torch.no_grad()
     def project(self) -> None:
         """After an update: rows whose integers left int8 get a larger scale and smaller integers,
-        which mean the same levels."""
-        shift, log_steps = self.offset_shift, self.log_steps
-        if shift is None or log_steps is None:
-            return
+        which mean the same levels; scales stay normal float32."""
+        if self.log_steps is not None and self.offset_shift is not None:
+            self._project_integers(self.offset_shift, self.log_steps)
+        keep_normal(self.log_scale, self.first_scale)
+
+    def _project_integers(self, shift: torch.Tensor, log_steps: torch.Tensor) -> None:
         while True:
             offset, steps = self.integers()
             top = offset + steps.sum(dim=1)
@@ -124,6 +133,16 @@ class TrainedLevels(nn.Module):
         offset = self.first_offset + shift * self.reach
         steps = (self.first_steps * log_steps.exp()) @ self.expand
         return offset, steps * self.owned
+
+
+@torch.no_grad()
+def keep_normal(log_change: torch.Tensor, first: torch.Tensor) -> None:
+    """Clamp in place so that ``first * exp(log_change)`` is a normal, finite float32; ``first``
+    already is."""
+    log_first = first.double().log()
+    lowest = (math.log(_LEAST_SCALE) + _ROUNDING - log_first).clamp(-_LARGEST_LOG, 0)
+    highest = (math.log(_LARGEST_SCALE) - _ROUNDING - log_first).clamp(0, _LARGEST_LOG)
+    log_change.clamp_(lowest.float(), highest.float())
 
 
 def _reach(matrix: PlaneMatrix) -> NDArray[np.float32]:

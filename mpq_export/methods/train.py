@@ -68,6 +68,9 @@ def train_model(
     """
     choices, device = run.recipe.training, processes.device
     run.teacher.to(device).requires_grad_(False)
+    if device.type == "cuda":
+        # TensorFloat-32 holds the integers of a trained layer exactly.
+        torch.set_float32_matmul_precision("high")
     if choices.offload_teacher and device.type != "cpu":
         from accelerate import cpu_offload
 
