@@ -57,7 +57,7 @@ def run(command: Callable[..., None], epilog: str) -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.command(epilog=epilog)(command)
-    _quiet_libraries()
+    quiet_libraries()
     # Like Ctrl-C: blocks end, and what was half-written is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
@@ -149,7 +149,7 @@ class TaskProgress:
             self._progress.update(self._task, note=text)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Commands speak for themselves; libraries' warnings are not the user's to mend."""
     warnings.filterwarnings("ignore")
     # Read when these are imported; they set their own levels then.

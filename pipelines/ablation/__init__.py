@@ -1,0 +1,1 @@
+"""``make ablation``: which part of quantisation-aware training pays, on the models shipped here."""

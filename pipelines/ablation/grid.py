@@ -1,0 +1,220 @@
+"""The grid: named parts, the cells of each, and what all cells of a family share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ...core.bit_allocation import Allocation
+from ...core.weight_form import WeightForm
+from ...methods import Recipe, recipe_of
+from ...training.choices import Trained
+from ..model_report import shipped_checkpoint
+from .ingredients import switched
+
+NUM_STEPS = 20
+TRAINED_METHODS = ("efficientdm", "mpq-dm", "mpq-dmv2")
+ALL_METHODS = ("rtn", *TRAINED_METHODS)
+BEST = recipe_of("mpq-dmv2")
+"""What the ablation switches parts off from."""
+_DIGITS_BITS = ("w4a8", "w3a6", "w3a4", "w2a4")
+_FORMS = [
+    (form, allocation)
+    for form in WeightForm
+    for allocation in (Allocation.EQUAL, Allocation.KURTOSIS, Allocation.ERROR_GAIN)
+]
+
+
+class Measure(StrEnum):
+    """What a cell is measured by."""
+
+    IMAGES = "images"
+    """What the deployed model draws, and its predictions."""
+    PREDICTIONS = "predictions"
+    """Its predictions alone."""
+    DEPLOYMENT = "deployment"
+    """Its nodes, and what it draws in ONNX Runtime and in torch."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The training that every method of a family gets."""
+
+    updates: int
+    groups: int
+    images_per_group: int
+
+
+BUDGETS = {
+    "digits": Budget(700, 8, 4),
+    "digits_dit": Budget(700, 8, 4),
+    "photos": Budget(700, 8, 4),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One quantised model and how it is judged.
+
+    Attributes:
+        family: whose model.
+        checkpoint: the full-precision model's folder.
+        label: what tables call it.
+        bits: such as ``w3a4``.
+        recipe: choices; the training is the family's budget.
+        seed: of calibration and training; :mod:`.reference` derives that of the noise from it.
+        measure: how it is judged.
+        num_images: how many images are drawn; 0 where none are.
+        num_steps: of the sampler.
+    """
+
+    family: str
+    checkpoint: Path
+    label: str
+    bits: str
+    recipe: Recipe
+    seed: int
+    measure: Measure
+    num_images: int
+    num_steps: int = NUM_STEPS
+
+    @property
+    def weights(self) -> str:
+        """Which weights are trained, in a word."""
+        training = self.recipe.training
+        return training.trained.value if training.updates else "none"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the results."""
+
+    name: str
+    title: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Other numbers than the grid's own, for trials; None leaves them."""
+
+    updates: int | None = None
+    images: int | None = None
+
+    def applied(self, cell: Cell) -> Cell:
+        """The cell with these numbers; what is not trained or not drawn stays so."""
+        recipe, num_images = cell.recipe, cell.num_images
+        if self.updates is not None and recipe.training.updates:
+            recipe = recipe.trained_for(self.updates)
+        if self.images is not None and num_images:
+            num_images = self.images
+        return replace(cell, recipe=recipe, num_images=num_images)
+
+    def options(self) -> str:
+        """As they are typed."""
+        given = {"--updates": self.updates, "--images": self.images}
+        return "".join(f" {name} {value}" for name, value in given.items() if value is not None)
+
+
+def grid(overrides: Overrides = Overrides()) -> Mapping[str, Part]:
+    """All parts by name."""
+    parts = (
+        Part("digits", "Digits, a UNet, all weights trained", _digits("digits")),
+        Part("digits-dit", "Digits, a transformer, all weights trained", _digits("digits_dit")),
+        Part("photos", "Photographs, a UNet", _photos()),
+        Part("photos-ablation", "Photographs: one part changed at a time", _photos_ablation()),
+        Part("forms", "Weight forms and allocations without training, digits", _forms()),
+        Part("deployed", "Trained bundles as deployed", _deployed()),
+    )
+    return {
+        part.name: replace(part, cells=tuple(map(overrides.applied, part.cells))) for part in parts
+    }
+
+
+def budgeted(recipe: Recipe, family: str, trained: Trained) -> Recipe:
+    """A method with the family's budget and the weights that are to be trained; a method that does
+    not train stays as it is."""
+    if not recipe.training.updates:
+        return recipe
+    budget = BUDGETS[family]
+    changes: dict[str, Any] = {
+        "updates": budget.updates,
+        "groups": budget.groups,
+        "images_per_group": budget.images_per_group,
+        "trained": trained,
+    }
+    training = recipe.training.model_copy(update=changes)
+    return recipe.model_copy(update={"training": training})
+
+
+def _cell(
+    family: str,
+    bits: str,
+    recipe: Recipe,
+    seed: int,
+    num_images: int,
+    label: str | None = None,
+    measure: Measure = Measure.IMAGES,
+) -> Cell:
+    name = recipe.method if label is None else label
+    checkpoint = shipped_checkpoint(family)
+    return Cell(family, checkpoint, name, bits, recipe, seed, measure, num_images)
+
+
+def _digits(family: str) -> list[Cell]:
+    return [
+        _cell(family, bits, budgeted(recipe_of(method), family, Trained.FULL), 0, 1000)
+        for bits in _DIGITS_BITS
+        for method in ALL_METHODS
+    ]
+
+
+def _photos() -> list[Cell]:
+    """Three seeds at w2a4 in low rank; one at w3a4, and one with all weights trained."""
+    runs = [
+        *(("w2a4", Trained.LOW_RANK, seed) for seed in range(3)),
+        ("w3a4", Trained.LOW_RANK, 0),
+        ("w2a4", Trained.FULL, 0),
+    ]
+    return [
+        _cell("photos", bits, budgeted(recipe_of(method), "photos", trained), seed, 500)
+        for bits, trained, seed in runs
+        for method in TRAINED_METHODS
+    ]
+
+
+def _photos_ablation() -> list[Cell]:
+    best = budgeted(BEST, "photos", Trained.LOW_RANK)
+    variants = {f"{BEST.method} (best)": best, **switched(best)}
+    return [_cell("photos", "w2a4", recipe, 0, 500, label) for label, recipe in variants.items()]
+
+
+def _forms() -> list[Cell]:
+    """``docs/results/allocation.md`` anew: the best recipe untrained, in every form."""
+    untrained = BEST.trained_for(0)
+    return [
+        _cell(
+            "digits",
+            bits,
+            untrained.model_copy(update={"weight_form": form, "allocation": allocation}),
+            seed,
+            0,
+            f"{form.value}, {allocation.value}",
+            Measure.PREDICTIONS,
+        )
+        for bits in ("w3a8", "w3a4")
+        for form, allocation in _FORMS
+        for seed in range(3)
+    ]
+
+
+def _deployed() -> list[Cell]:
+    """Bundles that other parts train too; they are trained once."""
+    runs = (("digits", "w3a4", Trained.FULL, 1000), ("photos", "w2a4", Trained.LOW_RANK, 500))
+    return [
+        _cell(family, bits, budgeted(BEST, family, trained), 0, count, family, Measure.DEPLOYMENT)
+        for family, bits, trained, count in runs
+    ]

@@ -1,0 +1,63 @@
+"""The parts of a recipe that can be taken out, or put in, one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.bit_allocation import Allocation
+from ...core.low_rank_form import LowRankStart
+from ...core.weight_form import WeightForm
+from ...methods import Recipe
+from ...training.choices import RelationKind
+
+_TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A part of a recipe.
+
+    Attributes:
+        name: what it is called in the field.
+        field: of the recipe, ``training.`` before those of its training.
+        present, absent: the field's value with and without it.
+    """
+
+    name: str
+    field: str
+    present: Any
+    absent: Any
+
+    def switched(self, recipe: Recipe) -> tuple[str, Recipe]:
+        """What it is called, and the recipe without it, or with it where it had none."""
+        where, _, name = self.field.rpartition(".")
+        choices = recipe.training if where == _TRAINING else recipe
+        has = getattr(choices, name) == self.present
+        changed = choices.model_copy(update={name: self.absent if has else self.present})
+        label = f"without {self.name}" if has else f"with {self.name}"
+        if where == _TRAINING:
+            changed = recipe.model_copy(update={_TRAINING: changed})
+        return label, changed
+
+
+INGREDIENTS = (
+    Ingredient("residual planes", "weight_form", WeightForm.RESIDUAL, WeightForm.UNIFORM),
+    Ingredient("free planes", "weight_form", WeightForm.FREE, WeightForm.UNIFORM),
+    Ingredient("mixed orders", "allocation", Allocation.KURTOSIS, Allocation.EQUAL),
+    Ingredient(
+        "low-rank initialisation",
+        "training.low_rank_start",
+        LowRankStart.QUANTIZATION_ERROR,
+        LowRankStart.ZERO,
+    ),
+    Ingredient("MTRD", "training.relation", RelationKind.MEMORY, RelationKind.NONE),
+    Ingredient("output bias per step", "training.output_bias", True, False),
+    Ingredient("smoothing", "smoothing", True, False),
+)
+
+
+def switched(recipe: Recipe) -> Mapping[str, Recipe]:
+    """The recipe with each ingredient alone taken out, or put in where it has none."""
+    return dict(ingredient.switched(recipe) for ingredient in INGREDIENTS)

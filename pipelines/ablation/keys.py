@@ -1,0 +1,84 @@
+"""Names of results: hashes of everything that decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import CheckpointError
+from ..registry import family_registration
+from .grid import Cell
+
+EPOCH = 1
+"""Raise this by hand when the code of quantising, training or measuring comes to mean something
+else: what was measured before is then measured anew."""
+_PIPELINES = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Of the bundle, of the full-precision reference, and of what is measured of both."""
+
+    bundle: str
+    reference: str
+    result: str
+
+
+def keys_of(cell: Cell) -> Keys:
+    """Raises CheckpointError where the family's model or its judge is not there."""
+    model = _files_digest(_model_files(cell))
+    judge = _files_digest(_judge_files(cell))
+    recipe = cell.recipe.model_dump(mode="json", exclude={"summary"})
+    if not cell.recipe.training.updates:
+        del recipe["training"]
+    shared = {"epoch": EPOCH, "model": model, "num_steps": cell.num_steps, "seed": cell.seed}
+    bundle = _key({**shared, "bits": cell.bits, "recipe": recipe})
+    reference = _key({**shared, "judge": judge, "num_images": cell.num_images})
+    result = _key({"bundle": bundle, "reference": reference, "measure": cell.measure.value})
+    return Keys(bundle, reference, result)
+
+
+def _model_files(cell: Cell) -> list[Path]:
+    files = [path for path in cell.checkpoint.rglob("*") if path.is_file()]
+    if cell.checkpoint / "model_index.json" not in files:
+        raise _missing(cell, "checkpoint", cell.checkpoint)
+    return files
+
+
+def _judge_files(cell: Cell) -> list[Path]:
+    """The classifier's weights; what they are run on is the code's, and so the epoch's."""
+    judge = family_registration(cell.family).judge
+    if judge is None:
+        raise CheckpointError(f"Nothing measures the images of the family '{cell.family}'")
+    folder = _PIPELINES / judge.partition(".")[0]
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise _missing(cell, "classifier", folder)
+    return files
+
+
+def _missing(cell: Cell, what: str, where: Path) -> CheckpointError:
+    return CheckpointError(
+        f"The {what} of the family '{cell.family}' is not there",
+        where=f"pipelines/{where.relative_to(_PIPELINES)}"
+        if where.is_relative_to(_PIPELINES)
+        else where,
+        fix=f"Make it with: make {cell.family.replace('_', '-')}-checkpoint",
+    )
+
+
+def _files_digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _key(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

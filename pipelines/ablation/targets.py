@@ -1,0 +1,109 @@
+"""What was asked of the results before they were there, beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .grid import TRAINED_METHODS
+from .rows import FRECHET, UNPAIRED_SHARE, Row
+
+SHARE_BY_BITS = {"w4a8": 0.06, "w3a6": 0.06, "w3a4": 0.12, "w2a4": 0.18}
+"""Greatest Frechet distance to full precision, as a share of that between two unpaired sets."""
+_WINNER, _OTHERS, _ADVANTAGE = "mpq-dmv2", ("mpq-dm", "efficientdm"), 0.25
+_NOT_YET = "not measured yet"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One demand; ``met`` is None while it cannot be judged."""
+
+    what: str
+    asked: str
+    measured: str
+    met: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        return {True: "met", False: "missed", None: ""}[self.met]
+
+
+def targets_of(part: str, rows: Sequence[Row]) -> list[Target]:
+    """All demands on a part; none for parts that only tell."""
+    judge = _TARGETS.get(part)
+    return judge(rows) if judge else []
+
+
+def _digits(rows: Sequence[Row]) -> list[Target]:
+    targets = []
+    for row in rows:
+        if row.label in TRAINED_METHODS:
+            asked, share = SHARE_BY_BITS[row.bits], row.mean(UNPAIRED_SHARE)
+            targets.append(
+                Target(
+                    f"{row.bits}, {row.label}: distance to full precision, of the unpaired one",
+                    f"at most {asked:.0%}",
+                    _NOT_YET if share is None else f"{share:.1%}",
+                    None if share is None else share <= asked,
+                )
+            )
+    return targets
+
+
+def _photos(rows: Sequence[Row]) -> list[Target]:
+    by_label = {row.label: row for row in rows if (row.bits, row.weights) == ("w2a4", "low-rank")}
+    return [_advantage(by_label[_WINNER], by_label[other]) for other in _OTHERS]
+
+
+def _advantage(winner: Row, other: Row) -> Target:
+    ours, theirs = winner.mean(FRECHET), other.mean(FRECHET)
+    measured, met = _NOT_YET, None
+    if ours is not None and theirs is not None:
+        below = 1 - ours / theirs
+        apart = max(winner.values(FRECHET)) < min(other.values(FRECHET))
+        measured = f"{below:.0%} below, seeds {'apart' if apart else 'overlap'}"
+        whole = all(len(row.done) == len(row.entries) for row in (winner, other))
+        if whole:
+            met = below >= _ADVANTAGE and apart
+        else:
+            measured += f" ({len(winner.done)} and {len(other.done)} seeds so far)"
+    return Target(
+        f"w2a4 in low rank: {winner.label} below {other.label} in distance to full precision",
+        f"at least {_ADVANTAGE:.0%}, every seed below every seed",
+        measured,
+        met,
+    )
+
+
+def _deployed(rows: Sequence[Row]) -> list[Target]:
+    targets = []
+    for row in rows:
+        figures = row.first
+        nodes = images = _NOT_YET
+        exact = within = None
+        if figures is not None:
+            nodes = f"{figures['nodes_exact']} of {figures['nodes']}"
+            exact = figures["nodes_exact"] == figures["nodes"]
+            apart = figures[FRECHET] - figures[f"{FRECHET}_torch"]
+            images = f"{apart:+.3f}, noise {figures['frechet_difference_noise']:.3f}"
+            within = figures["within_noise"]
+        name = f"{row.label}, {row.bits}"
+        targets.append(Target(f"{name}: nodes equal to the reference", "all", nodes, exact))
+        targets.append(
+            Target(
+                f"{name}: distance to full precision, ONNX Runtime less torch",
+                "at most twice the noise",
+                images,
+                within,
+            )
+        )
+    return targets
+
+
+_TARGETS: Mapping[str, Callable[[Sequence[Row]], list[Target]]] = {
+    "digits": _digits,
+    "digits-dit": _digits,
+    "photos": _photos,
+    "deployed": _deployed,
+}
