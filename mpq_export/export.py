@@ -39,7 +39,7 @@ def export_checkpoint(
     if request.recipe.training.updates:
         training = TrainedQuantization.of(checkpoint, request)
         if not training.is_writer:
-            training.assist(progress)
+            training.assist()
             return None
     elif request.resume:
         raise RecipeError("Nothing is trained, so there is nothing to resume", where="--resume")
