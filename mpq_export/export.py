@@ -19,7 +19,7 @@ from .lowering.targets import write_lowered
 from .methods.quantize import QuantizedModel, quantize_model
 from .pipeline_folder import PIPELINE, copy_components, verified_index
 from .pipelines.registry import GENERAL
-from .progress import ProgressReporter, Silence
+from .progress import ProgressReporter
 from .quantized_bundle import bundle_of, family_of
 from .trained_quantization import TrainedQuantization
 from .training.log import write_log
@@ -39,7 +39,7 @@ def export_checkpoint(
     if request.recipe.training.updates:
         training = TrainedQuantization.of(checkpoint, request)
         if not training.is_writer:
-            training.assist(Silence())
+            training.assist()
             return None
     elif request.resume:
         raise RecipeError("Nothing is trained, so there is nothing to resume", where="--resume")

@@ -16,9 +16,10 @@ from .export_request import ExportRequest
 from .files import staged_folder
 from .methods.quantize import QuantizedModel, quantize_model
 from .methods.train import TrainingRun, train_model
-from .progress import ProgressReporter
+from .progress import ProgressReporter, Silence
 from .quantized_bundle import bundle_of, quantized_of
 from .training.log import TrainingLog
+from .training.trajectory_pool import require_even_share
 from .training_folder import RunIdentity, TrainingFolder
 
 if TYPE_CHECKING:
@@ -43,11 +44,9 @@ class TrainedQuantization:
         """Raises ResumeError if the run cannot begin, or cannot be gone on with."""
         from accelerate import Accelerator, InitProcessGroupKwargs
 
-        recipe = request.recipe.model_dump(mode="json")
-        identity = RunIdentity.of(
-            checkpoint.model, str(request.bits), recipe, request.num_steps, request.seed
-        )
+        identity = RunIdentity.of(checkpoint, request)
         processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
+        require_even_share(request.recipe.training.groups, processes.num_processes)
         folder = TrainingFolder.of(request.out)
         if processes.is_main_process:
             if request.resume:
@@ -69,9 +68,9 @@ class TrainedQuantization:
             self._begin(conditions, progress)
         return self._train(progress)
 
-    def assist(self, progress: ProgressReporter) -> None:
-        """Train with the process that writes."""
-        self._train(progress)
+    def assist(self) -> None:
+        """Train with the process that writes, which tells of the progress of all."""
+        self._train(Silence())
 
     def _begin(
         self, conditions: Mapping[str, torch.Tensor] | None, progress: ProgressReporter

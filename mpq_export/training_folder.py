@@ -7,19 +7,24 @@ processes of one run find the same start in it.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError
-from .files import parse_json, staged_file, write_json
+from .files import MAX_JSON_BYTES, parse_json, staged_file, write_json
+from .leftovers import remove_leftovers
 from .packages import installed_version
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from .checkpoints import Checkpoint
+    from .export_request import ExportRequest
 
 _RUN, _START, _CONDITIONS, _STATE = (
     "run.json",
@@ -27,6 +32,7 @@ _RUN, _START, _CONDITIONS, _STATE = (
     "conditions.safetensors",
     "state.safetensors",
 )
+_FILES = (_RUN, _CONDITIONS, _STATE)
 
 
 class ResumeError(UserError):
@@ -35,26 +41,48 @@ class ResumeError(UserError):
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What must be the same for a run to be gone on with; ``model`` is a hash of its weights."""
+    """What must be the same for a run to be gone on with.
+
+    Attributes:
+        bits, recipe, inference_steps, seed, prompts: as in the request.
+        model_config, scheduler_config: the checkpoint's.
+        weights: a hash of the full-precision model's.
+        torch: its version.
+    """
 
     bits: str
-    recipe: dict[str, object]
+    recipe: Mapping[str, object]
     inference_steps: int
     seed: int
-    model: str
+    prompts: Sequence[str] | None
+    model_config: Mapping[str, object]
+    scheduler_config: Mapping[str, object]
+    weights: str
     torch: str
 
     @classmethod
-    def of(
-        cls, model: nn.Module, bits: str, recipe: dict[str, object], inference_steps: int, seed: int
-    ) -> RunIdentity:
-        """The identity of a run on a model."""
+    def of(cls, checkpoint: Checkpoint, request: ExportRequest) -> RunIdentity:
+        """The identity of the run that a request asks for."""
         digest = hashlib.blake2b(digest_size=16)
-        for name, value in model.state_dict().items():
+        for name, value in checkpoint.model.state_dict().items():
             digest.update(f"{name} {list(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().float().contiguous().numpy())
-        version = installed_version("torch") or ""
-        return cls(bits, recipe, inference_steps, seed, digest.hexdigest(), version)
+        return cls(
+            bits=str(request.bits),
+            recipe=request.recipe.model_dump(mode="json"),
+            inference_steps=request.num_steps,
+            seed=request.seed,
+            prompts=request.prompts,
+            model_config=checkpoint.model_config,
+            scheduler_config=checkpoint.scheduler_config,
+            weights=digest.hexdigest(),
+            torch=installed_version("torch") or "",
+        )
+
+    def plain(self) -> dict[str, object]:
+        """As JSON would give it back."""
+        result: dict[str, object] = json.loads(json.dumps(asdict(self)))
+        return result
 
 
 @dataclass(frozen=True)
@@ -66,6 +94,7 @@ class TrainingFolder:
     @classmethod
     def of(cls, out: Path) -> TrainingFolder:
         """Its working folder: a sibling with the suffix ``.training``."""
+        out = Path(os.path.abspath(out))
         return cls(out.with_name(f"{out.name}.training"))
 
     @property
@@ -83,7 +112,15 @@ class TrainingFolder:
         return (self.path / _RUN).is_file()
 
     def require_free(self) -> None:
-        """Raise ResumeError if a run lies there: hours of work are not overwritten unasked."""
+        """Raise ResumeError if a run lies there, or anything else that is not ours: hours of work
+        are not overwritten unasked."""
+        foreign = self._foreign()
+        if foreign is not None:
+            raise ResumeError(
+                "The folder that the training run needs holds other files",
+                where=foreign,
+                fix="Choose another --out",
+            )
         if self.is_begun():
             raise ResumeError(
                 "An unfinished training run is there",
@@ -100,9 +137,9 @@ class TrainingFolder:
                 fix="Leave --resume out to start one",
             )
         file = self.path / _RUN
-        found = parse_json(file.read_bytes(), file, ResumeError)
-        wanted = asdict(identity)
-        other = _differences(wanted, found if isinstance(found, dict) else {})
+        with file.open("rb") as stream:
+            found = parse_json(stream.read(MAX_JSON_BYTES), file, ResumeError)
+        other = _differences(identity.plain(), found)
         if other:
             raise ResumeError(
                 "The training run there is another one",
@@ -120,18 +157,54 @@ class TrainingFolder:
             with staged_file(self.path / _CONDITIONS) as stage:
                 save_file(plain, stage)
         with staged_file(self.path / _RUN) as stage:
-            write_json(stage, asdict(identity))
+            write_json(stage, identity.plain())
 
     def conditions(self) -> dict[str, torch.Tensor] | None:
         """What the model is conditioned on, or None where that is drawn."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         file = self.path / _CONDITIONS
-        return load_file(file) if file.exists() else None
+        try:
+            return load_file(file) if file.exists() else None
+        except SafetensorError as error:
+            raise ResumeError(
+                "The training run's conditions cannot be read",
+                where=file,
+                why=str(error),
+                fix="Delete the folder to start anew",
+            ) from error
 
     def clear(self) -> None:
-        """The run is over, or never began: remove what it left."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """The run is over, or never began: remove what it left, and nothing else."""
+        if not self.path.is_dir():
+            return
+        remove_leftovers(self.start)
+        shutil.rmtree(self.start, ignore_errors=True)
+        for file in self.path.iterdir():
+            if _is_own_file(file):
+                file.unlink()
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _foreign(self) -> Path | None:
+        """Something there that no training run wrote, the folder itself included."""
+        if not self.path.is_dir() or self.path.is_symlink():
+            return self.path if os.path.lexists(self.path) else None
+        for path in self.path.iterdir():
+            half_written = path.name.startswith(f".{_START}.")
+            if path.name != _START and not half_written and not _is_own_file(path):
+                return path
+        return None
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether it has the name of a file of ours, or of one that was being written."""
+    staged = any(
+        path.name.startswith(f".{Path(name).stem}.") and path.suffix == Path(name).suffix
+        for name in _FILES
+    )
+    return path.is_file() and (path.name in _FILES or staged)
 
 
 def _differences(wanted: Mapping[str, object], found: Mapping[str, object]) -> list[str]:

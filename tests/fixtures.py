@@ -159,3 +159,37 @@ def handmade_bundle(folder: Path) -> Bundle:
         timesteps=np.array([666, 333, 0], np.int32),
         output_bias=np.array([0.5, 0, -0.25], np.float32),
     )
+
+
+def layer_starts(bundle_folder: Path, model, form=None) -> dict:
+    """How training begins from a bundle of ``model`` that MPQ-DM made."""
+    from mpq_export.bundle import read_bundle
+    from mpq_export.core.weight_form import WeightForm
+    from mpq_export.training.student import LayerStart
+
+    quantization = read_bundle(bundle_folder)
+    eight_bit = quantization.quantization.eight_bit
+    return {
+        name: LayerStart(layer, form or WeightForm.UNIFORM, 8 if name in eight_bit else 3)
+        for name, layer in quantization.layers.items()
+    }
+
+
+class OneProcess:
+    """The processes of a training run that is alone."""
+
+    num_processes = 1
+    is_main_process = True
+
+    def __init__(self) -> None:
+        import torch
+
+        self.device = torch.device("cpu")
+
+    def reduce(self, tensor, reduction: str):
+        return tensor
+
+    def autocast(self):
+        from contextlib import nullcontext
+
+        return nullcontext()

@@ -67,20 +67,23 @@ def train_model(
     It goes on from ``state_file`` where that exists.
     """
     choices, device = run.recipe.training, processes.device
-    run.teacher.to(device).requires_grad_(False)
+    run.teacher.requires_grad_(False)
+    offloading = choices.offload_teacher and device.type != "cpu"
+    if not offloading:
+        run.teacher.to(device)
     if device.type == "cuda":
         # TensorFloat-32 holds the integers of a trained layer exactly.
         torch.set_float32_matmul_precision("high")
-    if choices.offload_teacher and device.type != "cpu":
-        from accelerate import cpu_offload
-
-        cpu_offload(run.teacher, device)
     starts = {
         name: LayerStart(layer, start.plan.layers[name].weight_form, start.plan.bits[name].weight)
         for name, layer in start.layers.items()
     }
     student = build_student(run.teacher, starts, choices, derived_seed("branches", run.seed))
     student.module.to(device)
+    if offloading:  # only now: the student took its weights from the teacher's
+        from accelerate import cpu_offload
+
+        cpu_offload(run.teacher, device)
     if choices.gradient_checkpointing:
         cast(Any, student.module).enable_gradient_checkpointing()
     pool_from = partial(

@@ -65,7 +65,7 @@ class TrainingChoices(BaseModel):
     low_rank_start: LowRankStart = LowRankStart.ZERO
     weight_rate: float = Field(0.01, gt=0, le=1)
     level_rate: float = Field(1e-3, ge=0, le=1)
-    table_rate: float = Field(1e-3, ge=0, le=1)
+    table_rate: float = Field(3e-3, ge=0, le=1)
     float_rate: float = Field(3e-4, ge=0, le=1)
     relation: RelationKind = RelationKind.NONE
     relation_weight: float = Field(0.1, ge=0, le=1e6)

@@ -98,8 +98,12 @@ class Trainer:
 
     def load(self, state: TrainingState) -> None:
         """Go on from a state; raises TrainingStateError unless it is of such a student."""
-        shapes = {name: p.shape for name, p in self._named.items()}
-        if {name: p.shape for name, p in state.parameters.items()} != shapes:
+        shapes = _shapes(self._named)
+        moments = [
+            _shapes({name: pair[order] for name, pair in state.moments.items()}) for order in (0, 1)
+        ]
+        own = {name: shapes.get(name) for name in state.moments}
+        if _shapes(state.parameters) != shapes or any(part != own for part in moments):
             raise TrainingStateError(
                 "The training state is of another model or recipe",
                 fix="Delete it to start anew, or go on with the options it was started with",
@@ -184,7 +188,6 @@ def train(
     pool_from: Callable[[int], TrajectoryPool],
     state_file: Path | None,
     progress: ProgressReporter,
-    seconds_between_saves: float = _SECONDS_BETWEEN_SAVES,
 ) -> None:
     """Do the updates that are left.
 
@@ -193,7 +196,6 @@ def train(
         pool_from: the data from an update on.
         state_file: where the run is saved now and then; it goes on from there if it exists.
         progress: told of every update, with the running loss.
-        seconds_between_saves: how often.
 
     Raises Interrupted on Ctrl-C or SIGTERM, after the current update was finished and saved.
     """
@@ -220,7 +222,7 @@ def train(
             shown = loss if shown is None else _SHOWN_AVERAGE * shown + (1 - _SHOWN_AVERAGE) * loss
             progress.advance()
             progress.note(f"loss {shown:.4f}")
-            due = time.monotonic() - saved > seconds_between_saves
+            due = time.monotonic() - saved > _SECONDS_BETWEEN_SAVES
             stopping, saving = _agreed((wished(), main and due), trainer.processes)
             if stopping or saving:
                 _save(trainer, state_file)
@@ -232,6 +234,10 @@ def train(
                     fix="Go on with --resume" if state_file is not None else "",
                 )
     _save(trainer, state_file)
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _save(trainer: Trainer, state_file: Path | None) -> None:

@@ -7,7 +7,7 @@ relation loss remembers, the log, and the number of updates done.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -51,7 +51,7 @@ def write_state(path: Path, state: TrainingState) -> None:
             tensors[f"{key}.{name}"] = value
     tensors |= {f"relation.{name}": value for name, value in state.relation.items()}
     rows = [astuple(record) for record in state.records]
-    tensors[_LOG] = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), -1)
+    tensors[_LOG] = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(UpdateRecord)))
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with staged_file(path) as stage:
         save_file(plain, stage)
@@ -65,9 +65,12 @@ def read_state(path: Path) -> TrainingState:
         tensors = load_file(path)
         rows = tensors.pop(_LOG).tolist()
         records = tuple(UpdateRecord(int(row[0]), *row[1:]) for row in rows)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise TrainingStateError(
-            "The training state cannot be read", where=path, why=str(error)
+            "The training state cannot be read",
+            where=path,
+            why=str(error),
+            fix="Delete it to train from the start again",
         ) from error
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():

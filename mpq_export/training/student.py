@@ -135,7 +135,8 @@ def build_student(
     for name, parameter in list(module.named_parameters()):
         if not name.startswith(inside):
             owner, _, key = name.rpartition(".")
-            own = nn.Parameter(parameter.detach().float().clone(), requires_grad=everything)
+            value = parameter.detach().float()
+            own = nn.Parameter(value.clone() if everything else value, requires_grad=everything)
             setattr(module.get_submodule(owner), key, own)
     return Student(module, layers, entries)
 

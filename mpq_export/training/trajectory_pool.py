@@ -131,12 +131,7 @@ class TrajectoryPool:
         world: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        if settings.groups % world:
-            raise RecipeError(
-                f"{settings.groups} groups cannot be shared by {world} processes",
-                where="groups",
-                fix=f"Take a multiple of {world}",
-            )
+        require_even_share(settings.groups, world)
         self.schedule: SamplingSchedule = sampling_schedule(scheduler_config, settings.num_steps)
         channels, height, width = architecture_of(model_config).sample_shape(model_config)
         self._shape = (settings.images_per_group, channels, height, width)
@@ -255,3 +250,13 @@ class TrajectoryPool:
             ).to(self._device)
             for name in groups[0]
         }
+
+
+def require_even_share(groups: int, world: int) -> None:
+    """Raise RecipeError unless every one of ``world`` processes gets as many groups."""
+    if groups % world:
+        raise RecipeError(
+            f"{groups} groups cannot be shared by {world} processes",
+            where="groups",
+            fix=f"Take a multiple of {world}",
+        )

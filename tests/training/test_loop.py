@@ -1,0 +1,222 @@
+"""The training loop: it learns, goes on where it was, and says where it broke."""
+
+import signal
+from dataclasses import replace
+
+import fixtures
+import numpy as np
+import pytest
+import torch
+
+from mpq_export.errors import Interrupted
+from mpq_export.training import loop
+from mpq_export.training.choices import Trained, TrainingChoices
+from mpq_export.training.loop import Trainer, TrainingDiverged, train
+from mpq_export.training.output_bias import fit_output_bias
+from mpq_export.training.relations import (
+    MemoryRelation,
+    MemorySettings,
+    TimeSmoothedRelation,
+    TimeSmoothedSettings,
+)
+from mpq_export.training.state_file import TrainingStateError, read_state, write_state
+from mpq_export.training.student import build_student
+from mpq_export.training.trajectory_pool import PoolSettings, TrajectoryPool
+
+SCHEDULER = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
+FULL = TrainingChoices(updates=6, groups=2, images_per_group=2, weight_rate=0.05)
+LOW_RANK = FULL.model_copy(update={"trained": Trained.LOW_RANK, "rank": 4})
+RELATIONS = {
+    "none": lambda: None,
+    "memory": lambda: MemoryRelation(
+        MemorySettings(capacity=90, sampled=30, pushed_per_image=4, rows_per_image=8), 3, seed=1
+    ),
+    "time-smoothed": lambda: TimeSmoothedRelation(TimeSmoothedSettings(), seed=1),
+}
+
+
+class StopsAt(fixtures.SilentProgress):
+    """Sends a signal to its own process when so many updates are done."""
+
+    def __init__(self, update: int, number: signal.Signals = signal.SIGINT) -> None:
+        super().__init__()
+        self.left, self.number = update, number
+
+    def advance(self, parts: int = 1) -> None:
+        self.left -= parts
+        if self.left == 0 and parts:
+            signal.raise_signal(self.number)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return fixtures.tiny_unet()
+
+
+@pytest.fixture(scope="module")
+def config(teacher):
+    return {**teacher.config, "_class_name": "UNet2DModel"}
+
+
+@pytest.fixture
+def trainer_of(teacher, config, bundle_folder):
+    """A trainer at its start."""
+
+    def make(choices=FULL, relation="none"):
+        starts = fixtures.layer_starts(bundle_folder, teacher)
+        student = build_student(teacher, starts, choices, seed=2)
+        return Trainer(student, RELATIONS[relation](), choices, config, fixtures.OneProcess())
+
+    return make
+
+
+@pytest.fixture
+def pool_from(teacher, config):
+    def make(first):
+        settings = PoolSettings(2, 2, fixtures.NUM_STEPS)
+        return TrajectoryPool(teacher, config, SCHEDULER, settings, 5, first)
+
+    return make
+
+
+def assert_same_training(one, other):
+    assert one.records == other.records
+    for (name, left), right in zip(
+        one.student.module.named_parameters(), other.student.module.parameters(), strict=True
+    ):
+        assert torch.equal(left, right), name
+
+
+@pytest.mark.parametrize(
+    ("choices", "relation"), [(FULL, "none"), (LOW_RANK, "memory")], ids=["full", "low-rank"]
+)
+def test_the_loss_falls(trainer_of, pool_from, choices, relation):
+    """Means over whole rounds of the sampler, whose steps differ in how hard they are."""
+    many = choices.model_copy(update={"updates": 24, "weight_rate": 0.1})
+    trainer = trainer_of(many, relation)
+    progress = fixtures.SilentProgress()
+    train(trainer, pool_from, None, progress)
+    task = np.array([record.task for record in trainer.records]).reshape(4, 6).mean(axis=1)
+    assert task[-1] < 0.75 * task[0], task
+    assert [record.update for record in trainer.records] == list(range(1, 25))
+    assert progress.tasks == ["train"]
+    if relation != "none":
+        record = trainer.records[-1]
+        expected = record.task + choices.relation_weight * record.relation
+        assert record.loss == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("choices", "relation"),
+    [(FULL, "none"), (FULL, "time-smoothed"), (LOW_RANK, "memory")],
+    ids=["none", "time-smoothed", "memory"],
+)
+def test_a_stopped_run_goes_on_with_the_same_bits(
+    trainer_of, pool_from, tmp_path, choices, relation
+):
+    whole = trainer_of(choices, relation)
+    train(whole, pool_from, None, fixtures.SilentProgress())
+    file = tmp_path / "state.safetensors"
+    with pytest.raises(Interrupted, match=r"after 2 of 6 updates.*--resume"):
+        train(trainer_of(choices, relation), pool_from, file, StopsAt(2))
+    with pytest.raises(Interrupted, match="after 5 of 6"):
+        train(trainer_of(choices, relation), pool_from, file, StopsAt(5, signal.SIGTERM))
+    resumed = trainer_of(choices, relation)
+    train(resumed, pool_from, file, fixtures.SilentProgress())
+    assert_same_training(resumed, whole)
+    done = trainer_of(choices, relation)
+    train(done, pool_from, file, fixtures.SilentProgress())
+    assert_same_training(done, whole)
+
+
+def test_states_are_saved_on_the_way(trainer_of, pool_from, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_SAVES", 0.0)
+    file, seen = tmp_path / "state.safetensors", []
+
+    class Watching(fixtures.SilentProgress):
+        def advance(self, parts: int = 1) -> None:
+            seen.append(len(read_state(file).records) if file.exists() else 0)
+
+    train(trainer_of(), pool_from, file, Watching())
+    assert seen == [0, 0, 1, 2, 3, 4, 5]
+    assert len(read_state(file).records) == 6
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_signal_during_the_last_update_still_ends_the_run(trainer_of, pool_from, tmp_path):
+    trainer = trainer_of()
+    train(trainer, pool_from, tmp_path / "state.safetensors", StopsAt(6))
+    assert trainer.update == 6
+
+
+def test_rates_fall_to_nothing(trainer_of, pool_from):
+    trainer, rates = trainer_of(), []
+    pool = pool_from(0)
+    for _ in range(6):
+        trainer.step(pool.next(), pool, lambda: None)
+        rates.append(trainer._optimizer.param_groups[0]["lr"])
+    np.testing.assert_allclose(np.array(rates) / rates[0], np.arange(6, 0, -1) / 6)
+
+
+@pytest.mark.parametrize("parameter", ["weight", "bias", "levels.log_scale", "log_act_scale"])
+def test_what_is_no_number_stops_with_the_layers_name(trainer_of, pool_from, parameter):
+    """Layers behind it are broken too; the first one is named."""
+    trainer, pool = trainer_of(), pool_from(0)
+    name = "mid_block.attentions.0.to_q"
+    trainer.step(pool.next(), pool, lambda: None)
+    with torch.no_grad():
+        trainer.student.layers[name].get_parameter(parameter).view(-1)[:] = float("nan")
+    before = [p.detach().clone() for p in trainer.student.module.parameters()]
+    with pytest.raises(TrainingDiverged, match=f"after 1 updates \\({name}\\)"):
+        trainer.step(pool.next(), pool, lambda: None)
+    for one, other in zip(before, trainer.student.module.parameters(), strict=True):
+        assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
+
+
+def test_what_breaks_outside_the_layers_is_said(trainer_of, pool_from):
+    trainer, pool = trainer_of(), pool_from(0)
+    batch = pool.next()
+    broken = replace(batch, target=batch.target * float("nan"))
+    with pytest.raises(TrainingDiverged, match="Every layer's output is finite"):
+        trainer.step(broken, pool, lambda: None)
+
+
+def test_a_state_of_another_model_is_refused(trainer_of, pool_from, tmp_path):
+    file = tmp_path / "state.safetensors"
+    trainer = trainer_of(relation="memory")
+    train(trainer, pool_from, file, fixtures.SilentProgress())
+    with pytest.raises(TrainingStateError, match="another model or recipe"):
+        trainer_of(LOW_RANK).load(read_state(file))
+    state = read_state(file)
+    name = next(iter(state.moments))
+    for moments in (
+        state.moments | {"nobody": state.moments[name]},
+        state.moments | {name: (torch.zeros(3), torch.zeros(3))},
+    ):
+        with pytest.raises(TrainingStateError, match="another model or recipe"):
+            trainer_of().load(replace(state, moments=moments))
+
+
+def test_states_are_read_as_written(trainer_of, tmp_path):
+    """Also one before the first update, which has no moments yet."""
+    file = tmp_path / "state.safetensors"
+    trainer = trainer_of()
+    write_state(file, trainer.state())
+    state = read_state(file)
+    assert state.records == ()
+    assert state.moments == {}
+    assert state.parameters.keys() == trainer.state().parameters.keys()
+
+
+def test_the_bias_of_the_prediction_is_what_is_missed(trainer_of, teacher, config, pool_from):
+    """A student whose last layer is off by a constant is off by that at every timestep."""
+    plain, shifted = trainer_of().student, trainer_of().student
+    with torch.no_grad():
+        shifted.layers["conv_out"].bias += 0.25
+    one, other = (
+        fit_output_bias(student, config, pool_from(0), fixtures.SilentProgress())
+        for student in (plain, shifted)
+    )
+    assert one.shape == (fixtures.NUM_STEPS,)
+    assert one.dtype == np.float32
+    np.testing.assert_allclose(other - one, -0.25, atol=1e-5)
