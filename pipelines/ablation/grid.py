@@ -16,7 +16,7 @@ from ..model_report import shipped_checkpoint
 from .ingredients import switched
 
 NUM_STEPS = 20
-TRAINED_METHODS = ("efficientdm", "mpq-dm", "mpq-dmv2")
+TRAINED_METHODS = ("efficientdm", "mpq-dm", "mpq-dmv2", "mpq")
 ALL_METHODS = ("rtn", *TRAINED_METHODS)
 BEST = recipe_of("mpq-dmv2")
 """What the ablation switches parts off from."""
