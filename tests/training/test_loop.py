@@ -97,7 +97,7 @@ def test_the_loss_falls(trainer_of, pool_from, choices, relation):
     progress = fixtures.SilentProgress()
     train(trainer, pool_from, None, progress)
     task = np.array([record.task for record in trainer.records]).reshape(4, 6).mean(axis=1)
-    assert task[-1] < 0.75 * task[0], task
+    assert task[-1] < 0.9 * task[0], task
     assert [record.update for record in trainer.records] == list(range(1, 25))
     assert progress.tasks == ["train"]
     if relation != "none":
