@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -90,11 +91,12 @@ class GridRun:
                 return lines[job]
 
             try:
-                for job, ending in run_all(CellJob.run, jobs, self.workers, line_of):
-                    lines.pop(job).remove()
-                    self._ended(job, ending)
-                    left = seconds_left(self.planned, self.store, self.workers)
-                    display.cells_done(self.done, left)
+                with closing(run_all(CellJob.run, jobs, self.workers, line_of)) as endings:
+                    for job, ending in endings:
+                        lines.pop(job).remove()
+                        self._ended(job, ending)
+                        left = seconds_left(self.planned, self.store, self.workers)
+                        display.cells_done(self.done, left)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"Stopped with {self.done} of {len(self.planned)} cells done",
