@@ -1,7 +1,9 @@
 """What is in the grid: the same training for every method, one change at a time."""
 
+from collections import Counter
+
 import pytest
-from mpq_export.pipelines.ablation.grid import BEST, BUDGETS, Overrides, grid
+from mpq_export.pipelines.ablation.grid import ALL_METHODS, BEST, BUDGETS, Overrides, grid
 from mpq_export.pipelines.ablation.ingredients import INGREDIENTS, switched
 
 from mpq_export.core.weight_form import WeightForm
@@ -26,18 +28,28 @@ def test_the_parts_that_were_asked_for():
     parts = grid()
     for name in ("digits", "digits-dit"):
         cells = parts[name].cells
-        assert len(cells) == 16
+        assert len({(cell.bits, cell.label) for cell in cells}) == len(cells)
+        assert len(cells) == 4 * len(ALL_METHODS)
         assert {cell.bits for cell in cells} == {"w4a8", "w3a6", "w3a4", "w2a4"}
         assert {cell.weights for cell in cells if cell.label != "rtn"} == {Trained.FULL.value}
-        assert {cell.num_images for cell in cells} == {1000}
-    photos = [(cell.bits, cell.weights, cell.seed) for cell in parts["photos"].cells]
-    assert len(photos) == 15
-    assert {seed for bits, weights, seed in photos if (bits, weights) == ("w2a4", "low-rank")} == {
-        0,
-        1,
-        2,
+        assert {(cell.num_images, cell.num_steps) for cell in cells} == {(1000, 20)}
+    seeds = Counter((cell.bits, cell.weights, cell.label) for cell in parts["photos"].cells)
+    for method in ("efficientdm", "mpq-dm", "mpq-dmv2"):
+        assert seeds["w2a4", "low-rank", method] == 3
+        assert seeds["w3a4", "low-rank", method] == seeds["w2a4", "full", method] == 1
+    changed = [cell.recipe for cell in parts["photos-ablation"].cells]
+    assert len(changed) == len(set(changed)) == 1 + len(INGREDIENTS)
+
+
+def test_a_bundle_is_deployed_that_was_trained_anyway():
+    parts = grid()
+    made = {
+        (cell.family, cell.bits, cell.recipe, cell.seed)
+        for name in ("digits", "photos")
+        for cell in parts[name].cells
     }
-    assert len(parts["photos-ablation"].cells) == 1 + len(INGREDIENTS)
+    for cell in parts["deployed"].cells:
+        assert (cell.family, cell.bits, cell.recipe, cell.seed) in made
 
 
 def test_overrides_leave_what_is_not_trained_and_not_drawn():
