@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator digits-checkpoint digits-dit-checkpoint photos-checkpoint size-table bench-scale bench-fit attacks fuzz clean
+.PHONY: setup demo test lint emulator digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit attacks fuzz clean
 
 setup: $(READY)
 
@@ -41,6 +41,12 @@ digits-dit-checkpoint: setup
 photos-checkpoint: setup
 	$(BIN)/python -m mpq_export.pipelines.photos.train
 	$(BIN)/python -m mpq_export.pipelines.model_report photos --out docs/results
+
+# Every method and what it is made of, on the three models above: many hours. It goes on where it
+# was stopped; PARTS="--part digits --part forms" does these alone, --plan among them lists the cells.
+PARTS ?=
+ablation: setup
+	$(BIN)/python -m mpq_export.pipelines.ablation.run $(PARTS)
 
 # Bytes of the literature's models; needs 2 GB of memory and a few minutes.
 size-table: setup

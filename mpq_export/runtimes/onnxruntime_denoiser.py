@@ -6,6 +6,7 @@ rewritten to the portable form when the session is made; the ``onnx`` target alr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,6 +109,12 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
         ) from error
 
 
+def _threads() -> int:
+    """What OMP_NUM_THREADS says, which ONNX Runtime alone would not heed; 0 is its own choice."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
 def make_session(graph: Graph) -> Any:
     """An ONNX Runtime session on the CPU whose integer products do not saturate.
 
@@ -121,6 +128,7 @@ def make_session(graph: Graph) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = _threads()
     # x86 without VNNI saturates uint8 x int8 products unless this asks for the exact kernel.
     options.add_session_config_entry("session.x64quantprecision", "1")
     arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in graph.tensors.values()]

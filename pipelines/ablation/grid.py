@@ -214,7 +214,7 @@ def _forms() -> list[Cell]:
 
 def _deployed() -> list[Cell]:
     """Bundles that other parts train too; they are trained once."""
-    runs = (("digits", "w3a4", Trained.FULL, 1000), ("photos", "w2a4", Trained.LOW_RANK, 500))
+    runs = (("digits", "w3a4", Trained.FULL, 500), ("photos", "w2a4", Trained.LOW_RANK, 500))
     return [
         _cell(family, bits, budgeted(BEST, family, trained), 0, count, family, Measure.DEPLOYMENT)
         for family, bits, trained, count in runs

@@ -64,9 +64,7 @@ def _judge_files(cell: Cell) -> list[Path]:
 def _missing(cell: Cell, what: str, where: Path) -> CheckpointError:
     return CheckpointError(
         f"The {what} of the family '{cell.family}' is not there",
-        where=f"pipelines/{where.relative_to(_PIPELINES)}"
-        if where.is_relative_to(_PIPELINES)
-        else where,
+        where=f"{where.parent.name}/{where.name}",  # reports hold no paths of this machine
         fix=f"Make it with: make {cell.family.replace('_', '-')}-checkpoint",
     )
 

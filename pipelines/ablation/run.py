@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -78,10 +79,14 @@ class GridRun:
         """Cells that have a record."""
         return sum(entry.is_done(self.store) for entry in self.planned)
 
+    @property
+    def jobs(self) -> list[CellJob]:
+        """What is left to do."""
+        return [CellJob(cells, self.store) for cells in jobs_of(self.planned, self.store)]
+
     def run(self) -> None:
-        """Do what is left; raises Interrupted on Ctrl-C."""
+        """Do it; raises Interrupted on Ctrl-C."""
         self.report(self.parts)
-        jobs = [CellJob(cells, self.store) for cells in jobs_of(self.planned, self.store)]
         lines: dict[CellJob, CellLine] = {}
         with GridDisplay(len(self.planned), self.done) as display:
 
@@ -90,11 +95,12 @@ class GridRun:
                 return lines[job]
 
             try:
-                for job, ending in run_all(CellJob.run, jobs, self.workers, line_of):
-                    lines.pop(job).remove()
-                    self._ended(job, ending)
-                    left = seconds_left(self.planned, self.store, self.workers)
-                    display.cells_done(self.done, left)
+                with closing(run_all(CellJob.run, self.jobs, self.workers, line_of)) as endings:
+                    for job, ending in endings:
+                        lines.pop(job).remove()
+                        self._ended(job, ending)
+                        left = seconds_left(self.planned, self.store, self.workers)
+                        display.cells_done(self.done, left)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"Stopped with {self.done} of {len(self.planned)} cells done",

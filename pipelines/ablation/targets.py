@@ -44,7 +44,7 @@ def _digits(rows: Sequence[Row]) -> list[Target]:
                 Target(
                     f"{row.bits}, {row.label}: distance to full precision, of the unpaired one",
                     f"at most {asked:.0%}",
-                    _NOT_YET if share is None else f"{share:.1%}",
+                    _NOT_YET if share is None else f"{share:.2%}",
                     None if share is None else share <= asked,
                 )
             )

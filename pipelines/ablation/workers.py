@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing import get_context
@@ -75,8 +76,8 @@ def run_all(
         workers: how many at a time.
         reporter_of: who is told of a job's progress.
 
-    Whatever leaves this generator early, Ctrl-C for one, first asks the running jobs to stop by
-    SIGTERM, and waits for them.
+    When the generator is closed early, or Ctrl-C ends its waiting, it asks the running jobs to stop
+    by SIGTERM, and waits for them.
     """
     waiting, running = deque(jobs), list[_Running[Job]]()
     try:
@@ -113,28 +114,41 @@ def _begun(work: Work[Job], job: Job, reporter: ProgressReporter) -> _Running[Jo
 
 
 class _PipeProgress:
-    """A progress reporter at the other end of a pipe."""
+    """A progress reporter at the other end of a pipe, where a request to stop is looked for too: an
+    exception that a signal raises inside a destructor is lost."""
 
     def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
+        self._pipe, self._stopping = pipe, False
+        signal.signal(signal.SIGTERM, self._stop)
 
     def start(self, task: str, total: int) -> None:
         """Pass it on."""
-        self._pipe.send(("start", (task, total)))
+        self._send("start", task, total)
 
     def advance(self, parts: int = 1) -> None:
         """Pass it on."""
-        self._pipe.send(("advance", (parts,)))
+        self._send("advance", parts)
 
     def note(self, text: str) -> None:
         """Pass it on."""
-        self._pipe.send(("note", (text,)))
+        self._send("note", text)
+
+    def _send(self, method: str, *arguments: object) -> None:
+        if self._stopping:
+            sys.exit(TERMINATED)
+        try:
+            self._pipe.send((method, arguments))
+        except BrokenPipeError:  # the command is gone, and with it who would stop this job
+            sys.exit(TERMINATED)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        sys.exit(TERMINATED)
 
 
 def _run(work: Work[Job], job: Job, pipe: Connection) -> None:
     """The whole life of a job's process."""
     os.setpgrp()  # Ctrl-C reaches the command alone, which then asks its jobs to stop
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     quiet_libraries()
     try:
         work(job, _PipeProgress(pipe))
@@ -145,4 +159,5 @@ def _run(work: Work[Job], job: Job, pipe: Connection) -> None:
         ending = Ending(Outcome.FAILED, error.paragraph())
     except Exception:  # one job's fault must not end the others
         ending = Ending(Outcome.FAILED, traceback.format_exc())
-    pipe.send(ending)
+    with suppress(BrokenPipeError):
+        pipe.send(ending)

@@ -1,0 +1,87 @@
+"""What is in the grid: the same training for every method, one change at a time."""
+
+from collections import Counter
+
+import pytest
+from mpq_export.pipelines.ablation.grid import ALL_METHODS, BEST, BUDGETS, Overrides, grid
+from mpq_export.pipelines.ablation.ingredients import INGREDIENTS, switched
+
+from mpq_export.core.weight_form import WeightForm
+from mpq_export.training.choices import Trained
+
+
+@pytest.mark.parametrize("part", grid().values(), ids=lambda part: part.name)
+def test_cells_of_a_family_are_trained_alike(part):
+    for cell in part.cells:
+        training, budget = cell.recipe.training, BUDGETS[cell.family]
+        if training.updates:
+            assert training.updates == budget.updates
+            assert (training.groups, training.images_per_group) == (
+                budget.groups,
+                budget.images_per_group,
+            )
+        else:
+            assert cell.recipe.method == "rtn" or part.name == "forms"
+
+
+def test_the_parts_that_were_asked_for():
+    parts = grid()
+    for name in ("digits", "digits-dit"):
+        cells = parts[name].cells
+        assert len({(cell.bits, cell.label) for cell in cells}) == len(cells)
+        assert len(cells) == 4 * len(ALL_METHODS)
+        assert {cell.bits for cell in cells} == {"w4a8", "w3a6", "w3a4", "w2a4"}
+        assert {cell.weights for cell in cells if cell.label != "rtn"} == {Trained.FULL.value}
+        assert {(cell.num_images, cell.num_steps) for cell in cells} == {(1000, 20)}
+    seeds = Counter((cell.bits, cell.weights, cell.label) for cell in parts["photos"].cells)
+    for method in ("efficientdm", "mpq-dm", "mpq-dmv2"):
+        assert seeds["w2a4", "low-rank", method] == 3
+        assert seeds["w3a4", "low-rank", method] == seeds["w2a4", "full", method] == 1
+    changed = [cell.recipe for cell in parts["photos-ablation"].cells]
+    assert len(changed) == len(set(changed)) == 1 + len(INGREDIENTS)
+
+
+def test_a_bundle_is_deployed_that_was_trained_anyway():
+    parts = grid()
+    made = {
+        (cell.family, cell.bits, cell.recipe, cell.seed)
+        for name in ("digits", "photos")
+        for cell in parts[name].cells
+    }
+    for cell in parts["deployed"].cells:
+        assert (cell.family, cell.bits, cell.recipe, cell.seed) in made
+
+
+def test_overrides_leave_what_is_not_trained_and_not_drawn():
+    parts = grid(Overrides(updates=5, images=100))
+    for part in parts.values():
+        for cell in part.cells:
+            assert cell.recipe.training.updates in (0, 5)
+            assert cell.num_images in (0, 100)
+    assert all(cell.recipe.training.updates == 0 for cell in parts["forms"].cells)
+    assert all(cell.num_images == 0 for cell in parts["forms"].cells)
+
+
+def differences(one: dict, other: dict) -> set[str]:
+    return {name for name in one if one[name] != other[name]}
+
+
+def test_an_ingredient_is_switched_alone():
+    variants = switched(BEST)
+    assert len(variants) == len(INGREDIENTS)
+    for ingredient, (label, recipe) in zip(INGREDIENTS, variants.items(), strict=True):
+        assert label.endswith(ingredient.name)
+        changed = differences(BEST.model_dump(), recipe.model_dump())
+        training = differences(BEST.training.model_dump(), recipe.training.model_dump())
+        where, _, name = ingredient.field.rpartition(".")
+        assert (changed, training) == (({"training"}, {name}) if where else ({name}, set()))
+
+
+def test_what_the_recipe_has_not_is_put_in():
+    """And taken out again of what has it."""
+    plain = BEST.model_copy(update={"smoothing": False, "weight_form": WeightForm.FREE})
+    variants = switched(plain)
+    assert variants["with smoothing"].smoothing
+    assert variants["with residual planes"].weight_form is WeightForm.RESIDUAL
+    assert variants["without free planes"].weight_form is WeightForm.UNIFORM
+    assert not switched(variants["with smoothing"])["without smoothing"].smoothing

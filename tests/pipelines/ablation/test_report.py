@@ -1,0 +1,120 @@
+"""Reports of what is done so far: nothing is said that was not measured, nothing missing unsaid."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mpq_export.pipelines.ablation.grid import Measure, Part
+from mpq_export.pipelines.ablation.keys import keys_of
+from mpq_export.pipelines.ablation.report import PartReport
+from mpq_export.pipelines.ablation.rows import FRECHET, rows_of
+from mpq_export.pipelines.ablation.store import Record
+from mpq_export.pipelines.ablation.targets import targets_of
+
+IMAGES = np.linspace(0, 1, 20 * 256, dtype=np.float32).reshape(20, 1, 16, 16)
+
+
+def write(store, cell, frechet, **more):
+    """A record as a run of the cell writes it."""
+    figures = {
+        FRECHET: frechet, "frechet_full_precision_noise": 0.125, "frechet_data": 3.5,
+        "accuracy": 0.875, "psnr_full_precision": 21.5, "relative_error": 0.25,
+        "packed_bytes": 1000, "fp32_bytes": 8000, "average_weight_bits_all": 3.5,
+        "making_seconds": 60.0, "attempts": 1, "device": "processor", "machine": {"cores": "2"},
+        **more,
+    }  # fmt: skip
+    store.write(keys_of(cell).result, Record(figures, IMAGES))
+    reference = {
+        "frechet_data": 2.5, "frechet_unpaired": 4.0, "frechet_unpaired_noise": 0.5,
+        "accuracy": 1.0,
+    }  # fmt: skip
+    store.write(keys_of(cell).reference, Record(reference, IMAGES))
+
+
+def labelled(cell, label, seed=0, **changes):
+    """Methods differ in their recipes too."""
+    recipe = cell.recipe.model_copy(update={"method": label})
+    return replace(cell, label=label, seed=seed, recipe=recipe, **changes)
+
+
+def reported(part, store, folder, failures=None):
+    PartReport.of(part, "make ablation", store, failures or {}).write(folder, store)
+    return (folder / f"ablation_{part.name}.md").read_text("utf-8")
+
+
+def test_nothing_done_is_a_report_too(cell, store, tmp_path):
+    text = reported(Part("digits", "Digits", [labelled(cell, "mpq-dm")]), store, tmp_path)
+    assert "0 of 1 cells are done." in text
+    assert "digits w3a4 mpq-dm, low-rank, seed 0: not done yet." in text
+    assert "not measured yet" in text
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_part_of_the_cells(cell, store, tmp_path):
+    methods = ("efficientdm", "mpq-dm", "mpq-dmv2")
+    cells = [labelled(cell, name) for name in methods]
+    absent = replace(cells[0], family="photos", checkpoint=tmp_path)
+    write(store, cells[1], 0.4)
+    failed = {keys_of(cells[2]).result: "Traceback:\nTrainingDiverged: no number"}
+    part = Part("digits", "Digits", [*cells, absent])
+    text = reported(part, store, tmp_path, failed)
+    assert "1 of 4 cells are done." in text
+    row = next(line for line in text.splitlines() if line.startswith("| w3a4 | mpq-dm |"))
+    assert "0.400 (± 0.125)" in row
+    assert "| 10.0% |" in row
+    assert "| 12.5% |" in row
+    assert "mpq-dmv2, low-rank, seed 0: TrainingDiverged: no number" in text
+    assert "efficientdm, low-rank, seed 0: not done yet." in text
+    assert "make photos-checkpoint" in text
+    assert str(tmp_path) not in text
+    verdicts = [line for line in text.splitlines() if "of the unpaired one" in line]
+    assert ["met" in line for line in verdicts[:3]] == [False, True, False]
+    for name in ("ablation_digits.png", "ablation_digits_samples.png"):
+        assert (tmp_path / name).stat().st_size > 1000
+        assert f"]({name})" in text
+    data = json.loads((tmp_path / "ablation_digits.json").read_text("utf-8"))
+    assert [entry["figures"] is not None for entry in data["cells"]] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "met"),
+    [
+        ((6.0, 7.0, 7.0), (10.0, 10.0, 11.0), True),
+        ((8.0, 8.0, 8.0), (10.0, 10.0, 10.0), False),  # 20 %
+        ((4.0, 4.0, 10.5), (10.0, 10.0, 11.0), False),  # seeds overlap
+        ((6.0, 7.0), (10.0, 10.0, 11.0), None),
+    ],
+)
+def test_an_advantage_must_exceed_the_seeds_spread(cell, store, ours, theirs, met):
+    photos = replace(cell, bits="w2a4")
+    given = {"mpq-dmv2": ours, "mpq-dm": theirs, "efficientdm": theirs}
+    cells = [labelled(photos, name, seed) for name in given for seed in range(3)]
+    for one in cells:
+        if one.seed < len(given[one.label]):
+            write(store, one, given[one.label][one.seed])
+    entries = PartReport.of(Part("photos", "Photographs", cells), "", store, {}).entries
+    targets = targets_of("photos", rows_of(entries))
+    assert [target.met for target in targets] == [met, met]
+
+
+def test_seeds_are_one_row_with_their_spread(cell, store, tmp_path):
+    cells = [labelled(cell, "mpq-dm", seed) for seed in (0, 1)]
+    for one, frechet in zip(cells, (1.0, 2.0), strict=True):
+        write(store, one, frechet)
+    text = reported(Part("mixed", "Photographs", cells), store, tmp_path)
+    (row,) = [line for line in text.splitlines() if line.startswith("| w3a4 | mpq-dm |")]
+    assert "| 0, 1 | 1.500 ± 0.707 | 37.5% ± 17.7% |" in row
+
+
+def test_deployment_is_told_by_nodes_and_noise(cell, store, tmp_path):
+    deployed = replace(cell, measure=Measure.DEPLOYMENT, label="digits")
+    write(
+        store, deployed, 0.5, nodes=30, nodes_exact=29, frechet_full_precision_torch=0.45,
+        frechet_difference_noise=0.03, within_noise=True, frechet_torch=0.1,
+        psnr_full_precision_torch=21.0, psnr_torch=40.0,
+    )  # fmt: skip
+    text = reported(Part("deployed", "As deployed", [deployed]), store, tmp_path)
+    nodes, images = [line for line in text.splitlines() if line.startswith("| digits, w3a4")]
+    assert "29 of 30 | missed" in nodes
+    assert "+0.050, noise 0.030 | met" in images
