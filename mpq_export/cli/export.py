@@ -182,11 +182,12 @@ def _forecast(
         num_steps,
     )
     if as_json:
-        cost = None if forecast.cost is None else asdict(forecast.cost)
+        costs = {
+            name: None if part is None else asdict(part)
+            for name, part in (("cost", forecast.cost), ("training", forecast.training))
+        }
         sizes = {"packed_bytes": forecast.size.packed_bytes, **asdict(forecast.size)}
-        console.print_json(
-            {"notes": checkpoint.notes, **sizes, "kept": dict(plan.kept), "cost": cost}
-        )
+        console.print_json({"notes": checkpoint.notes, **sizes, "kept": dict(plan.kept), **costs})
         return
     for line in [*forecast_text(forecast).splitlines(), *checkpoint.notes]:
         console.say(line)

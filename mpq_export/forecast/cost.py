@@ -23,7 +23,7 @@ from .size import SizeForecast, quantizable
 from .speed import MachineSpeed
 from .work import ModelWork, count_work
 
-_PROGRAM_BYTES = 500 << 20
+PROGRAM_BYTES = 500 << 20
 """Python with torch and diffusers."""
 _FIT_BYTES_PER_WEIGHT = 180
 """Memory of a fit for each weight of the block it handles at once."""
@@ -93,7 +93,7 @@ def forecast_cost(
     return CostForecast(
         calibrate_seconds=Span.about(len(schedule.entries) * images / at_once * call),
         quantize_seconds=Span.about(fit + tables),
-        peak_bytes=_PROGRAM_BYTES + peak,
+        peak_bytes=PROGRAM_BYTES + peak,
         macs_per_image=work.macs // at_once,
     )
 

@@ -13,17 +13,22 @@ from ..methods.recipe import Recipe
 from ..schedulers import sampling_schedule
 from .cost import CostForecast, forecast_cost
 from .size import SizeForecast, forecast_size
-from .speed import measure_speed
+from .speed import measure_speed, measure_training
+from .training import TrainingForecast, forecast_training
 
 
 @dataclass(frozen=True)
 class ExportForecast:
-    """The plan with its sizes and costs; ``cost`` is None if the model cannot be counted without
-    running it, and ``cost_unknown`` says why."""
+    """The plan with its sizes and costs.
+
+    ``cost`` is None if the model cannot be counted without running it, and ``cost_unknown`` says
+    why; ``training`` is None then, and where nothing is trained.
+    """
 
     plan: LayerPlan
     size: SizeForecast
     cost: CostForecast | None
+    training: TrainingForecast | None
     cost_unknown: str | None
 
 
@@ -35,7 +40,7 @@ def forecast_export(
     recipe: Recipe,
     num_steps: int,
 ) -> ExportForecast:
-    """Sizes from shapes alone, costs from about two seconds of measuring this machine.
+    """Sizes from shapes alone, costs from a few seconds of measuring this machine.
 
     Args:
         model: the full-precision model, on any device; the meta device will do.
@@ -50,7 +55,13 @@ def forecast_export(
     speed = measure_speed(plan.layers.values())
     try:
         cost = forecast_cost(model, model_config, plan, recipe, schedule, speed, size)
+        training = None
+        if recipe.training.updates:
+            trained = measure_training(speed)
+            training = forecast_training(
+                model, model_config, plan, recipe, schedule, speed, trained, size
+            )
     except Exception as error:  # models raise anything when their values are not there
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        return ExportForecast(plan, size, None, reason)
-    return ExportForecast(plan, size, cost, None)
+        return ExportForecast(plan, size, None, None, reason)
+    return ExportForecast(plan, size, cost, training, None)

@@ -7,17 +7,26 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from ..core.activation_quantizer import fit_table
+from ..core.bit_allocation import Allocation
+from ..core.integer_reference import PackedLayer
 from ..core.planes import pack
+from ..core.trained_layer import BatchEntries, TrainedLayer
+from ..core.weight_form import WeightForm
 from ..core.weight_quantizer import quantize_weight
 from ..methods.plan import LayerChoices
 from ..training.calibration import PATCHES, SAMPLES_PER_STEP
 
 _NARROW, _WIDE = (256, 256), (48, 4096)
 """Rows and columns of two matrices whose times tell the cost of a row from that of a weight."""
+_TRAINED, _TOKENS = (256, 640), (8, 1024)
+"""A matrix under training, and how many rows it meets."""
+_PRODUCTS = 3
+"""Of a layer's update: its output, the gradient of its input and that of its weight."""
 _VALUES = 1 << 21
 _TABLE_STEPS = 8
 _LEAST_SECONDS = 0.15
@@ -89,6 +98,52 @@ def measure_speed(choices: Collection[LayerChoices]) -> MachineSpeed:
             / (2 * _VALUES),
             per_recorded=_seconds(lambda: values.aminmax(dim=1)) / _VALUES,
         )
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Measured seconds of an update beside its float operators: ``per_weight`` of rounding a
+    weight, its gradient and the optimiser's step, ``per_input`` of a value that enters a trained
+    layer."""
+
+    per_weight: float
+    per_input: float
+
+
+def measure_training(speed: MachineSpeed) -> TrainingSpeed:
+    """Time updates of one layer with few and with many inputs, and take its products off."""
+    rows, columns = _TRAINED
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(_TRAINED, generator=generator)
+    matrix = quantize_weight(weight, 4, WeightForm.UNIFORM, Allocation.EQUAL, None)
+    start = PackedLayer(
+        weight=pack(matrix),
+        bias=np.zeros(rows, np.float32),
+        act_scale=np.full(1, 0.25, np.float32),
+        act_zero_point=np.full(1, 8, np.int32),
+        act_bits=4,
+        input_factor=np.ones(columns, np.float32),
+        input_shift=np.zeros(columns, np.int8),
+    )
+    layer = TrainedLayer(start, weight, WeightForm.UNIFORM, 4, BatchEntries())
+    optimizer = torch.optim.Adam(layer.parameters())
+
+    def update(x: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        layer(x).square().mean().backward()
+        optimizer.step()
+        layer.project()
+
+    def seconds(tokens: int) -> float:
+        x = torch.randn(1, tokens, columns, generator=generator, requires_grad=True)
+        products = _PRODUCTS * tokens * weight.numel() * speed.per_mac
+        return max(0.0, _seconds(lambda: update(x)) - products)
+
+    few, many = (seconds(tokens) for tokens in _TOKENS)
+    per_input = max(0.0, (many - few) / ((_TOKENS[1] - _TOKENS[0]) * columns))
+    return TrainingSpeed(
+        max(0.0, few - per_input * _TOKENS[0] * columns) / weight.numel(), per_input
+    )
 
 
 def _quantize(weights: torch.Tensor, inputs: torch.Tensor, kind: LayerChoices) -> None:

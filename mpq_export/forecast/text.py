@@ -8,6 +8,7 @@ from ..methods.plan import LayerPlan
 from .cost import CostForecast, Span
 from .export import ExportForecast
 from .size import SizeForecast
+from .training import TrainingForecast
 
 
 def forecast_text(forecast: ExportForecast) -> str:
@@ -59,6 +60,8 @@ def totals_text(forecast: ExportForecast) -> str:
         lines.append(f"Time and memory are not known: {forecast.cost_unknown}.")
     else:
         lines.append(_cost_text(forecast.cost))
+    if forecast.training is not None:
+        lines.append(_training_text(forecast.training))
     return "\n".join(lines)
 
 
@@ -67,6 +70,14 @@ def _cost_text(cost: CostForecast) -> str:
         f"On this machine: calibration {_time_text(cost.calibrate_seconds)}, quantisation "
         f"{_time_text(cost.quantize_seconds)}, lowering not counted; peak memory about "
         f"{bytes_text(cost.peak_bytes)}."
+    )
+
+
+def _training_text(training: TrainingForecast) -> str:
+    return (
+        f"Training on its CPU, in one process: {training.updates:,} updates of "
+        f"{training.images_per_update} images {_time_text(training.seconds)}; peak memory about "
+        f"{bytes_text(training.peak_bytes)}. --train-steps 0 leaves it out."
     )
 
 

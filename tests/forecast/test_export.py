@@ -34,7 +34,7 @@ def made(pipeline_folder):
     architecture = architecture_of(checkpoint.model_config)
     plan = plan_layers(model, architecture, BitSpec(3, 4), recipe)
 
-    def make(steps):
+    def make(steps, recipe=recipe):
         return forecast_export(
             model, checkpoint.model_config, checkpoint.scheduler_config, plan, recipe, steps
         )
@@ -51,6 +51,7 @@ def test_every_layer_is_in_the_text_with_its_bits_and_bytes(made):
     assert re.search(r"^conv_in .* first convolution$", text, re.MULTILINE)
     assert re.search(r"^conv_norm_out +normalisation$", text, re.MULTILINE)
     assert "peak memory about" in text
+    assert "700 updates of 32 images about" in text
     assert bytes_text(forecast.size.packed_bytes) in text
 
 
@@ -70,6 +71,7 @@ def test_a_model_that_needs_its_values_has_sizes_and_says_why_no_times(made, mon
     monkeypatch.setattr(cost, "count_work", refuse)
     forecast = made(fixtures.NUM_STEPS)
     assert forecast.cost is None
+    assert forecast.training is None
     assert "not known: RuntimeError: value wanted." in totals_text(forecast)
     assert forecast.size.packed_bytes > 0
 
@@ -101,3 +103,10 @@ def test_spans_hold_their_middle():
 )
 def test_bytes_have_units(count, text):
     assert bytes_text(count) == text
+
+
+def test_what_is_not_trained_has_no_forecast_of_training(made):
+    forecast = made(fixtures.NUM_STEPS, recipe_of("mpq-dmv2").trained_for(0))
+    assert forecast.cost is not None
+    assert forecast.training is None
+    assert "updates" not in totals_text(forecast)

@@ -7,8 +7,9 @@ import pytest
 from mpq_export.core.bit_allocation import Allocation
 from mpq_export.core.weight_form import WeightForm
 from mpq_export.errors import BitsError, RecipeError
-from mpq_export.methods import chosen_recipe, recipe_of
+from mpq_export.methods import METHODS, Recipe, chosen_recipe, recipe_of
 from mpq_export.precision import BitSpec
+from mpq_export.training.choices import RelationKind
 
 
 @pytest.fixture
@@ -79,6 +80,15 @@ def test_a_method_may_be_named_twice_if_it_is_the_same(write):
         ("layers:\n  - match: a\n    bits: w9a9", "layers.0.bits"),
         ("layers:\n  - match: a\n    size: 3", "layers.0.size"),
         ("a: &x [1]\nb: *x", "anchors"),
+        ("training:\n  updates: -1", "training.updates: "),
+        ("training:\n  updates: 10000001", "training.updates: "),
+        ("training:\n  rank: 0", "training.rank: "),
+        ("training:\n  trained: some", "training.trained: "),
+        ("training:\n  low_rank_base: {a: 1}", "training.low_rank_base: "),
+        ("training:\n  weight_rate: .nan", "training.weight_rate: "),
+        ("training:\n  rates: 1", "training.rates: Extra inputs"),
+        ("training: 700", "training: "),
+        ("guidance: .inf", "guidance: "),
         ("- rtn", "not a YAML mapping"),
         ("!!python/object/apply:os.system ['true']", "tags are not read"),
     ],
@@ -92,3 +102,59 @@ def test_mistakes_are_named(write, text, words):
 def test_somebody_must_say_the_bits(write):
     with pytest.raises(BitsError, match="needs --bits"):
         chosen_recipe(None, write("method: rtn"), None)
+
+
+def test_a_file_changes_single_choices_of_the_training(write):
+    """What it does not name stays the method's own."""
+    path = write(
+        """
+        method: efficientdm
+        bits: w4a8
+        guidance: 1.5
+        training:
+          updates: 50
+          relation: memory
+        """
+    )
+    training = chosen_recipe(None, path, None).recipe.training
+    own = recipe_of("efficientdm").training
+    changes = {"updates": 50, "relation": RelationKind.MEMORY}
+    assert training == own.model_copy(update=changes)
+    assert own.updates != 50
+
+
+def test_updates_of_the_command_go_before_those_of_the_file(write):
+    path = write("bits: w3a4\ntraining: {updates: 50, rank: 7}")
+    assert chosen_recipe(None, path, None, 9).recipe.training.updates == 9
+    assert chosen_recipe(None, path, None, 0).recipe.training.updates == 0
+    assert chosen_recipe(None, path, None, 9).recipe.training.rank == 7
+    assert chosen_recipe("rtn", None, "w3a4", 9).recipe.training.updates == 9
+
+
+def test_a_recipe_for_other_updates_is_otherwise_the_same():
+    recipe = recipe_of("mpq-dmv2")
+    other = recipe.trained_for(3)
+    assert other.training.updates == 3
+    assert other.trained_for(recipe.training.updates) == recipe
+    assert recipe == recipe_of("mpq-dmv2")
+
+
+def test_methods_train_as_published():
+    """Updates and where the branches begin; rtn rounds and leaves it at that."""
+    kinds = {
+        name: (r.training.low_rank_base, r.training.low_rank_start, r.training.relation)
+        for name, r in METHODS.items()
+        if r.training.updates
+    }
+    assert kinds == {
+        "efficientdm": ("quantized", "zero", "none"),
+        "mpq-dm": ("full-precision", "zero", "time-smoothed"),
+        "mpq-dmv2": ("quantized", "quantization-error", "memory"),
+    }
+    assert recipe_of("rtn").training.updates == 0
+
+
+def test_recipes_survive_json():
+    """As in bundles, and in the record of a run that is resumed."""
+    for recipe in METHODS.values():
+        assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
