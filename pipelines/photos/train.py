@@ -89,7 +89,7 @@ def train_classifier(photos: Photos, steps: int, seed: int, scratch: Path) -> No
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the diffusers checkpoint.")] = CHECKPOINT,
-    steps: Annotated[int, typer.Option(help="Updates of the diffusion model.")] = 5400,
+    steps: Annotated[int, typer.Option(help="Updates of the diffusion model.")] = 3300,
     classifier_steps: Annotated[int, typer.Option(help="Updates of the classifier.")] = 1500,
     batch_size: Annotated[int, typer.Option(help="Patches per update.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
