@@ -1,4 +1,4 @@
-"""What the pixel models that ship here learn: to predict noise, on a cosine schedule."""
+"""What the pixel models that ship here learn: to denoise, on a cosine schedule."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ Examples = Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 """One batch: images float32 ``[B, C, H, W]`` in [-1, 1] and labels int64 ``[B]``."""
 
 
-def cosine_scheduler() -> DDIMScheduler:
-    """Cosine schedule, noise prediction, last step at the clean end."""
+def cosine_scheduler(prediction_type: str) -> DDIMScheduler:
+    """Cosine schedule, last step at the clean end.
+
+    ``prediction_type`` is ``"epsilon"`` or ``"v_prediction"``. Velocities give more weight to the
+    noisy end, where class and colours are decided: a short training learns those first.
+    """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
+        prediction_type=prediction_type,
         timestep_spacing="trailing",
         rescale_betas_zero_snr=False,
         clip_sample=True,
@@ -26,12 +31,14 @@ def cosine_scheduler() -> DDIMScheduler:
     )
 
 
-def noise_prediction_loss(scheduler: DDIMScheduler, examples: Examples) -> Loss:
-    """Mean squared error of the predicted noise, timesteps uniform (Ho et al., arXiv 2006.11239).
+def denoising_loss(scheduler: DDIMScheduler, examples: Examples) -> Loss:
+    """Mean squared error of the prediction, timesteps uniform: of noise (Ho et al., arXiv
+    2006.11239) or velocity (Salimans and Ho, arXiv 2202.00512), as the scheduler says.
 
     The model is called as UNet2DModel and DiTTransformer2DModel both can be.
     """
     timesteps_in_all = scheduler.config.num_train_timesteps
+    of_velocity = scheduler.config.prediction_type == "v_prediction"
 
     def loss(model: nn.Module, generator: torch.Generator, device: torch.device) -> torch.Tensor:
         images, labels = examples(generator)
@@ -39,7 +46,8 @@ def noise_prediction_loss(scheduler: DDIMScheduler, examples: Examples) -> Loss:
         timesteps = torch.randint(0, timesteps_in_all, (len(images),), generator=generator)
         noisy = scheduler.add_noise(images, noise, timesteps).to(device)
         predicted = model(noisy, timesteps.to(device), class_labels=labels.to(device)).sample
-        return nn.functional.mse_loss(predicted, noise.to(device))
+        target = scheduler.get_velocity(images, noise, timesteps) if of_velocity else noise
+        return nn.functional.mse_loss(predicted, target.to(device))
 
     return loss
 

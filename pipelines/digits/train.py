@@ -18,7 +18,7 @@ from torch import nn
 
 from ...cli import console
 from ..checkpoint_folder import save_checkpoint
-from ..denoising import cosine_scheduler, noise_prediction_loss, picked
+from ..denoising import cosine_scheduler, denoising_loss, picked
 from ..model_report import say_quality
 from ..pretraining import SCRATCH, Loss, TrainingPlan, train
 from .classifier import DigitClassifier
@@ -90,10 +90,10 @@ def main(
     test = digits.classifier_test
     right = (DigitClassifier.load()(test.images).argmax(1) == test.labels).float().mean().item()
     console.say(f"classifier: {right:.1%} of its {len(test.labels)} test images")
-    scheduler = cosine_scheduler()
+    scheduler = cosine_scheduler("epsilon")
     examples = picked(digits.diffusion.images, digits.diffusion.labels, batch_size)
     plan = TrainingPlan("digits", steps, batch_size, 1e-3, 0.01, 0.998, seed)
-    trained = train(build_unet, noise_prediction_loss(scheduler, examples), plan, scratch)
+    trained = train(build_unet, denoising_loss(scheduler, examples), plan, scratch)
     console.say(trained.summary)
     save_checkpoint(DigitsPipeline(trained.model, scheduler), out)
     say_quality("digits", out)

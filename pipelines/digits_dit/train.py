@@ -17,7 +17,7 @@ from torch import nn
 
 from ...cli import console
 from ..checkpoint_folder import save_checkpoint
-from ..denoising import cosine_scheduler, noise_prediction_loss, picked, with_dropped_labels
+from ..denoising import cosine_scheduler, denoising_loss, picked, with_dropped_labels
 from ..digits.data import IMAGE_SIZE, NUM_CLASSES, load_digits
 from ..model_report import say_quality
 from ..pretraining import SCRATCH, TrainingPlan, train
@@ -45,7 +45,7 @@ def build_transformer() -> DiTTransformer2DModel:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     for block in model.transformer_blocks:
-        nn.init.normal_(block.norm1.emb.class_embedder.embedding_table.weight, std=0.02)
+        nn.init.normal_(block.norm1.emb.class_embedder.embedding_table.weight, std=0.2)
     return model
 
 
@@ -59,11 +59,11 @@ def main(
     ),
 ) -> None:
     """Train the transformer, write it, and say how many of 1,000 drawn digits are as asked."""
-    data, scheduler = load_digits().diffusion, cosine_scheduler()
+    data, scheduler = load_digits().diffusion, cosine_scheduler("v_prediction")
     examples = picked(data.images, data.labels, batch_size)
     examples = with_dropped_labels(examples, NUM_CLASSES, _DROPPED_LABELS)
     plan = TrainingPlan("digits_dit", steps, batch_size, 1e-3, 0.5, 0.998, seed)
-    trained = train(build_transformer, noise_prediction_loss(scheduler, examples), plan, scratch)
+    trained = train(build_transformer, denoising_loss(scheduler, examples), plan, scratch)
     console.say(trained.summary)
     save_checkpoint(DigitsDiTPipeline(trained.model, scheduler), out)
     say_quality("digits_dit", out)

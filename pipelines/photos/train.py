@@ -18,7 +18,7 @@ from torch import nn
 
 from ...cli import console
 from ..checkpoint_folder import save_checkpoint
-from ..denoising import Examples, cosine_scheduler, noise_prediction_loss
+from ..denoising import Examples, cosine_scheduler, denoising_loss
 from ..model_report import say_quality
 from ..pretraining import SCRATCH, Loss, TrainingPlan, train
 from .classifier import ROTATIONS, PhotoClassifier
@@ -89,8 +89,8 @@ def train_classifier(photos: Photos, steps: int, seed: int, scratch: Path) -> No
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the diffusers checkpoint.")] = CHECKPOINT,
-    steps: Annotated[int, typer.Option(help="Updates of the diffusion model.")] = 5000,
-    classifier_steps: Annotated[int, typer.Option(help="Updates of the classifier.")] = 2000,
+    steps: Annotated[int, typer.Option(help="Updates of the diffusion model.")] = 3300,
+    classifier_steps: Annotated[int, typer.Option(help="Updates of the classifier.")] = 1500,
     batch_size: Annotated[int, typer.Option(help="Patches per update.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
     scratch: Annotated[Path, typer.Option(help="Where a training that is stopped goes on.")] = (
@@ -98,11 +98,11 @@ def main(
     ),
 ) -> None:
     """Train both models, write them, and say how good 1,000 drawn patches are."""
-    photos, scheduler = load_photos(), cosine_scheduler()
+    photos, scheduler = load_photos(), cosine_scheduler("v_prediction")
     train_classifier(photos, classifier_steps, seed, scratch)
     examples = patches_of(photos.training, batch_size)
     plan = TrainingPlan("photos", steps, batch_size, 1e-3, 1.0, 0.999, seed)
-    trained = train(build_unet, noise_prediction_loss(scheduler, examples), plan, scratch)
+    trained = train(build_unet, denoising_loss(scheduler, examples), plan, scratch)
     console.say(trained.summary)
     save_checkpoint(PhotosPipeline(trained.model, scheduler), out, torch.float16)
     say_quality("photos", out)

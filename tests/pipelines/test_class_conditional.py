@@ -35,14 +35,14 @@ def tiny_transformer():
     ).eval()  # fmt: skip
 
 
+def tiny_unet(channels):
+    return fixtures.tiny_unet(channels=channels, classes=10)
+
+
 MAKERS = {
-    "digits": lambda: DigitsPipeline(
-        fixtures.tiny_unet(channels=1, classes=10), cosine_scheduler()
-    ),
-    "digits_dit": lambda: DigitsDiTPipeline(tiny_transformer(), cosine_scheduler()),
-    "photos": lambda: PhotosPipeline(
-        fixtures.tiny_unet(channels=3, classes=10), cosine_scheduler()
-    ),
+    "digits": lambda: DigitsPipeline(tiny_unet(1), cosine_scheduler("epsilon")),
+    "digits_dit": lambda: DigitsDiTPipeline(tiny_transformer(), cosine_scheduler("v_prediction")),
+    "photos": lambda: PhotosPipeline(tiny_unet(3), cosine_scheduler("v_prediction")),
 }
 
 
@@ -99,11 +99,8 @@ def test_texts_are_refused_by_name(written):
 
 
 def test_the_transformer_is_drawn_without_torch_too(tmp_path, monkeypatch):
-    """Velocities, since untrained predictions of noise draw images that are all clipped."""
-    pipeline = MAKERS["digits_dit"]()
-    pipeline.scheduler.register_to_config(prediction_type="v_prediction")
-    save_checkpoint(pipeline, tmp_path / "checkpoint")
     checkpoint, folder = tmp_path / "checkpoint", tmp_path / "bundle"
+    save_checkpoint(MAKERS["digits_dit"](), checkpoint)
     fixtures.quantized_bundle(checkpoint, folder, bits="w8a8", targets=(Target.ORT,))
     bundle = read_bundle(folder)
     assert bundle.quantization.family == "digits_dit"

@@ -18,7 +18,7 @@ def test_the_tails_of_weights_are_told_apart(tmp_path):
             heavy = torch.distributions.Laplace(0.0, 1.0).sample(module.weight.shape)
             uniform = torch.rand(module.weight.shape)
             module.weight.data = uniform if "resnets" in name else heavy
-    save_checkpoint(DigitsPipeline(model, cosine_scheduler()), tmp_path)
+    save_checkpoint(DigitsPipeline(model, cosine_scheduler("epsilon")), tmp_path)
     channels = model_report.weight_kurtosis(load_checkpoint(tmp_path))
     summary = model_report.kurtosis_summary(channels)
     assert summary["channels"] == len(channels) == sum(summary["histogram"].values())

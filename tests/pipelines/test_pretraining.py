@@ -4,7 +4,7 @@ import pytest
 import torch
 from mpq_export.pipelines.denoising import (
     cosine_scheduler,
-    noise_prediction_loss,
+    denoising_loss,
     picked,
     with_dropped_labels,
 )
@@ -121,16 +121,20 @@ def test_batches_depend_on_seed_and_step_alone():
         assert label in (labels[place], 10)
 
 
-def test_a_model_that_knows_the_noise_has_no_loss():
-    scheduler = cosine_scheduler()
-    images = torch.zeros(3, 1, 4, 4)  # what is left is the noise, scaled
-    loss = noise_prediction_loss(scheduler, lambda _: (images, torch.tensor([0, 1, 2])))
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_model_that_knows_the_noise_has_no_loss(prediction_type):
+    scheduler = cosine_scheduler(prediction_type)
+    images = torch.full((3, 1, 4, 4), 0.5)
+    loss = denoising_loss(scheduler, lambda _: (images, torch.tensor([0, 1, 2])))
 
     class Knowing(nn.Module):
         def forward(self, noisy, timesteps, class_labels):
             assert class_labels.tolist() == [0, 1, 2]
-            level = (1 - scheduler.alphas_cumprod[timesteps]).sqrt()
-            return type("Output", (), {"sample": noisy / level[:, None, None, None]})
+            signal = scheduler.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
+            level = (1 - signal**2).sqrt()
+            noise = (noisy - signal * images) / level
+            known = noise if prediction_type == "epsilon" else signal * noise - level * images
+            return type("Output", (), {"sample": known})
 
     cpu = torch.device("cpu")
     assert loss(Knowing(), PLAN.generator(0), cpu) < 1e-9
