@@ -14,7 +14,7 @@ import fixtures
 import numpy as np
 import pytest
 import yaml
-from commands import BIN, assert_user_error, run
+from commands import assert_user_error, run
 from PIL import Image
 
 from mpq_export.bundle import read_bundle
@@ -249,15 +249,17 @@ def free_port():
 
 
 def launched(*words):
-    """Words of a module or script, run by two processes that share the work."""
+    """A module or script, run by two processes that share the work on one CPU.
+
+    accelerate's own launcher starts a single process there.
+    """
     return subprocess.run(
         [
-            BIN / "accelerate", "launch", "--num_processes", "2", "--num_machines", "1", "--cpu",
-            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port",
-            str(free_port()), *map(str, words),
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+            "--master_port", str(free_port()), *map(str, words),
         ],
         capture_output=True, text=True, check=False,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
 
 
@@ -326,8 +328,9 @@ def test_two_processes_have_the_gradients_of_one(bundle_folder, tmp_path):
     assert one.keys() == first.keys()
     for name, gradient in one.items():
         assert torch.equal(first[name], second[name]), name
-        scale = float(gradient.abs().max()) or 1.0
-        assert float((first[name] - gradient).abs().max()) < 0.02 * scale, name
+        # Some, such as those of keys' biases, are 0 but for rounding.
+        allowed = 1e-9 + 0.02 * float(gradient.abs().max())
+        assert float((first[name] - gradient).abs().max()) < allowed, name
 
 
 @pytest.mark.slow
