@@ -114,7 +114,7 @@ class DiTPixelPipeline(ClassConditionalPipeline):
         return self.transformer
 
 
-def labels_in_turn(num_images: int, num_classes: int) -> torch.Tensor:
+def classes_in_turn(num_images: int, num_classes: int) -> torch.Tensor:
     """The class asked for in every image, int64 ``[N]``."""
     return torch.arange(num_images) % num_classes
 
@@ -132,7 +132,7 @@ def draw(
     request = request.without_text(family or type(pipeline).__name__)
     generator = torch.Generator().manual_seed(request.seed)
     images = []
-    for part in labels_in_turn(request.num_images, pipeline.num_classes).split(BATCH):
+    for part in classes_in_turn(request.num_images, pipeline.num_classes).split(BATCH):
         drawn = pipeline(part, request.num_steps, generator=generator, output_type="pt")
         images.append(drawn.images)
         on_images(len(part))

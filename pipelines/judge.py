@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..evaluation.image_quality import frechet_distance, psnr
-from .class_conditional import labels_in_turn
+from .class_conditional import classes_in_turn
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ClassifierJudge:
     def measure(self, images: torch.Tensor, full_precision: torch.Tensor | None) -> ImageQuality:
         """Judge images ``[N, C, H, W]`` in [0, 1] that were drawn for labels in turn."""
         predicted = self._classifier(images * 2 - 1).argmax(1)
-        asked = labels_in_turn(len(images), self._classifier.num_classes)
+        asked = classes_in_turn(len(images), self._classifier.num_classes)
         accuracy = (predicted == asked).float().mean().item()
         to_data = self.frechet(images, self.data)
         if full_precision is None:

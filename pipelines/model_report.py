@@ -120,7 +120,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of figures and picture.")] = Path(
         "docs/results"
     ),
-    num_images: Annotated[int, typer.Option(min=100, help="Images that are judged.")] = 1000,
+    num_images: Annotated[int, typer.Option(min=100, help="Images that are judged.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 1,
 ) -> None:
     """Measure a shipped model and draw it beside its data."""
