@@ -110,7 +110,7 @@ def export(
     The result is a bundle: a folder with packed weights, activation tables and the lowered model;
     of a whole pipeline the other components go along. Unless told otherwise the quantised model is
     trained to follow the full-precision one; no data is needed. Several processes share the work
-    under accelerate launch.
+    under accelerate launch or torchrun.
     """
     started = time.perf_counter()
     from ..bundle import read_bundle
