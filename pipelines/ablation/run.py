@@ -102,6 +102,7 @@ class GridRun:
                         left = seconds_left(self.planned, self.store, self.workers)
                         display.cells_done(self.done, left)
             except KeyboardInterrupt:
+                self.report(self.parts)
                 raise Interrupted(
                     f"Stopped with {self.done} of {len(self.planned)} cells done",
                     where=self.store.folder,
@@ -170,6 +171,8 @@ def main(
     run = GridRun(parts, command, store, results, _prepared(workers))
     run.run()
     console.say(f"{run.done} of {len(run.planned)} cells are done; reports are in {results}.")
+    if run.failures:
+        raise typer.Exit(console.CHECK_FAILED)
 
 
 def _chosen(names: Sequence[str], overrides: Overrides) -> list[Part]:

@@ -99,10 +99,10 @@ _COLUMNS: dict[Measure, tuple[Column, ...]] = {
         *_TRAINED,
         Column("exact nodes", _nodes),
         Column("FD to fp32, ONNX Runtime", _mean(FRECHET, ".3f")),
-        Column("torch", _mean(f"{FRECHET}_torch", ".3f")),
+        Column("FD to fp32, torch", _mean(f"{FRECHET}_torch", ".3f")),
         Column("noise of the difference", _mean("frechet_difference_noise", ".3f")),
         Column("FD between them", _mean("frechet_torch", ".3f")),
         Column("PSNR to fp32 (dB), ONNX Runtime", _mean("psnr_full_precision", ".2f")),
-        Column("torch", _mean("psnr_full_precision_torch", ".2f")),
+        Column("PSNR to fp32 (dB), torch", _mean("psnr_full_precision_torch", ".2f")),
     ),
 }
