@@ -33,6 +33,7 @@ _EXTRA_OF_PACKAGE = {
     "torch": "cpu",
     "diffusers": "cpu",
     "accelerate": "cpu",
+    "matplotlib": "cpu",
     "huggingface_hub": "cpu",
     "onnxscript": "cpu",
     "torchmetrics": "cpu",

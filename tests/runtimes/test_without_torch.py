@@ -21,7 +21,8 @@ FOR_WORKSTATIONS = (
     "checkpoints", "empty_model", "skeleton", "core", "export", "methods", "prediction", "training",
     "forecast", "evaluation.literature", "evaluation.scale_benchmark", "evaluation.size_table",
     "lowering.exporter", "lowering.translations", "runtimes.torch_denoiser",
-    "evaluation.image_quality", "evaluation.weight_fit_benchmark",
+    "evaluation.image_quality", "evaluation.weight_fit_benchmark", "quantized_bundle",
+    "trained_quantization",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",

@@ -34,6 +34,7 @@ _USES = {
     "pyyaml": "mpq-export --recipe",
     "transformers": "pipelines that draw from a text",
     "torchmetrics": "image quality",
+    "matplotlib": "mpq-export with training",
     "scikit-learn": "the digits demo",
     "scikit-image": "the photos model",
 }
