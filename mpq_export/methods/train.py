@@ -18,10 +18,8 @@ from ..training.loop import Trainer, train
 from ..training.output_bias import fit_output_bias
 from ..training.relations import (
     MemoryRelation,
-    MemorySettings,
     Relation,
     TimeSmoothedRelation,
-    TimeSmoothedSettings,
 )
 from ..training.seeds import derived_seed
 from ..training.student import LayerStart, Student, build_student
@@ -133,12 +131,13 @@ def _pool(
 
 
 def _relation(run: TrainingRun, entries: int, processes: Accelerator) -> Relation | None:
-    match run.recipe.training.relation:
+    training = run.recipe.training
+    match training.relation:
         case RelationKind.MEMORY:
-            return MemoryRelation(MemorySettings(), entries, run.seed, processes.gather)
+            return MemoryRelation(training.memory, entries, run.seed, processes.gather)
         case RelationKind.TIME_SMOOTHED:
             return TimeSmoothedRelation(
-                TimeSmoothedSettings(), run.seed, processes.gather, processes.process_index
+                training.time_smoothed, run.seed, processes.gather, processes.process_index
             )
         case RelationKind.NONE:
             return None

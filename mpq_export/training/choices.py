@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.low_rank_form import LowRankBase, LowRankStart
 from .limits import MAX_UPDATES
+from .relation_settings import MemorySettings, TimeSmoothedSettings
 
 
 class Trained(StrEnum):
@@ -48,6 +49,7 @@ class TrainingChoices(BaseModel):
         float_rate: of what stays in floating point, when all weights are trained.
         relation: relation distillation.
         relation_weight: its weight beside the mean squared error of the prediction.
+        memory, time_smoothed: constants of the two relations.
         output_bias: fit a bias of the prediction for every timestep when training ends.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping
             them: about a third more time, much less memory.
@@ -69,6 +71,8 @@ class TrainingChoices(BaseModel):
     float_rate: float = Field(3e-4, ge=0, le=1)
     relation: RelationKind = RelationKind.NONE
     relation_weight: float = Field(0.1, ge=0, le=1e6)
+    memory: MemorySettings = MemorySettings()
+    time_smoothed: TimeSmoothedSettings = TimeSmoothedSettings()
     output_bias: bool = True
     gradient_checkpointing: bool = False
     offload_teacher: bool = False

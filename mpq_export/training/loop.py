@@ -18,7 +18,7 @@ from ..errors import Interrupted, UserError
 from ..prediction import predict
 from ..progress import ProgressReporter
 from .choices import TrainingChoices
-from .features import captured_features
+from .features import Features, captured_features
 from .interruption import stop_wish
 from .log import UpdateRecord
 from .relations import Relation
@@ -123,10 +123,33 @@ class Trainer:
             self.relation.load(state.relation)
         self.records = list(state.records)
 
-    def step(
-        self, batch: DistillationBatch, pool: TrajectoryPool, features: Callable[[], Any]
-    ) -> None:
-        """One update: forward, backward, gradients of all processes, Adam, projection."""
+    def step(self, batch: DistillationBatch, pool: TrajectoryPool, features: Features) -> None:
+        """One update: losses, gradients of all processes, Adam, projection."""
+        task, relation = self._losses(batch, pool, features)
+        loss = task + self.choices.relation_weight * relation
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        figures = self._shared(torch.stack([loss, task, relation]).detach())
+        gradients = [p.grad for p in self._named.values() if p.grad is not None]
+        # A gradient can be no number where the loss is one, such as a norm's at zero.
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(figures.isfinite().all() & norm.isfinite()):
+            raise self._diverged(batch)
+        remaining = 1 - self.update / self.choices.updates
+        for group, rate in zip(self._optimizer.param_groups, self._first_rates, strict=True):
+            group["lr"] = rate * remaining
+        self._optimizer.step()
+        self.student.project()
+        total, prediction, compared = figures.tolist()
+        tables, levels = self._changes()
+        self.records.append(
+            UpdateRecord(self.update + 1, total, prediction, compared, tables, levels)
+        )
+
+    def _losses(
+        self, batch: DistillationBatch, pool: TrajectoryPool, features: Features
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean squared error of the prediction, and the relation loss or 0."""
         student = self.student
         student.entries.value = batch.entries
         with self.processes.autocast():
@@ -134,25 +157,9 @@ class Trainer:
                 student.module, self.model_config, batch.sample, batch.timesteps, batch.conditions
             )
         task = torch.nn.functional.mse_loss(pool.combined(output.float()), batch.target)
-        relation = torch.zeros_like(task)
-        if self.relation is not None:
-            relation = self.relation.loss(features(), batch)
-        loss = task + self.choices.relation_weight * relation
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        figures = self._shared(torch.stack([loss, task, relation]).detach())
-        if not bool(figures.isfinite().all()):
-            raise self._diverged(batch)
-        remaining = 1 - self.update / self.choices.updates
-        for group, rate in zip(self._optimizer.param_groups, self._first_rates, strict=True):
-            group["lr"] = rate * remaining
-        self._optimizer.step()
-        student.project()
-        total, prediction, compared = figures.tolist()
-        tables, levels = self._changes()
-        self.records.append(
-            UpdateRecord(self.update + 1, total, prediction, compared, tables, levels)
-        )
+        if self.relation is None:
+            return task, torch.zeros_like(task)
+        return task, self.relation.loss(features.pixels, batch)
 
     def _shared(self, figures: torch.Tensor) -> torch.Tensor:
         """Gradients become the mean over processes, and so do the figures that are returned."""
@@ -176,7 +183,7 @@ class Trainer:
     def _diverged(self, batch: DistillationBatch) -> TrainingDiverged:
         layer = _first_broken_layer(self.student, self.model_config, batch)
         return TrainingDiverged(
-            f"The loss is no number after {self.update} updates",
+            f"The loss or its gradient is no number after {self.update} updates",
             where=layer or "the loss",
             why="The layer's output is not finite" if layer else "Every layer's output is finite",
             fix="Lower the recipe's rates, or keep that layer in floating point",
@@ -217,7 +224,7 @@ def train(
         )
         wished = stack.enter_context(stop_wish())
         while trainer.update < updates:
-            trainer.step(pool.next(), pool, lambda: features.pixels)
+            trainer.step(pool.next(), pool, features)
             loss = trainer.records[-1].loss
             shown = loss if shown is None else _SHOWN_AVERAGE * shown + (1 - _SHOWN_AVERAGE) * loss
             progress.advance()

@@ -24,13 +24,14 @@ def fit_output_bias(
     pool: TrajectoryPool,
     progress: ProgressReporter,
 ) -> np.ndarray:
-    """Mean of teacher minus student over images, pixels and channels of a sample, float32 ``[T]``.
+    """Mean of teacher minus student, guided if trajectories are, over images, pixels and channels
+    of a sample; float32 ``[T]``.
 
     A quantised network can be off by a constant that a sampler sums up over its steps; one number
     per step removes that, and folds into the table that the denoiser already reads.
     """
     steps, entries = len(pool.schedule.entries), len(pool.schedule.timesteps)
-    missed, rows = torch.zeros(entries), torch.zeros(entries)
+    missed, images = torch.zeros(entries), torch.zeros(entries)
     progress.start("bias", ROUNDS * steps)
     for _ in range(ROUNDS * steps):
         progress.advance()
@@ -40,7 +41,10 @@ def fit_output_bias(
             student.module, model_config, batch.sample, batch.timesteps, batch.conditions
         )
         channels = batch.sample.shape[1]
-        difference = (batch.prediction - output)[:, :channels].flatten(1).mean(dim=1).cpu()
-        missed.index_add_(0, batch.entries.cpu(), difference)
-        rows.index_add_(0, batch.entries.cpu(), torch.ones_like(difference))
-    return (missed / rows.clamp(min=1)).numpy()
+        # Added to both halves of a guided batch, a bias is added to what is guided.
+        difference = batch.target - pool.combined(output)
+        by_image = difference[:, :channels].flatten(1).mean(dim=1).cpu()
+        entries_of_images = batch.entries[: len(by_image)].cpu()
+        missed.index_add_(0, entries_of_images, by_image)
+        images.index_add_(0, entries_of_images, torch.ones_like(by_image))
+    return (missed / images.clamp(min=1)).numpy()

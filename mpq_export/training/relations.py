@@ -6,16 +6,14 @@ of other images and timesteps (MPQ-DMv2), or to the other pixels of its image (M
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch.nn import functional
 
-from ..errors import RecipeError
 from .pixel_queue import PixelQueue
+from .relation_settings import MemorySettings, TimeSmoothedSettings
 from .seeds import derived_seed
 from .trajectory_pool import DistillationBatch
 
@@ -44,32 +42,6 @@ class Relation(Protocol):
 
     def load(self, state: State) -> None:
         """Go on from a state, whose tensors may be on any device."""
-
-
-@dataclass(frozen=True)
-class MemorySettings:
-    """Constants of :class:`MemoryRelation`.
-
-    Attributes:
-        capacity: pixels in the memory, over all timesteps.
-        sampled: pixels of it that a pixel is compared with.
-        pushed_per_image: pixels that an image leaves in its timestep's ring at every update.
-        rows_per_image: pixels of an image that are compared; the others take no part in that
-            update. The loss takes ``B * rows_per_image * sampled`` elements.
-        temperature: of the similarities, cosines.
-
-    The first two and the last are published, of the same authors' distillation without timesteps;
-    with 8 images at a timestep, so is the number of pushed pixels, 128.
-    """
-
-    capacity: int = 20_000
-    sampled: int = 4096
-    pushed_per_image: int = 16
-    rows_per_image: int = 16
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        _require_positive(self)
 
 
 class MemoryRelation:
@@ -134,23 +106,6 @@ class MemoryRelation:
 
     def _places(self, purpose: str, count: int, batch: DistillationBatch) -> torch.Tensor:
         return _random_places(purpose, self._seed, count, batch)
-
-
-@dataclass(frozen=True)
-class TimeSmoothedSettings:
-    """Constants of :class:`TimeSmoothedRelation`.
-
-    Attributes:
-        rows_per_image: pixels of an image that are compared with all of it; published are all.
-            The loss takes ``B * rows_per_image * P`` elements.
-        temperature: of the similarities, cosines; 1 as published.
-    """
-
-    rows_per_image: int = 256
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require_positive(self)
 
 
 class TimeSmoothedRelation:
@@ -240,9 +195,3 @@ def _random_places(purpose: str, seed: int, count: int, batch: DistillationBatch
 
 def _generator(purpose: str, seed: int, update: int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(purpose, seed, update))
-
-
-def _require_positive(settings: object) -> None:
-    for name, value in vars(settings).items():
-        if not 0 < value < math.inf:
-            raise RecipeError(f"{name} {value} is not usable", where=name, fix="It is above 0")

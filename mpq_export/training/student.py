@@ -68,11 +68,17 @@ class Student:
     def floating_point(self) -> dict[str, np.ndarray]:
         """Float32 parameters and buffers of all that is not quantised, by diffusers' names."""
         inside = tuple(f"{name}." for name in self.layers)
-        return {
+        result = {
             name: value.detach().float().cpu().numpy().copy()
             for name, value in self.module.state_dict().items()
             if not name.startswith(inside)
         }
+        for name, array in result.items():
+            if not np.isfinite(array).all():
+                raise LayerError(
+                    "A trained parameter is not finite", where=name, fix="Train with lower rates"
+                )
+        return result
 
     def parameter_groups(self, choices: TrainingChoices) -> list[dict[str, Any]]:
         """Groups for the optimiser, each with its rate; parameters left out do not train."""

@@ -44,7 +44,6 @@ class Ingredient:
 
 INGREDIENTS = (
     Ingredient("residual planes", "weight_form", WeightForm.RESIDUAL, WeightForm.UNIFORM),
-    Ingredient("free planes", "weight_form", WeightForm.FREE, WeightForm.UNIFORM),
     Ingredient("mixed orders", "allocation", Allocation.KURTOSIS, Allocation.EQUAL),
     Ingredient(
         "low-rank initialisation",

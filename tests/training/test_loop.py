@@ -11,13 +11,13 @@ import torch
 from mpq_export.errors import Interrupted
 from mpq_export.training import loop
 from mpq_export.training.choices import Trained, TrainingChoices
+from mpq_export.training.features import Features
 from mpq_export.training.loop import Trainer, TrainingDiverged, train
 from mpq_export.training.output_bias import fit_output_bias
+from mpq_export.training.relation_settings import MemorySettings, TimeSmoothedSettings
 from mpq_export.training.relations import (
     MemoryRelation,
-    MemorySettings,
     TimeSmoothedRelation,
-    TimeSmoothedSettings,
 )
 from mpq_export.training.state_file import TrainingStateError, read_state, write_state
 from mpq_export.training.student import build_student
@@ -153,7 +153,7 @@ def test_rates_fall_to_nothing(trainer_of, pool_from):
     trainer, rates = trainer_of(), []
     pool = pool_from(0)
     for _ in range(6):
-        trainer.step(pool.next(), pool, lambda: None)
+        trainer.step(pool.next(), pool, Features())
         rates.append(trainer._optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(np.array(rates) / rates[0], np.arange(6, 0, -1) / 6)
 
@@ -163,12 +163,12 @@ def test_what_is_no_number_stops_with_the_layers_name(trainer_of, pool_from, par
     """Layers behind it are broken too; the first one is named."""
     trainer, pool = trainer_of(), pool_from(0)
     name = "mid_block.attentions.0.to_q"
-    trainer.step(pool.next(), pool, lambda: None)
+    trainer.step(pool.next(), pool, Features())
     with torch.no_grad():
         trainer.student.layers[name].get_parameter(parameter).view(-1)[:] = float("nan")
     before = [p.detach().clone() for p in trainer.student.module.parameters()]
     with pytest.raises(TrainingDiverged, match=f"after 1 updates \\({name}\\)"):
-        trainer.step(pool.next(), pool, lambda: None)
+        trainer.step(pool.next(), pool, Features())
     for one, other in zip(before, trainer.student.module.parameters(), strict=True):
         assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
 
@@ -178,7 +178,17 @@ def test_what_breaks_outside_the_layers_is_said(trainer_of, pool_from):
     batch = pool.next()
     broken = replace(batch, target=batch.target * float("nan"))
     with pytest.raises(TrainingDiverged, match="Every layer's output is finite"):
-        trainer.step(broken, pool, lambda: None)
+        trainer.step(broken, pool, Features())
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(trainer_of, pool_from):
+    trainer, pool = trainer_of(), pool_from(0)
+    layer = trainer.student.layers["conv_in"]
+    layer.bias.register_hook(lambda grad: grad * float("nan"))
+    before = layer.bias.detach().clone()
+    with pytest.raises(TrainingDiverged, match="or its gradient is no number"):
+        trainer.step(pool.next(), pool, Features())
+    assert torch.equal(layer.bias, before)
 
 
 def test_a_state_of_another_model_is_refused(trainer_of, pool_from, tmp_path):

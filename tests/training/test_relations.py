@@ -7,16 +7,15 @@ from threading import Barrier
 import fixtures
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn.functional import normalize, softmax
 
-from mpq_export.errors import RecipeError
 from mpq_export.prediction import predict
 from mpq_export.training.features import captured_features
+from mpq_export.training.relation_settings import MemorySettings, TimeSmoothedSettings
 from mpq_export.training.relations import (
     MemoryRelation,
-    MemorySettings,
     TimeSmoothedRelation,
-    TimeSmoothedSettings,
 )
 from mpq_export.training.trajectory_pool import PoolSettings, TrajectoryPool
 
@@ -26,7 +25,7 @@ MEMORY = MemorySettings(capacity=80, sampled=32, pushed_per_image=5, rows_per_im
 
 
 def memory(gather=lambda tensor: tensor, **changes):
-    return MemoryRelation(replace(MEMORY, **changes), STEPS, 1, gather)
+    return MemoryRelation(MEMORY.model_copy(update=changes), STEPS, 1, gather)
 
 
 def smoothed(rows=64, **options):
@@ -246,5 +245,5 @@ def test_two_processes_resume_from_one_state(batches):
 
 @pytest.mark.parametrize("wrong", [{"sampled": 0}, {"temperature": -1.0}, {"capacity": -5}])
 def test_settings_are_checked(wrong):
-    with pytest.raises(RecipeError):
-        replace(MEMORY, **wrong)
+    with pytest.raises(ValidationError):
+        MemorySettings(**wrong)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from mpq_export.pipelines.ablation.grid import ALL_METHODS, BEST, BUDGETS, Overrides, grid
+from mpq_export.pipelines.ablation.grid import ABLATED, ALL_METHODS, BUDGETS, Overrides, grid
 from mpq_export.pipelines.ablation.ingredients import INGREDIENTS, switched
 
 from mpq_export.core.weight_form import WeightForm
@@ -37,8 +37,10 @@ def test_the_parts_that_were_asked_for():
     for method in ("efficientdm", "mpq-dm", "mpq-dmv2"):
         assert seeds["w2a4", "low-rank", method] == 3
         assert seeds["w3a4", "low-rank", method] == seeds["w2a4", "full", method] == 1
-    changed = [cell.recipe for cell in parts["photos-ablation"].cells]
+    changed = [cell.recipe for cell in parts["photos-ablation"].cells if cell.bits == "w2a4"]
     assert len(changed) == len(set(changed)) == 1 + len(INGREDIENTS)
+    forms = [c.recipe.weight_form for c in parts["photos-ablation"].cells if c.bits == "w3a4"]
+    assert forms == [WeightForm.RESIDUAL, WeightForm.FREE]
 
 
 def test_a_bundle_is_deployed_that_was_trained_anyway():
@@ -67,21 +69,20 @@ def differences(one: dict, other: dict) -> set[str]:
 
 
 def test_an_ingredient_is_switched_alone():
-    variants = switched(BEST)
+    variants = switched(ABLATED)
     assert len(variants) == len(INGREDIENTS)
     for ingredient, (label, recipe) in zip(INGREDIENTS, variants.items(), strict=True):
         assert label.endswith(ingredient.name)
-        changed = differences(BEST.model_dump(), recipe.model_dump())
-        training = differences(BEST.training.model_dump(), recipe.training.model_dump())
+        changed = differences(ABLATED.model_dump(), recipe.model_dump())
+        training = differences(ABLATED.training.model_dump(), recipe.training.model_dump())
         where, _, name = ingredient.field.rpartition(".")
         assert (changed, training) == (({"training"}, {name}) if where else ({name}, set()))
 
 
 def test_what_the_recipe_has_not_is_put_in():
     """And taken out again of what has it."""
-    plain = BEST.model_copy(update={"smoothing": False, "weight_form": WeightForm.FREE})
+    plain = ABLATED.model_copy(update={"smoothing": False, "weight_form": WeightForm.FREE})
     variants = switched(plain)
     assert variants["with smoothing"].smoothing
     assert variants["with residual planes"].weight_form is WeightForm.RESIDUAL
-    assert variants["without free planes"].weight_form is WeightForm.UNIFORM
     assert not switched(variants["with smoothing"])["without smoothing"].smoothing
