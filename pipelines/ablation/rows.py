@@ -10,6 +10,7 @@ from typing import Any
 from .grid import Cell
 
 FRECHET, ERROR = "frechet_full_precision", "relative_error"
+PSNR = "psnr_full_precision"
 UNPAIRED_SHARE = "share_of_unpaired"
 
 
