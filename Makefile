@@ -37,7 +37,7 @@ digits-dit-checkpoint: setup
 	$(BIN)/python -m mpq_export.pipelines.digits_dit.train
 	$(BIN)/python -m mpq_export.pipelines.model_report digits_dit --out docs/results
 
-# About an hour and a half on one core; where it is stopped, it goes on when it is started again.
+# Longer than an hour and a half on one core; where it is stopped, it goes on when it is started again.
 photos-checkpoint: setup
 	$(BIN)/python -m mpq_export.pipelines.photos.train
 	$(BIN)/python -m mpq_export.pipelines.model_report photos --out docs/results
