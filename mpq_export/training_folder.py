@@ -19,6 +19,7 @@ from .errors import UserError
 from .files import MAX_JSON_BYTES, parse_json, staged_file, write_json
 from .leftovers import remove_leftovers
 from .packages import installed_version
+from .tensor_files import staged_tensor_file
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +155,7 @@ class TrainingFolder:
 
         if conditions is not None:
             plain = {name: value.contiguous() for name, value in conditions.items()}
-            with staged_file(self.path / _CONDITIONS) as stage:
+            with staged_tensor_file(self.path / _CONDITIONS) as stage:
                 save_file(plain, stage)
         with staged_file(self.path / _RUN) as stage:
             write_json(stage, identity.plain())

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import UserError
-from ..files import staged_file
+from ..tensor_files import staged_tensor_file
 from .log import UpdateRecord
 
 _LOG, _MOMENTS = "log", ("exp_avg", "exp_avg_sq")
@@ -53,7 +53,7 @@ def write_state(path: Path, state: TrainingState) -> None:
     rows = [astuple(record) for record in state.records]
     tensors[_LOG] = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(UpdateRecord)))
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with staged_file(path) as stage:
+    with staged_tensor_file(path) as stage:
         save_file(plain, stage)
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from ...errors import UserError
 from ...files import parse_json, staged_file, write_json
+from ...tensor_files import staged_tensor_file
 
 _IMAGES = "images"
 
@@ -54,7 +55,7 @@ class Store:
     def write(self, key: str, record: Record) -> None:
         """Write a record; its figures come last and make it whole."""
         json.dumps(record.figures, allow_nan=False)  # a figure that is no number is an error here
-        with staged_file(self._images(key)) as stage:
+        with staged_tensor_file(self._images(key)) as stage:
             save_file({_IMAGES: np.ascontiguousarray(record.images)}, stage)
         with staged_file(self._figures(key)) as stage:
             write_json(stage, record.figures)
