@@ -22,11 +22,20 @@ from .features import Features, captured_features
 from .interruption import stop_wish
 from .log import UpdateRecord
 from .relations import Relation
-from .state_file import TrainingState, TrainingStateError, read_state, write_state
+from .state_file import (
+    TrainingState,
+    TrainingStateError,
+    blamed_on,
+    read_state,
+    require,
+    write_state,
+)
 from .student import Student
 from .trajectory_pool import DistillationBatch, TrajectoryPool
 
 _SECONDS_BETWEEN_SAVES = 60.0
+_PAUSE_PER_SAVE = 20.0
+"""Updates until the next save take so many times what the last save took: large ones are slow."""
 _SHOWN_AVERAGE = 0.98
 
 
@@ -66,9 +75,11 @@ class Trainer:
         choices: TrainingChoices,
         model_config: Mapping[str, Any],
         processes: Processes,
+        run: str = "",
     ) -> None:
+        """``run`` names the run whose states this one takes and saves."""
         self.student, self.relation, self.choices = student, relation, choices
-        self.model_config = model_config
+        self.model_config, self.run = model_config, run
         self.processes = processes
         self.records: list[UpdateRecord] = []
         groups = student.parameter_groups(choices)
@@ -84,43 +95,44 @@ class Trainer:
 
     def state(self) -> TrainingState:
         """Everything that the next update depends on."""
-        adam = self._optimizer.state
         return TrainingState(
             dict(self._named),
-            {
-                name: (adam[p]["exp_avg"], adam[p]["exp_avg_sq"])
-                for name, p in self._named.items()
-                if p in adam
-            },
+            {name: self._moments(p) for name, p in self._named.items()} if self.records else {},
             {} if self.relation is None else self.relation.state(),
             tuple(self.records),
+            self.run,
         )
 
+    def _moments(self, parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of a parameter that has had no gradient yet are 0."""
+        adam = self._optimizer.state
+        if parameter not in adam:
+            return torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return adam[parameter]["exp_avg"], adam[parameter]["exp_avg_sq"]
+
     def load(self, state: TrainingState) -> None:
-        """Go on from a state; raises TrainingStateError unless it is of such a student."""
-        shapes = _shapes(self._named)
-        moments = [
-            _shapes({name: pair[order] for name, pair in state.moments.items()}) for order in (0, 1)
-        ]
-        own = {name: shapes.get(name) for name in state.moments}
-        if _shapes(state.parameters) != shapes or any(part != own for part in moments):
+        """Go on from a state as it was read; raises TrainingStateError unless it is of this run."""
+        if state.run != self.run or _shapes(state.parameters) != _shapes(self._named):
             raise TrainingStateError(
-                "The training state is of another model or recipe",
+                "The training state is of another run, model or recipe",
                 fix="Delete it to start anew, or go on with the options it was started with",
             )
+        done, most = len(state.records), self.choices.updates
+        require(done <= most, f"It has {done} updates of {most}")
+        remembers = self.relation is not None and done > 0
+        require(bool(state.relation) == remembers, "The relation loss remembers something else")
+        if self.relation is not None:
+            self.relation.load(state.relation)
         with torch.no_grad():
             for name, p in self._named.items():
                 p.copy_(state.parameters[name])
-        done = torch.tensor(float(len(state.records)))
         for name, (first, second) in state.moments.items():
             p = self._named[name]
             self._optimizer.state[p] = {
-                "step": done.clone(),
+                "step": torch.tensor(float(done)),
                 "exp_avg": first.to(p.device),
                 "exp_avg_sq": second.to(p.device),
             }
-        if self.relation is not None:
-            self.relation.load(state.relation)
         self.records = list(state.records)
 
     def step(self, batch: DistillationBatch, pool: TrajectoryPool, features: Features) -> None:
@@ -204,11 +216,24 @@ def train(
         state_file: where the run is saved now and then; it goes on from there if it exists.
         progress: told of every update, with the running loss.
 
-    Raises Interrupted on Ctrl-C or SIGTERM, after the current update was finished and saved.
+    Raises Interrupted on Ctrl-C or SIGTERM, after the current update was finished and saved, and
+    TrainingStateError where the saved run is damaged or another one.
     """
-    updates, main = trainer.choices.updates, trainer.processes.is_main_process
-    if state_file is not None and state_file.exists():
+    if state_file is None or not state_file.exists():
+        _go_on(trainer, pool_from, state_file, progress)
+        return
+    with blamed_on(state_file):
         trainer.load(read_state(state_file))
+        _go_on(trainer, pool_from, state_file, progress)
+
+
+def _go_on(
+    trainer: Trainer,
+    pool_from: Callable[[int], TrajectoryPool],
+    state_file: Path | None,
+    progress: ProgressReporter,
+) -> None:
+    updates, main = trainer.choices.updates, trainer.processes.is_main_process
     progress.start("train", updates)
     progress.advance(trainer.update)
     if trainer.update == updates:
@@ -217,7 +242,7 @@ def train(
     if trainer.relation is not None and trainer.update == 0:
         for batch in pool.warm_up():
             trainer.relation.observe(batch)
-    saved, shown = time.monotonic(), None
+    saved, pause, shown = time.monotonic(), _SECONDS_BETWEEN_SAVES, None
     with ExitStack() as stack:
         features = stack.enter_context(
             captured_features(trainer.student.module, trainer.model_config)
@@ -229,11 +254,13 @@ def train(
             shown = loss if shown is None else _SHOWN_AVERAGE * shown + (1 - _SHOWN_AVERAGE) * loss
             progress.advance()
             progress.note(f"loss {shown:.4f}")
-            due = time.monotonic() - saved > _SECONDS_BETWEEN_SAVES
+            due = time.monotonic() - saved > pause
             stopping, saving = _agreed((wished(), main and due), trainer.processes)
             if stopping or saving:
+                began = time.monotonic()
                 _save(trainer, state_file)
                 saved = time.monotonic()
+                pause = max(_SECONDS_BETWEEN_SAVES, _PAUSE_PER_SAVE * (saved - began))
             if stopping and trainer.update < updates:
                 raise Interrupted(
                     f"Stopped after {trainer.update} of {updates} updates",

@@ -23,6 +23,11 @@ class PixelQueue:
         self._pixels = torch.zeros(slots, size, channels, device=device)
         self._written = torch.zeros(slots, dtype=torch.long, device=device)
 
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self._pixels.shape[2]
+
     @classmethod
     def of_state(cls, state: Mapping[str, torch.Tensor]) -> PixelQueue:
         """The queue that :meth:`state` was taken of, on the device of its tensors."""

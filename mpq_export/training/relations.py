@@ -15,6 +15,7 @@ from torch.nn import functional
 from .pixel_queue import PixelQueue
 from .relation_settings import MemorySettings, TimeSmoothedSettings
 from .seeds import derived_seed
+from .state_file import require, require_finite
 from .trajectory_pool import DistillationBatch
 
 State = Mapping[str, torch.Tensor]
@@ -41,7 +42,11 @@ class Relation(Protocol):
         """
 
     def load(self, state: State) -> None:
-        """Go on from a state, whose tensors may be on any device."""
+        """Go on from a state, whose tensors may be on any device.
+
+        Raises TrainingStateError unless it is of such a relation, here or at the next loss, where
+        the shape of the features is known.
+        """
 
 
 class MemoryRelation:
@@ -91,15 +96,30 @@ class MemoryRelation:
 
     def load(self, state: State) -> None:
         """Go on with a memory."""
-        self._queue = PixelQueue.of_state(state) if state else None
+        self._queue = PixelQueue.of_state(self._checked(state)) if state else None
+
+    def _checked(self, state: State) -> State:
+        require(set(state) == {"pixels", "written"}, "It is of another relation loss")
+        pixels, written = state["pixels"], state["written"]
+        rings = (self._num_entries, self._ring_size())
+        require(pixels.ndim == 3 and pixels.shape[:2] == rings, "Its memory is of another size")
+        require_finite(pixels, "the memory")
+        counts = written.dtype == torch.int64 and written.shape == rings[:1]
+        require(counts and bool((written >= 0).all()), "Its memory does not count its pixels")
+        return state
+
+    def _ring_size(self) -> int:
+        return max(1, self._settings.capacity // self._num_entries)
 
     def _refreshed(self, batch: DistillationBatch) -> PixelQueue:
         places = self._places("memory push", self._settings.pushed_per_image, batch)
         pixels = _unit(batch.features[:, places])
         every, entries = self._gather(pixels), self._gather(batch.entries)
         if self._queue is None:
-            size = max(1, self._settings.capacity // self._num_entries)
-            self._queue = PixelQueue(self._num_entries, size, pixels.shape[-1], pixels.device)
+            self._queue = PixelQueue(
+                self._num_entries, self._ring_size(), pixels.shape[-1], pixels.device
+            )
+        require(self._queue.channels == pixels.shape[-1], "Its pixels are of another model")
         self._queue.to(pixels.device)
         self._queue.push(every.flatten(0, 1), entries.repeat_interleave(every.shape[1]))
         return self._queue
@@ -132,6 +152,7 @@ class TimeSmoothedRelation:
     ) -> None:
         self._settings, self._seed, self._gather, self._rank = settings, seed, gather, rank
         self._before: dict[str, torch.Tensor] = {}
+        self._is_loaded = False
 
     def observe(self, batch: DistillationBatch) -> None:
         """The student has no features here, so that the next step has none before it."""
@@ -148,6 +169,7 @@ class TimeSmoothedRelation:
             image = _unit(torch.where(begins, features, (features + before) / 2))
             relations[name] = _log_relation(image[:, places], image, self._settings.temperature)
         self._before = {name: features.detach() for name, features in now.items()}
+        self._is_loaded = False
         return _mean_divergence(**relations)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -156,15 +178,22 @@ class TimeSmoothedRelation:
 
     def load(self, state: State) -> None:
         """Go on after the step whose features these are."""
-        self._before = dict(state)
+        require(set(state) in ({"teacher", "student"}, set()), "It is of another relation loss")
+        for name, features in state.items():
+            require_finite(features, f"the {name}'s features")
+        self._before, self._is_loaded = dict(state), True
 
     def _own_before(self, name: str, features: torch.Tensor) -> torch.Tensor:
         """The features of the step before, or this step's where there was none."""
         if name not in self._before:
             return features
-        before, rows = self._before[name].to(features.device), len(features)
+        before = self._before[name].to(features.device)
+        if not self._is_loaded:
+            return before
         # A loaded state holds the rows of all processes.
-        return before if len(before) == rows else before[self._rank * rows :][:rows]
+        own = before[self._rank * len(features) :][: len(features)]
+        require(own.shape == features.shape, "Its features are of another model")
+        return own
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:

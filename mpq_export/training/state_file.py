@@ -1,12 +1,13 @@
 """A training run on disk: what is needed to go on exactly where it was, and nothing that executes.
 
 One safetensors file: trained parameters and the optimiser's two moments of each by name, what the
-relation loss remembers, the log, and the number of updates done.
+relation loss remembers, and the log; in its metadata whose run it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from ..errors import UserError
 from ..tensor_files import staged_tensor_file
 from .log import UpdateRecord
 
-_LOG, _MOMENTS = "log", ("exp_avg", "exp_avg_sq")
+_LOG, _PARAMETER, _RELATION, _MOMENTS = "log", "parameter", "relation", ("exp_avg", "exp_avg_sq")
+_RUN = "run"
+_FIX = "Delete it to train from the start again"
 
 
 class TrainingStateError(UserError):
@@ -29,55 +32,102 @@ class TrainingState:
     """Everything that changes during a run.
 
     Attributes:
-        parameters: trained parameters by name.
-        moments: the optimiser's first and second moment of each; empty before the first update.
+        parameters: trained parameters by name, float32.
+        moments: the optimiser's first and second moment of each, of their shapes; empty before the
+            first update.
         relation: what the relation loss remembers.
         records: one per update that was done.
+        run: a name of the run, which no other has.
     """
 
     parameters: Mapping[str, torch.Tensor]
     moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     relation: Mapping[str, torch.Tensor]
     records: tuple[UpdateRecord, ...]
+    run: str = ""
 
 
 def write_state(path: Path, state: TrainingState) -> None:
-    """Write atomically."""
+    """Write atomically; raises UserError where the file cannot be written."""
     from safetensors.torch import save_file
 
-    tensors = {f"parameter.{name}": value for name, value in state.parameters.items()}
+    tensors = {f"{_PARAMETER}.{name}": value for name, value in state.parameters.items()}
     for name, moments in state.moments.items():
         for key, value in zip(_MOMENTS, moments, strict=True):
             tensors[f"{key}.{name}"] = value
-    tensors |= {f"relation.{name}": value for name, value in state.relation.items()}
+    tensors |= {f"{_RELATION}.{name}": value for name, value in state.relation.items()}
     rows = [astuple(record) for record in state.records]
     tensors[_LOG] = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(UpdateRecord)))
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with staged_tensor_file(path) as stage:
-        save_file(plain, stage)
+        save_file(plain, stage, {_RUN: state.run})
 
 
 def read_state(path: Path) -> TrainingState:
     """Read what :func:`write_state` wrote; raises TrainingStateError if it is anything else."""
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
+    with blamed_on(path):
+        try:
+            with safe_open(path, framework="pt") as file:
+                run = (file.metadata() or {}).get(_RUN, "")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise TrainingStateError(
+                "The training state cannot be read", why=str(error), fix=_FIX
+            ) from error
+        records = _records(tensors.pop(_LOG, None))
+        parts: dict[str, dict[str, torch.Tensor]] = {
+            key: {} for key in (_PARAMETER, *_MOMENTS, _RELATION)
+        }
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            require(kind in parts and bool(name), f"It has a tensor {key!r}")
+            parts[kind][name] = value
+        parameters, first, second = (parts[key] for key in (_PARAMETER, *_MOMENTS))
+        owners = parameters.keys() if records else set()
+        require(first.keys() == second.keys() == owners, "It lacks moments, or has too many")
+        for name, value in parameters.items():
+            require_finite(value, name)
+        for name in first:
+            for value in (first[name], second[name]):
+                require(value.shape == parameters[name].shape, f"The moments of {name} do not fit")
+                require_finite(value, f"a moment of {name}")
+            require(bool((second[name] >= 0).all()), f"A square of {name} is negative")
+        moments = {name: (first[name], second[name]) for name in first}
+        return TrainingState(parameters, moments, parts[_RELATION], records, run)
+
+
+@contextmanager
+def blamed_on(path: Path) -> Iterator[None]:
+    """A TrainingStateError of the block names the file that the state was read from."""
     try:
-        tensors = load_file(path)
-        rows = tensors.pop(_LOG).tolist()
-        records = tuple(UpdateRecord(int(row[0]), *row[1:]) for row in rows)
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, OverflowError) as error:
+        yield
+    except TrainingStateError as error:
+        if error.where:
+            raise
         raise TrainingStateError(
-            "The training state cannot be read",
-            where=path,
-            why=str(error),
-            fix="Delete it to train from the start again",
-        ) from error
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        kind, _, name = key.partition(".")
-        parts.setdefault(kind, {})[name] = value
-    first, second = (parts.get(key, {}) for key in _MOMENTS)
-    if first.keys() != second.keys():
-        raise TrainingStateError("The training state is not whole", where=path)
-    moments = {name: (first[name], second[name]) for name in first}
-    return TrainingState(parts.get("parameter", {}), moments, parts.get("relation", {}), records)
+            error.what, where=path, why=error.why, fix=error.fix
+        ) from error.__cause__
+
+
+def require(holds: bool, why: str) -> None:
+    """Raise TrainingStateError, telling why, unless something holds of a state."""
+    if not holds:
+        raise TrainingStateError("The training state is damaged", why=why, fix=_FIX)
+
+
+def require_finite(value: torch.Tensor, name: str) -> None:
+    """Raise TrainingStateError unless a state's tensor is of finite float32 numbers."""
+    require(value.dtype == torch.float32, f"The type of {name} is {value.dtype}")
+    require(bool(value.isfinite().all()), f"A value of {name} is not finite")
+
+
+def _records(log: torch.Tensor | None) -> tuple[UpdateRecord, ...]:
+    width = len(fields(UpdateRecord))
+    if log is None or log.dtype != torch.float64 or log.ndim != 2 or log.shape[1] != width:
+        raise TrainingStateError("The training state is damaged", why="It has no log", fix=_FIX)
+    require(bool(log.isfinite().all()), "A value of the log is not finite")
+    numbers = torch.arange(1, len(log) + 1, dtype=log.dtype)
+    require(torch.equal(log[:, 0], numbers), "Its log does not count the updates from 1")
+    return tuple(UpdateRecord(int(row[0]), *row[1:]) for row in log.tolist())

@@ -35,7 +35,7 @@ RECIPE = {
 }  # fmt: skip
 SAVING_ALWAYS = """
 from mpq_export.training import loop
-loop._SECONDS_BETWEEN_SAVES = 0.0
+loop._SECONDS_BETWEEN_SAVES = loop._PAUSE_PER_SAVE = 0.0
 from mpq_export.cli.export import main
 main()
 """

@@ -131,6 +131,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
 
 def test_states_are_saved_on_the_way(trainer_of, pool_from, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(loop, "_PAUSE_PER_SAVE", 0.0)
     file, seen = tmp_path / "state.safetensors", []
 
     class Watching(fixtures.SilentProgress):
@@ -191,20 +192,82 @@ def test_a_gradient_that_is_no_number_changes_nothing(trainer_of, pool_from):
     assert torch.equal(layer.bias, before)
 
 
-def test_a_state_of_another_model_is_refused(trainer_of, pool_from, tmp_path):
-    file = tmp_path / "state.safetensors"
-    trainer = trainer_of(relation="memory")
-    train(trainer, pool_from, file, fixtures.SilentProgress())
-    with pytest.raises(TrainingStateError, match="another model or recipe"):
-        trainer_of(LOW_RANK).load(read_state(file))
-    state = read_state(file)
-    name = next(iter(state.moments))
-    for moments in (
-        state.moments | {"nobody": state.moments[name]},
-        state.moments | {name: (torch.zeros(3), torch.zeros(3))},
-    ):
-        with pytest.raises(TrainingStateError, match="another model or recipe"):
-            trainer_of().load(replace(state, moments=moments))
+def changed(state, **relation):
+    return replace(state, relation={**state.relation, **relation})
+
+
+STATES_OF_OTHERS = {
+    "run": ("none", lambda state: replace(state, run="another")),
+    "parameters": ("none", lambda state: replace(state, parameters={})),
+    "more updates": ("none", lambda state: replace(state, records=state.records * 2)),
+    "relation without one": ("none", lambda state: changed(state, teacher=torch.ones(1))),
+    "no memory": ("memory", lambda state: replace(state, relation={})),
+    "no features": ("time-smoothed", lambda state: replace(state, relation={})),
+    "another relation": ("memory", lambda state: changed(state, teacher=torch.ones(1))),
+    "smaller memory": ("memory", lambda state: changed(state, pixels=torch.zeros(3, 29, 8))),
+    "flat memory": ("memory", lambda state: changed(state, pixels=torch.zeros(90))),
+    "narrow memory": ("memory", lambda state: changed(state, pixels=torch.zeros(3, 30, 2))),
+    "infinite memory": (
+        "memory",
+        lambda state: changed(state, pixels=state.relation["pixels"] * torch.inf),
+    ),
+    "negative counts": ("memory", lambda state: changed(state, written=-torch.ones(3).long())),
+    "real counts": ("memory", lambda state: changed(state, written=torch.ones(3))),
+    "few counts": ("memory", lambda state: changed(state, written=torch.ones(2).long())),
+    "few features": ("time-smoothed", lambda state: changed(state, student=torch.ones(1, 64, 8))),
+    "whole features": (
+        "time-smoothed",
+        lambda state: changed(state, student=state.relation["student"].long()),
+    ),
+}
+
+
+@pytest.mark.parametrize(("relation", "damage"), STATES_OF_OTHERS.values(), ids=STATES_OF_OTHERS)
+def test_a_state_that_is_not_of_the_run_is_refused(
+    trainer_of, pool_from, tmp_path, relation, damage
+):
+    file, trainer = tmp_path / "state.safetensors", trainer_of(relation=relation)
+    with pytest.raises(Interrupted):
+        train(trainer, pool_from, file, StopsAt(4))
+    write_state(file, damage(trainer.state()))
+    with pytest.raises(TrainingStateError) as caught:
+        train(trainer_of(relation=relation), pool_from, file, fixtures.SilentProgress())
+    assert caught.value.where == str(file)
+
+
+def test_a_state_of_another_recipe_is_refused(trainer_of):
+    with pytest.raises(TrainingStateError, match="another run, model or recipe"):
+        trainer_of(LOW_RANK).load(trainer_of().state())
+
+
+def test_parameters_without_a_gradient_have_moments_too(trainer_of, pool_from):
+    """So that a state without some is known to be damaged."""
+    trainer = trainer_of()
+    batch = (pool := pool_from(0)).next()
+    trainer.step(batch, pool, lambda: None)
+    del trainer._optimizer.state[trainer._named[(name := next(iter(trainer._named)))]]
+    first, second = trainer.state().moments[name]
+    assert not first.any()
+    assert not second.any()
+
+
+def test_saves_take_little_of_a_runs_time(trainer_of, pool_from, tmp_path, monkeypatch):
+    """A save of 4 seconds, and updates of 9: one is due after 60, the next 80 after that."""
+    clock, saves = [0.0], []
+
+    class Hours(fixtures.SilentProgress):
+        def advance(self, parts: int = 1) -> None:
+            clock[0] += 9
+
+    def slow_save(_file, state):
+        saves.append(len(state.records))
+        clock[0] += 4
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "write_state", slow_save)
+    many = FULL.model_copy(update={"updates": 20})
+    train(trainer_of(many), pool_from, tmp_path / "state.safetensors", Hours())
+    assert saves == [7, 16, 20]
 
 
 def test_states_are_read_as_written(trainer_of, tmp_path):
