@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,9 @@ def export_checkpoint(
             return None
     elif request.resume:
         raise RecipeError("Nothing is trained, so there is nothing to resume", where="--resume")
-    with staged_folder(request.out) as stage:
-        images = request.recipe.calibration_images
-        conditions = _with_components(stage, checkpoint, images, request.prompts)
+    alone = nullcontext() if training is None else training.alone()
+    with alone, staged_folder(request.out) as stage:
+        conditions = _with_components(stage, checkpoint, request)
         if training is None:
             quantized = _quantized(checkpoint, request, conditions, progress)
         else:
@@ -55,8 +55,6 @@ def export_checkpoint(
         write_bundle(stage, bundle_of(stage, checkpoint, request, quantized, parameters))
         bundle = read_bundle(stage)
         _lower(bundle, request.targets, request.float16, progress)
-    if training is not None:
-        training.folder.clear()
     return replace(bundle, path=request.out)
 
 
@@ -82,23 +80,26 @@ def export_bundle(
 
 
 def _with_components(
-    stage: Path, checkpoint: Checkpoint, num_images: int, prompts: Sequence[str] | None
+    stage: Path, checkpoint: Checkpoint, request: ExportRequest
 ) -> dict[str, Any] | None:
     """Copy a whole pipeline's other components, and let it say what it hands to its denoiser.
 
-    Returns those conditions; None where there is no such pipeline, or it takes no prompt.
+    Returns those conditions; None where there is no such pipeline, or it takes no prompt, and for a
+    run that goes on, which has kept its own.
     """
-    conditions = None
+    conditions, prompts = None, request.prompts
     if checkpoint.pipeline is not None and family_of(checkpoint) == GENERAL:
         from .pipelines.general.text_conditions import default_prompts, text_conditions
 
         copy_components(checkpoint.pipeline, stage)
+        if request.resume:
+            return None
         conditions = text_conditions(
             stage,
             checkpoint.model_config,
             checkpoint.scheduler_config,
             default_prompts() if prompts is None else prompts,
-            num_images,
+            request.recipe.calibration_images,
         )
     if prompts is not None and conditions is None:
         raise RecipeError(

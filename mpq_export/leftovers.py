@@ -33,6 +33,19 @@ def locked_stage(target: Path) -> Iterator[Path]:
                 return
 
 
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """A folder, made if need be, that is this process's until the block or process ends.
+
+    Raises BlockingIOError if it is in use or not ours. Locks are the system's (Linux, macOS).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as lock:
+        if lock is None:
+            raise BlockingIOError(f"{folder} is in use")
+        yield
+
+
 def remove_leftovers(target: Path) -> None:
     """Remove the half-written siblings of ``target`` whose writers are dead.
 

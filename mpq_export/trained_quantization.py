@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
 
-from .bundle import read_bundle, write_bundle
+from .bundle import write_bundle
 from .checkpoints import Checkpoint
 from .core.layers import shared_copy
 from .export_request import ExportRequest
@@ -44,16 +45,31 @@ class TrainedQuantization:
         """Raises ResumeError if the run cannot begin, or cannot be gone on with."""
         from accelerate import Accelerator, InitProcessGroupKwargs
 
-        identity = RunIdentity.of(checkpoint, request)
         processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
         require_even_share(request.recipe.training.groups, processes.num_processes)
+        identity = RunIdentity.of(
+            checkpoint, request, processes.num_processes, str(processes.mixed_precision)
+        )
         folder = TrainingFolder.of(request.out)
-        if processes.is_main_process:
-            if request.resume:
-                folder.require(identity)
-            else:
-                folder.require_free()
-        return cls(checkpoint, request, folder, identity, processes)
+        training = cls(checkpoint, request, folder, identity, processes)
+        if training.is_writer:
+            training._require_folder()
+        return training
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """For the process that writes: no other works on the run, which is over when the block
+        ends well. Raises ResumeError where one does."""
+        with self.folder.locked():
+            self._require_folder()  # again: now nobody changes it
+            yield
+            self.folder.clear()
+
+    def _require_folder(self) -> None:
+        if self.request.resume:
+            self.folder.require(self.identity)
+        else:
+            self.folder.require_free()
 
     @property
     def is_writer(self) -> bool:
@@ -96,7 +112,7 @@ class TrainedQuantization:
     def _train(self, progress: ProgressReporter) -> tuple[QuantizedModel, TrainingLog]:
         self.processes.wait_for_everyone()
         checkpoint, request = self.checkpoint, self.request
-        start = quantized_of(read_bundle(self.folder.start), checkpoint.model, request)
+        start = quantized_of(self.folder.start_bundle(), checkpoint.model, request)
         run = TrainingRun(
             checkpoint.model,
             checkpoint.model_config,
@@ -105,5 +121,6 @@ class TrainedQuantization:
             request.num_steps,
             request.seed,
             self.folder.conditions(),
+            self.folder.name(),
         )
         return train_model(start, run, self.folder.state_file, self.processes, progress)

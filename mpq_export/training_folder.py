@@ -10,14 +10,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UserError
-from .files import MAX_JSON_BYTES, parse_json, staged_file, write_json
-from .leftovers import remove_leftovers
+from . import __version__
+from .bundle import Bundle, read_bundle
+from .errors import BundleError, UserError
+from .files import MANIFEST, MAX_JSON_BYTES, parse_json, staged_file, write_json
+from .leftovers import locked_folder, remove_leftovers
 from .packages import installed_version
 from .tensor_files import staged_tensor_file
 
@@ -34,6 +37,7 @@ _RUN, _START, _CONDITIONS, _STATE = (
     "state.safetensors",
 )
 _FILES = (_RUN, _CONDITIONS, _STATE)
+_ANEW = "Delete the folder to start anew"
 
 
 class ResumeError(UserError):
@@ -48,7 +52,9 @@ class RunIdentity:
         bits, recipe, inference_steps, seed, prompts: as in the request.
         model_config, scheduler_config: the checkpoint's.
         weights: a hash of the full-precision model's.
-        torch: its version.
+        torch, mpq_export: their versions.
+        num_processes: that share an update; what one remembers of its images is not another's.
+        mixed_precision: as accelerate names it.
     """
 
     bits: str
@@ -60,9 +66,18 @@ class RunIdentity:
     scheduler_config: Mapping[str, object]
     weights: str
     torch: str
+    mpq_export: str
+    num_processes: int
+    mixed_precision: str
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, request: ExportRequest) -> RunIdentity:
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        request: ExportRequest,
+        num_processes: int,
+        mixed_precision: str,
+    ) -> RunIdentity:
         """The identity of the run that a request asks for."""
         digest = hashlib.blake2b(digest_size=16)
         for name, value in checkpoint.model.state_dict().items():
@@ -78,6 +93,9 @@ class RunIdentity:
             scheduler_config=checkpoint.scheduler_config,
             weights=digest.hexdigest(),
             torch=installed_version("torch") or "",
+            mpq_export=__version__,
+            num_processes=num_processes,
+            mixed_precision=mixed_precision,
         )
 
     def plain(self) -> dict[str, object]:
@@ -111,6 +129,27 @@ class TrainingFolder:
     def is_begun(self) -> bool:
         """Whether a whole start lies there."""
         return (self.path / _RUN).is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process works on the run until the block or this process ends.
+
+        The folder is made if need be, and goes again if nothing was put there; what killed
+        processes were writing is removed. Raises ResumeError where another process is at work, and
+        where the file system has no locks.
+        """
+        try:
+            with locked_folder(self.path):
+                self._remove_half_written()
+                yield
+                if self.path.is_dir() and not any(self.path.iterdir()):
+                    self.path.rmdir()
+        except BlockingIOError as error:
+            raise ResumeError(
+                "Another process works on this run",
+                where=self.path,
+                fix="Wait for it, or choose another --out",
+            ) from error
 
     def require_free(self) -> None:
         """Raise ResumeError if a run lies there, or anything else that is not ours: hours of work
@@ -153,10 +192,9 @@ class TrainingFolder:
         """The start has been written: write what belongs to it, and with that begin the run."""
         from safetensors.torch import save_file
 
-        if conditions is not None:
-            plain = {name: value.contiguous() for name, value in conditions.items()}
-            with staged_tensor_file(self.path / _CONDITIONS) as stage:
-                save_file(plain, stage)
+        plain = {name: value.contiguous() for name, value in (conditions or {}).items()}
+        with staged_tensor_file(self.path / _CONDITIONS) as stage:
+            save_file(plain, stage)
         with staged_file(self.path / _RUN) as stage:
             write_json(stage, identity.plain())
 
@@ -167,19 +205,48 @@ class TrainingFolder:
 
         file = self.path / _CONDITIONS
         try:
-            return load_file(file) if file.exists() else None
-        except SafetensorError as error:
+            return load_file(file) or None
+        except (SafetensorError, OSError) as error:
             raise ResumeError(
                 "The training run's conditions cannot be read",
                 where=file,
                 why=str(error),
-                fix="Delete the folder to start anew",
+                fix=_ANEW,
             ) from error
+
+    def start_bundle(self) -> Bundle:
+        """The bundle as first quantised; raises ResumeError if it is missing or damaged."""
+        try:
+            return read_bundle(self.start)
+        except BundleError as error:
+            raise ResumeError(
+                "What the training run began with cannot be read",
+                where=error.where,
+                why=". ".join(part for part in (error.what, error.why) if part),
+                fix=_ANEW,
+            ) from error
+
+    def name(self) -> str:
+        """Of this run and no other: a hash of what it is and of what it began with."""
+        digest = hashlib.blake2b(digest_size=16)
+        for file in (self.path / _RUN, self.start / MANIFEST):
+            try:
+                digest.update(file.read_bytes())
+            except OSError as error:
+                raise ResumeError(
+                    "The training run cannot be read",
+                    where=file,
+                    why=str(error.strerror),
+                    fix=_ANEW,
+                ) from error
+        return digest.hexdigest()
 
     def clear(self) -> None:
         """The run is over, or never began: remove what it left, and nothing else."""
         if not self.path.is_dir():
             return
+        # First what makes it a run: killed from here on, nothing is left to resume.
+        (self.path / _RUN).unlink(missing_ok=True)
         remove_leftovers(self.start)
         shutil.rmtree(self.start, ignore_errors=True)
         for file in self.path.iterdir():
@@ -187,6 +254,12 @@ class TrainingFolder:
                 file.unlink()
         if not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def _remove_half_written(self) -> None:
+        remove_leftovers(self.start)
+        for file in self.path.iterdir():
+            if _is_own_file(file) and file.name not in _FILES:
+                file.unlink()
 
     def _foreign(self) -> Path | None:
         """Something there that no training run wrote, the folder itself included."""

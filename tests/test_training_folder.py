@@ -29,7 +29,7 @@ def request_for(out, **changes):
 
 @pytest.fixture
 def identity(checkpoint, tmp_path):
-    return RunIdentity.of(checkpoint, request_for(tmp_path / "b"))
+    return RunIdentity.of(checkpoint, request_for(tmp_path / "b"), 1, "no")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_run_goes_on_as_what_it_began(folder, identity):
 )
 def test_other_options_are_named(folder, checkpoint, identity, tmp_path, changes, names):
     folder.begin(identity, None)
-    other = RunIdentity.of(checkpoint, request_for(tmp_path / "b", **changes))
+    other = RunIdentity.of(checkpoint, request_for(tmp_path / "b", **changes), 1, "no")
     with pytest.raises(ResumeError, match="another one") as caught:
         folder.require(other)
     for name in names:
@@ -96,13 +96,13 @@ def test_other_models_and_schedulers_are_named(folder, checkpoint, identity, tmp
         (replace(checkpoint, scheduler_config=scheduler), "scheduler_config.beta_end"),
     ]:
         with pytest.raises(ResumeError, match="another one") as caught:
-            folder.require(RunIdentity.of(changed, request))
+            folder.require(RunIdentity.of(changed, request, 1, "no"))
         assert caught.value.why == f"It differs in {name}"
 
 
 def test_targets_and_the_place_may_change(checkpoint, identity, tmp_path):
     moved = request_for(tmp_path / "c", float16=True, resume=True)
-    assert RunIdentity.of(checkpoint, moved) == identity
+    assert RunIdentity.of(checkpoint, moved, 1, "no") == identity
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"bits": "w3a4"}'])
@@ -154,3 +154,59 @@ def test_a_file_or_a_link_in_its_place_is_left_alone(tmp_path):
     folder.path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ResumeError, match="holds other files"):
         folder.require_free()
+
+
+def test_other_processes_and_precisions_are_named(folder, identity):
+    folder.begin(identity, None)
+    for field, value in (("num_processes", 2), ("mixed_precision", "bf16"), ("mpq_export", "0")):
+        with pytest.raises(ResumeError) as caught:
+            folder.require(replace(identity, **{field: value}))
+        assert caught.value.why == f"It differs in {field}"
+
+
+def test_one_process_works_on_a_run(folder, identity):
+    with folder.locked(), pytest.raises(ResumeError, match="Another process"), folder.locked():
+        pass
+    with folder.locked():
+        folder.begin(identity, None)
+    assert folder.is_begun()
+
+
+def test_a_lock_leaves_nothing_where_nothing_was_begun(tmp_path):
+    with TrainingFolder.of(tmp_path / "b").locked():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_were_writing_is_removed(folder, identity):
+    folder.begin(identity, None)
+    folder.state_file.write_bytes(b"")
+    (folder.path / ".state.x1y2.safetensors").write_bytes(b"half")
+    with folder.locked():
+        assert not (folder.path / ".state.x1y2.safetensors").exists()
+    assert folder.state_file.exists()
+
+
+def test_a_kill_while_clearing_leaves_no_run(folder, identity, monkeypatch):
+    folder.begin(identity, None)
+    monkeypatch.setattr("shutil.rmtree", lambda *_args, **_kw: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        folder.clear()
+    assert not folder.is_begun()
+    folder.require_free()
+
+
+def test_a_damaged_start_is_a_user_error(folder, identity):
+    folder.begin(identity, None)
+    with pytest.raises(ResumeError, match=r"began with.*Delete the folder"):
+        folder.start_bundle()
+    with pytest.raises(ResumeError, match="Delete the folder"):
+        folder.name()
+
+
+def test_missing_conditions_are_not_drawn(folder, identity):
+    folder.begin(identity, None)
+    assert folder.conditions() is None
+    (folder.path / "conditions.safetensors").unlink()
+    with pytest.raises(ResumeError, match="conditions cannot be read"):
+        folder.conditions()

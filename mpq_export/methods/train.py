@@ -42,6 +42,7 @@ class TrainingRun:
         num_steps: of the sampler.
         seed: of data and random choices.
         conditions: rows to choose from; None draws them.
+        name: of this run and no other; a saved state of another is refused.
     """
 
     teacher: nn.Module
@@ -51,6 +52,7 @@ class TrainingRun:
     num_steps: int
     seed: int
     conditions: Mapping[str, torch.Tensor] | None
+    name: str
 
 
 def train_model(
@@ -88,7 +90,7 @@ def train_model(
         _pool, run, device, rank=processes.process_index, world=processes.num_processes
     )
     relation = _relation(run, len(start.timesteps), processes)
-    trainer = Trainer(student, relation, choices, run.model_config, processes)
+    trainer = Trainer(student, relation, choices, run.model_config, processes, run.name)
     train(trainer, pool_from, state_file, progress)
     bias = start.output_bias
     if choices.output_bias:
