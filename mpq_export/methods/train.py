@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..core.low_rank_form import LowRankStart
 from ..progress import ProgressReporter
 from ..training.choices import RelationKind
-from ..training.log import TrainingLog
+from ..training.log import TableChange, TrainingLog
 from ..training.loop import Trainer, train
 from ..training.output_bias import fit_output_bias
 from ..training.relations import (
@@ -78,7 +80,10 @@ def train_model(
         name: LayerStart(layer, start.plan.layers[name].weight_form, start.plan.bits[name].weight)
         for name, layer in start.layers.items()
     }
-    student = build_student(run.teacher, starts, choices, derived_seed("branches", run.seed))
+    begin = choices
+    if state_file is not None and state_file.exists():  # whose branches take the place of these
+        begin = choices.model_copy(update={"low_rank_start": LowRankStart.ZERO})
+    student = build_student(run.teacher, starts, begin, derived_seed("branches", run.seed))
     student.module.to(device)
     if offloading:  # only now: the student took its weights from the teacher's
         from accelerate import cpu_offload
@@ -146,8 +151,13 @@ def _relation(run: TrainingRun, entries: int, processes: Accelerator) -> Relatio
 
 
 def _log(trainer: Trainer, student: Student, start: QuantizedModel) -> TrainingLog:
-    changes = {
-        name: layer.log_act_scale.detach().exp().cpu().numpy()
-        for name, layer in student.layers.items()
+    tables = {
+        name: TableChange(
+            first.act_scale,
+            layer.act_scale().detach().cpu().numpy(),
+            first.act_zero_point,
+            layer.act_zero_point.detach().round().cpu().numpy().astype(np.int32),
+        )
+        for (name, layer), first in zip(student.layers.items(), start.layers.values(), strict=True)
     }
-    return TrainingLog(tuple(trainer.records), changes, start.timesteps)
+    return TrainingLog(tuple(trainer.records), tables, start.timesteps)

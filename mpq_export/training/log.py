@@ -1,4 +1,4 @@
-"""What a training run tells of itself: one record per update, as CSV and as a picture."""
+"""What a training run tells of itself: its updates and its tables, as CSV and as a picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-CSV, PICTURE = "training.csv", "training.png"
+CSV, TABLES, PICTURE = "training.csv", "tables.csv", "training.png"
 _SMOOTHING = 50
 
 
@@ -35,27 +35,44 @@ class UpdateRecord:
 
 
 @dataclass(frozen=True)
+class TableChange:
+    """A layer's activation table at the start and at the end: scales float32 ``[T]``, zero points
+    int32 ``[T]``."""
+
+    scale_start: np.ndarray
+    scale_end: np.ndarray
+    zero_point_start: np.ndarray
+    zero_point_end: np.ndarray
+
+
+@dataclass(frozen=True)
 class TrainingLog:
     """The whole run.
 
     Attributes:
         records: in order.
-        table_changes: activation scale at the end divided by that at the start, float32 ``[T]``, by
-            layer.
+        tables: by layer.
         timesteps: int32 ``[T]``.
     """
 
     records: Sequence[UpdateRecord]
-    table_changes: Mapping[str, np.ndarray]
+    tables: Mapping[str, TableChange]
     timesteps: np.ndarray
 
 
 def write_log(log: TrainingLog, folder: Path) -> None:
-    """Write ``training.csv`` and ``training.png`` into an existing folder."""
+    """Write ``training.csv``, ``tables.csv`` and ``training.png`` into an existing folder."""
     with (folder / CSV).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(UpdateRecord)])
         writer.writerows(astuple(record) for record in log.records)
+    with (folder / TABLES).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = [field.name for field in fields(TableChange)]
+        writer.writerow(["layer", "timestep", *columns])
+        for layer, table in log.tables.items():
+            values = (getattr(table, column) for column in columns)
+            writer.writerows([layer, *row] for row in zip(log.timesteps, *values, strict=True))
     _draw(log, folder / PICTURE)
 
 
@@ -75,8 +92,9 @@ def _draw(log: TrainingLog, path: Path) -> None:
     for name, label in (("table_change", "activation scales"), ("level_change", "weight scales")):
         changes.plot(updates, [getattr(record, name) for record in log.records], label=label)
     changes.set(title="Change since the start (rms of log)", xlabel="update")
-    for values in log.table_changes.values():
-        tables.plot(log.timesteps, values, color="tab:blue", alpha=0.3, linewidth=0.8)
+    for table in log.tables.values():
+        ratio = table.scale_end / table.scale_start
+        tables.plot(log.timesteps, ratio, color="tab:blue", alpha=0.3, linewidth=0.8)
     tables.set(title="Activation scales, end / start, every layer", xlabel="timestep")
     for axes in (losses, changes):
         if axes.get_lines():

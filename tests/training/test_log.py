@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpq_export.training.log import CSV, PICTURE, TrainingLog, UpdateRecord, write_log
+from mpq_export.training.log import (
+    CSV,
+    PICTURE,
+    TABLES,
+    TableChange,
+    TrainingLog,
+    UpdateRecord,
+    write_log,
+)
 
 
 def log_of(updates, relation=0.5):
@@ -14,8 +22,12 @@ def log_of(updates, relation=0.5):
         UpdateRecord(n, 1 / n + relation / 10, 1 / n, relation, 0.01 * n, 0.02 * n)
         for n in range(1, updates + 1)
     ]
-    changes = {"a": np.linspace(0.9, 1.1, 4, dtype=np.float32), "b": np.ones(4, np.float32)}
-    return TrainingLog(records, changes, np.array([999, 666, 333, 0], np.int32))
+    one, points = np.ones(4, np.float32), np.arange(4, dtype=np.int32)
+    tables = {
+        "a": TableChange(one, np.linspace(0.9, 1.1, 4, dtype=np.float32), points, points + 1),
+        "b": TableChange(one, one, points, points),
+    }
+    return TrainingLog(records, tables, np.array([999, 666, 333, 0], np.int32))
 
 
 @pytest.mark.parametrize(("updates", "relation"), [(1, 0.5), (3, 0.0), (200, 0.5)])
@@ -38,3 +50,16 @@ def test_the_picture_shows_the_losses(tmp_path):
         write_log(log_of(50, relation), tmp_path)
         pictures.append((tmp_path / PICTURE).read_bytes())
     assert pictures[0] != pictures[1]
+
+
+def test_the_tables_before_and_after(tmp_path):
+    write_log(log_of(2), tmp_path)
+    with (tmp_path / TABLES).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == ["a"] * 4 + ["b"] * 4
+    assert [row["timestep"] for row in rows[:4]] == ["999", "666", "333", "0"]
+    last = rows[3]
+    assert np.float32(last["scale_end"]) == np.float32(1.1)
+    assert (last["scale_start"], last["zero_point_start"], last["zero_point_end"]) == (
+        "1.0", "3", "4",
+    )  # fmt: skip
