@@ -194,7 +194,7 @@ def test_what_broke_in_another_process_is_said_of_it(trainer_of, pool_from):
     trainer.processes = TwoProcesses(3)
     said = f"\\({name}\\).*not finite in another process.*delete its folder"
     with pytest.raises(TrainingDiverged, match=said):
-        trainer.step(pool.next(), pool, lambda: None)
+        trainer.step(pool.next(), pool, Features())
 
 
 def test_the_broken_layer_is_looked_for_in_the_precision_of_the_update(trainer_of, pool_from):
@@ -205,7 +205,7 @@ def test_the_broken_layer_is_looked_for_in_the_precision_of_the_update(trainer_o
     )
     batch = pool.next()
     with pytest.raises(TrainingDiverged):
-        trainer.step(replace(batch, target=batch.target * float("nan")), pool, lambda: None)
+        trainer.step(replace(batch, target=batch.target * float("nan")), pool, Features())
     assert seen == [True, True], "once in the update, once in the diagnosis"
 
 
