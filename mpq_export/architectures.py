@@ -105,6 +105,12 @@ def model_arguments(
     return arguments
 
 
+def takes_text(config: Config) -> bool:
+    """Whether the model is conditioned on an encoded text."""
+    conditions = architecture_of(config).conditions(config)
+    return any(condition.name == "encoder_hidden_states" for condition in conditions)
+
+
 def _refused(what: str, why: str, fix: str = "") -> CheckpointError:
     return CheckpointError(what, where="config.json", why=why, fix=fix)
 

@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .architectures import takes_text
 from .bundle import write_bundle
 from .checkpoints import Checkpoint
 from .core.layers import shared_copy
 from .export_request import ExportRequest
 from .files import staged_folder
 from .methods.quantize import QuantizedModel, quantize_model
+from .methods.recipe import Recipe
 from .methods.train import TrainingRun, train_model
 from .progress import ProgressReporter, Silence
 from .quantized_bundle import bundle_of, quantized_of
+from .training.condition_rows import condition_rows
+from .training.launch import require_usable_precision
 from .training.log import TrainingLog
+from .training.sampling_walk import require_eta
 from .training.trajectory_pool import require_even_share
 from .training_folder import RunIdentity, TrainingFolder
 
@@ -42,9 +47,13 @@ class TrainedQuantization:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, request: ExportRequest) -> TrainedQuantization:
-        """Raises ResumeError if the run cannot begin, or cannot be gone on with."""
+        """Raises ResumeError if the run cannot begin, or cannot be gone on with, RecipeError if
+        the checkpoint or the processes cannot do what the recipe says, LaunchError if training
+        cannot do what the launcher says."""
         from accelerate import Accelerator, InitProcessGroupKwargs
 
+        require_trainable(checkpoint, request.recipe)
+        require_usable_precision()
         processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
         require_even_share(request.recipe.training.groups, processes.num_processes)
         identity = RunIdentity.of(
@@ -92,6 +101,7 @@ class TrainedQuantization:
         self, conditions: Mapping[str, torch.Tensor] | None, progress: ProgressReporter
     ) -> None:
         checkpoint, request = self.checkpoint, self.request
+        _require_guidance(checkpoint, request.recipe, conditions)
         self.folder.clear()
         start = quantize_model(
             shared_copy(checkpoint.model),
@@ -124,3 +134,21 @@ class TrainedQuantization:
             self.folder.name(),
         )
         return train_model(start, run, self.folder.state_file, self.processes, progress)
+
+
+def require_trainable(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Raise RecipeError if the checkpoint cannot be walked as the recipe says to train it.
+
+    Whether the texts of a whole pipeline can guide it is known only when it has encoded them.
+    """
+    if not recipe.training.updates:
+        return
+    require_eta(checkpoint.scheduler_config, recipe.eta)
+    if checkpoint.pipeline is None or not takes_text(checkpoint.model_config):
+        _require_guidance(checkpoint, recipe, None)
+
+
+def _require_guidance(
+    checkpoint: Checkpoint, recipe: Recipe, conditions: Mapping[str, torch.Tensor] | None
+) -> None:
+    condition_rows(checkpoint.model_config, conditions, guided=recipe.guidance != 1)

@@ -193,3 +193,6 @@ class OneProcess:
         from contextlib import nullcontext
 
         return nullcontext()
+
+    def wait_for_everyone(self) -> None:
+        pass

@@ -92,6 +92,11 @@ def say(text: str) -> None:
     out.print(printable(text), markup=False, soft_wrap=True)
 
 
+def remark(text: str) -> None:
+    """A line on stderr that is no part of the result, and no error."""
+    err.print(printable(text), markup=False, soft_wrap=True)
+
+
 def print_json(data: Any) -> None:
     """The one JSON object of a ``--json`` run."""
     sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")

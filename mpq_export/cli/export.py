@@ -12,6 +12,7 @@ import typer
 from ..errors import BitsError
 from ..lowering.names import Target
 from ..precision import BitSpec
+from ..training.launch import remark_on_processes
 from ..training.limits import MAX_UPDATES
 from . import console
 
@@ -157,6 +158,9 @@ def export(
         texts,
         resume,
     )
+    remark = remark_on_processes() if choice.recipe.training.updates else None
+    if remark is not None:
+        console.remark(remark)
     with console.TaskProgress() as progress:
         made = export_checkpoint(checkpoint, request, progress)
     if made is not None:  # the process that writes
@@ -170,7 +174,9 @@ def _forecast(
     from ..forecast.export import forecast_export
     from ..forecast.text import forecast_text
     from ..methods.plan import plan_layers
+    from ..trained_quantization import require_trainable
 
+    require_trainable(checkpoint, recipe)
     architecture = architecture_of(checkpoint.model_config)
     plan = plan_layers(checkpoint.model, architecture, bits, recipe)
     forecast = forecast_export(
@@ -196,6 +202,7 @@ def _forecast(
 def _report(
     bundle: Bundle, target: Target, notes: tuple[str, ...], started: float, as_json: bool
 ) -> None:
+    from ..architectures import takes_text
     from ..evaluation.size import size_report
 
     size = size_report(bundle)
@@ -204,7 +211,7 @@ def _report(
         "bits": bundle.quantization.bits,
         "method": bundle.quantization.method,
         "family": bundle.quantization.family,
-        "takes_text": _takes_text(bundle),
+        "takes_text": takes_text(bundle.model_config),
         "target": target.value,
         "notes": notes,
         **asdict(size),
@@ -215,13 +222,6 @@ def _report(
         console.print_json(report)
     else:
         _print(report)
-
-
-def _takes_text(bundle: Bundle) -> bool:
-    from ..architectures import architecture_of
-
-    conditions = architecture_of(bundle.model_config).conditions(bundle.model_config)
-    return any(condition.name == "encoder_hidden_states" for condition in conditions)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..core.low_rank_form import LowRankBase, LowRankStart
-from .limits import MAX_UPDATES
+from .limits import MAX_IMAGES, MAX_UPDATES
 from .relation_settings import MemorySettings, TimeSmoothedSettings
 
 
@@ -76,3 +77,13 @@ class TrainingChoices(BaseModel):
     output_bias: bool = True
     gradient_checkpointing: bool = False
     offload_teacher: bool = False
+
+    @model_validator(mode="after")
+    def _an_update_is_bounded(self) -> Self:
+        images = self.groups * self.images_per_group
+        if images > MAX_IMAGES:
+            raise ValueError(
+                f"groups x images_per_group is {images:,} images in every update, "
+                f"at most {MAX_IMAGES:,} are possible"
+            )
+        return self

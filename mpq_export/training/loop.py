@@ -64,6 +64,9 @@ class Processes(Protocol):
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision where the run was launched with it."""
 
+    def wait_for_everyone(self) -> None:
+        """Go on when all processes are here."""
+
 
 class Trainer:
     """A student on its way, in one of the processes that train it."""
@@ -193,12 +196,19 @@ class Trainer:
         return float(tables.square().mean().sqrt()), float(levels.square().mean().sqrt())
 
     def _diverged(self, batch: DistillationBatch) -> TrainingDiverged:
-        layer = _first_broken_layer(self.student, self.model_config, batch)
+        """The error; where another process broke, this one names that layer too."""
+        with self.processes.autocast():
+            own = _first_broken_layer(self.student, self.model_config, batch)
+        names = list(self.student.layers)
+        broken = _agreed(tuple(name == own for name in names), self.processes)
+        layer = own or next((name for name, hit in zip(names, broken, strict=True) if hit), None)
+        why = "The layer's output is not finite" if layer else "Every layer's output is finite"
         return TrainingDiverged(
             f"The loss or its gradient is no number after {self.update} updates",
             where=layer or "the loss",
-            why="The layer's output is not finite" if layer else "Every layer's output is finite",
-            fix="Lower the recipe's rates, or keep that layer in floating point",
+            why=why if layer == own else f"{why} in another process",
+            fix="Lower the recipe's rates, or keep that layer in floating point. With such changes "
+            "the run starts anew: delete its folder beside the output, which ends in .training",
         )
 
 
@@ -280,6 +290,8 @@ def _save(trainer: Trainer, state_file: Path | None) -> None:
         state = trainer.state()
         if trainer.processes.is_main_process:
             write_state(state_file, state)
+        # Launchers end all processes when the first one leaves.
+        trainer.processes.wait_for_everyone()
 
 
 def _agreed(wishes: tuple[bool, ...], processes: Processes) -> list[bool]:

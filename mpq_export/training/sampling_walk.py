@@ -63,6 +63,11 @@ class SamplingWalk:
         self.step += 1
 
 
+def require_eta(scheduler_config: Mapping[str, Any], eta: float | None) -> None:
+    """Raise RecipeError if there is an eta and the scheduler's step takes none."""
+    _step_options(build_scheduler(scheduler_config), torch.Generator(), eta)
+
+
 def _step_options(scheduler: Any, generator: torch.Generator, eta: float | None) -> dict[str, Any]:
     """What the scheduler's step takes beside the prediction; ``eta`` None is its own default."""
     taken = inspect.signature(scheduler.step).parameters

@@ -13,6 +13,7 @@ from dataclasses import replace
 import fixtures
 import numpy as np
 import pytest
+import torch
 import yaml
 from commands import assert_user_error, run
 from PIL import Image
@@ -24,6 +25,7 @@ from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
 from mpq_export.files import require_replaceable
 from mpq_export.methods import chosen_recipe
+from mpq_export.training.launch import LaunchError
 from mpq_export.training.state_file import TrainingStateError, read_state
 from mpq_export.training_folder import ResumeError
 
@@ -227,6 +229,67 @@ def test_there_must_be_something_to_resume(export, request_for, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"guidance": 2.0}, "cannot be guided"), ({"eta": 0.5}, "takes no eta")],
+    ids=["guidance", "eta"],
+)
+def test_what_trajectories_cannot_do_is_refused_before_anything(
+    pipeline_folder, tmp_path, wrong, message
+):
+    """By a dry run too, and nothing is left that a corrected run would stumble over."""
+    from mpq_export.trained_quantization import require_trainable
+
+    recipe, scheduler = tmp_path / "recipe.yaml", tmp_path / "scheduler_config.json"
+    recipe.write_text(yaml.safe_dump(RECIPE | wrong))
+    scheduler.write_text(
+        json.dumps({"_class_name": "DPMSolverMultistepScheduler", "num_train_timesteps": 1000})
+    )
+    choice = chosen_recipe(None, recipe, None)
+    checkpoint = load_checkpoint(str(pipeline_folder / "unet"), None, scheduler)
+    request = ExportRequest(choice.bits, choice.recipe, (), 3, 0, tmp_path / "b")
+    with pytest.raises(RecipeError, match=message):
+        export_checkpoint(checkpoint, request, fixtures.SilentProgress())
+    require_trainable(checkpoint, choice.recipe.trained_for(0))
+    done = run(
+        "mpq-export", "--ckpt", pipeline_folder / "unet", "--scheduler", scheduler, "--recipe",
+        recipe, "--out", tmp_path / "b", "--dry-run",
+    )  # fmt: skip
+    assert_user_error(done, message)
+    assert {path.name for path in tmp_path.iterdir()} == {recipe.name, scheduler.name}
+
+
+def test_the_images_of_an_update_are_bounded(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    training = {"groups": 4096, "images_per_group": 4096}
+    recipe.write_text(yaml.safe_dump(RECIPE | {"training": training}))
+    with pytest.raises(RecipeError, match="16,777,216 images in every update, at most 65,536"):
+        chosen_recipe(None, recipe, None)
+
+
+def test_texts_that_cannot_guide_are_refused_before_calibration(
+    export, request_for, pipeline_folder, tmp_path
+):
+    """They are known only when a whole pipeline has encoded them."""
+    from mpq_export.trained_quantization import TrainedQuantization
+
+    request, progress = request_for(tmp_path / "b"), fixtures.SilentProgress()
+    training = TrainedQuantization.of(load_checkpoint(pipeline_folder), request)
+    guided = request.recipe.model_copy(update={"guidance": 2.0})
+    training = replace(training, request=replace(request, recipe=guided))
+    with pytest.raises(RecipeError, match="not in pairs"):
+        training.run({"class_labels": torch.tensor([0, 1, 2])}, progress)
+    assert progress.tasks == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launch_in_float16_is_refused(export, request_for, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(LaunchError, match="small gradients"):
+        export(request_for(tmp_path / "b"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_trained_bundle_is_replaced(whole, export, request_for, tmp_path):
     """By another export, with its log."""
     import shutil
@@ -248,28 +311,73 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def launched(*words):
-    """A module or script, run by two processes that share the work on one CPU.
+def starting(*words):
+    """A module or script, being run by two processes that share the work on one CPU.
 
     accelerate's own launcher starts a single process there.
     """
-    return subprocess.run(
+    return subprocess.Popen(
         [
             sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
             "--master_port", str(free_port()), *map(str, words),
         ],
-        capture_output=True, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
+def launched(*words):
+    """The same, when it has ended."""
+    process = starting(*words)
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+RECORDING = """
+import sys
+from pathlib import Path
+from mpq_export.cli.export import main
+from mpq_export.methods import train as training
+from mpq_export.training import loop
+
+loop._SECONDS_BETWEEN_SAVES = 0.0
+records, ended = Path(sys.argv.pop(1)), training.train
+
+def train(trainer, *rest):
+    try:
+        ended(trainer, *rest)
+    finally:
+        rank, world = trainer.processes.process_index, trainer.processes.num_processes
+        (records / f"{rank} of {world}").write_text(str(trainer.update))
+
+training.train = train
+main()
+"""
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A script that exports, and its folder of records: how far each process has trained."""
+    script, records = tmp_path / "recording.py", tmp_path / "records"
+    script.write_text(RECORDING)
+    records.mkdir()
+    return [script, records]
+
+
+def updates_done(recording):
+    """By the name of the process."""
+    return {file.name: int(file.read_text()) for file in recording[1].iterdir()}
+
+
 @pytest.mark.slow
-def test_two_processes_make_one_bundle(whole, command, tmp_path):
+def test_two_processes_make_one_bundle(whole, command, recording, tmp_path):
     """The same images and labels, so that the runs differ by rounding alone at first."""
-    out = tmp_path / "b"
-    done = launched("-m", "mpq_export.cli.export", *command(out))
+    out = tmp_path / "out" / "b"
+    done = launched(*recording, *command(out))
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"b"}
+    assert updates_done(recording) == {"0 of 2": UPDATES, "1 of 2": UPDATES}
+    assert {path.name for path in out.parent.iterdir()} == {"b"}
     assert done.stdout.count("Next: mpq-sample") == 1
     one, other = (
         np.genfromtxt(folder / "training" / "training.csv", delimiter=",", names=True)
@@ -279,6 +387,31 @@ def test_two_processes_make_one_bundle(whole, command, tmp_path):
     np.testing.assert_allclose(other["task"][0], one["task"][0], rtol=0.02)
     np.testing.assert_allclose(other["task"].mean(), one["task"].mean(), rtol=0.2)
     read_bundle(out)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_two_processes_at_the_same_update(
+    pipeline_folder, recipe_file, recording, tmp_path
+):
+    """As a terminal sends it: to the launcher's whole group."""
+    out, words = tmp_path / "out" / "b", ["--inference-steps", fixtures.NUM_STEPS]
+    words += ["--ckpt", pipeline_folder, "--recipe", recipe_file, "--out", out]
+    words += ["--train-steps", 2000]
+    process = starting(*recording, *words)
+    state = wait_for_updates(process, out)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    done = updates_done(recording)
+    assert done.keys() == {"0 of 2", "1 of 2"}, stderr
+    (stopped_at,) = set(done.values())
+    assert 1 <= stopped_at < 2000
+    assert stderr.count(f"Stopped after {stopped_at} of 2000 updates") == 2, stderr
+    assert len(read_state(state).records) == stopped_at
+    assert {path.name for path in out.parent.iterdir()} == {"b.training"}
+    assert {path.name for path in state.parent.iterdir()} == {
+        "run.json", "start", "state.safetensors"
+    }  # fmt: skip
 
 
 GRADIENTS = """
@@ -312,8 +445,6 @@ torch.save({**gradients, "loss": loss}, f"{sys.argv[3]}.{processes.process_index
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(bundle_folder, tmp_path):
     """Of the same global batch, to rounding; and both of them the same bits."""
-    import torch
-
     script, tests = tmp_path / "gradients.py", os.path.dirname(fixtures.__file__)
     script.write_text(GRADIENTS)
     words = [bundle_folder, tests]

@@ -174,6 +174,42 @@ def test_what_is_no_number_stops_with_the_layers_name(trainer_of, pool_from, par
         assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
 
 
+class TwoProcesses(fixtures.OneProcess):
+    """This one and another, whose loss is no number because of one of its layers."""
+
+    num_processes = 2
+
+    def __init__(self, broken_place):
+        super().__init__()
+        self.broken_place = broken_place
+
+    def reduce(self, tensor, reduction):
+        if reduction == "mean":
+            return tensor * float("nan")
+        return tensor + torch.nn.functional.one_hot(torch.tensor(self.broken_place), len(tensor))
+
+
+def test_what_broke_in_another_process_is_said_of_it(trainer_of, pool_from):
+    trainer, pool = trainer_of(), pool_from(0)
+    name = list(trainer.student.layers)[3]
+    trainer.processes = TwoProcesses(3)
+    said = f"\\({name}\\).*not finite in another process.*delete its folder"
+    with pytest.raises(TrainingDiverged, match=said):
+        trainer.step(pool.next(), pool, Features())
+
+
+def test_the_broken_layer_is_looked_for_in_the_precision_of_the_update(trainer_of, pool_from):
+    trainer, pool, seen = trainer_of(), pool_from(0), []
+    trainer.processes.autocast = lambda: torch.autocast("cpu", torch.bfloat16)
+    trainer.student.layers["conv_in"].register_forward_hook(
+        lambda *_: seen.append(torch.is_autocast_enabled("cpu"))
+    )
+    batch = pool.next()
+    with pytest.raises(TrainingDiverged):
+        trainer.step(replace(batch, target=batch.target * float("nan")), pool, Features())
+    assert seen == [True, True], "once in the update, once in the diagnosis"
+
+
 def test_what_breaks_outside_the_layers_is_said(trainer_of, pool_from):
     trainer, pool = trainer_of(), pool_from(0)
     batch = pool.next()
