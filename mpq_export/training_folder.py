@@ -141,9 +141,11 @@ class TrainingFolder:
         try:
             with locked_folder(self.path):
                 self._remove_half_written()
-                yield
-                if self.path.is_dir() and not any(self.path.iterdir()):
-                    self.path.rmdir()
+                try:
+                    yield
+                finally:
+                    if self.path.is_dir() and not any(self.path.iterdir()):
+                        self.path.rmdir()
         except BlockingIOError as error:
             raise ResumeError(
                 "Another process works on this run",
