@@ -410,7 +410,7 @@ def test_ctrl_c_stops_two_processes_at_the_same_update(
     assert len(read_state(state).records) == stopped_at
     assert {path.name for path in out.parent.iterdir()} == {"b.training"}
     assert {path.name for path in state.parent.iterdir()} == {
-        "run.json", "start", "state.safetensors"
+        "run.json", "start", "conditions.safetensors", "state.safetensors"
     }  # fmt: skip
 
 
