@@ -16,11 +16,10 @@ from .lowering.exporter import export_graph
 from .lowering.half_precision import to_half
 from .lowering.names import Target
 from .lowering.targets import write_lowered
-from .methods.quantize import QuantizedModel, quantize_model
 from .pipeline_folder import PIPELINE, copy_components, verified_index
 from .pipelines.registry import GENERAL
 from .progress import ProgressReporter
-from .quantized_bundle import bundle_of, family_of
+from .quantized_bundle import bundle_of, family_of, quantized_by
 from .trained_quantization import TrainedQuantization
 from .training.log import write_log
 
@@ -47,7 +46,7 @@ def export_checkpoint(
     with alone, staged_folder(request.out) as stage:
         conditions = _with_components(stage, checkpoint, request)
         if training is None:
-            quantized = _quantized(checkpoint, request, conditions, progress)
+            quantized = quantized_by(request, checkpoint, checkpoint.model, conditions, progress)
         else:
             quantized, log = training.run(conditions, progress)
             (stage / TRAINING).mkdir()
@@ -122,22 +121,3 @@ def _lower(
     for target in targets:
         write_lowered(bundle.path, graph, target)
         progress.advance()
-
-
-def _quantized(
-    checkpoint: Checkpoint,
-    request: ExportRequest,
-    conditions: dict[str, Any] | None,
-    progress: ProgressReporter,
-) -> QuantizedModel:
-    return quantize_model(
-        checkpoint.model,
-        checkpoint.model_config,
-        checkpoint.scheduler_config,
-        request.bits,
-        request.recipe,
-        request.num_steps,
-        request.seed,
-        progress,
-        conditions,
-    )

@@ -1,9 +1,11 @@
-"""A quantised model as a bundle, and a bundle as the quantised model that training begins with."""
+"""A checkpoint quantised as asked, that as a bundle, and a bundle as what training begins with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from .architectures import architecture_of
@@ -11,8 +13,9 @@ from .bundle import Bundle, LayerConfig, QuantizationConfig
 from .checkpoints import Checkpoint
 from .export_request import ExportRequest
 from .methods.plan import plan_layers
-from .methods.quantize import QuantizedModel
+from .methods.quantize import QuantizedModel, quantize_model
 from .pipelines.registry import GENERAL
+from .progress import ProgressReporter
 
 
 def family_of(checkpoint: Checkpoint) -> str | None:
@@ -20,6 +23,27 @@ def family_of(checkpoint: Checkpoint) -> str | None:
     if checkpoint.family is None and checkpoint.pipeline is not None:
         return GENERAL
     return checkpoint.family
+
+
+def quantized_by(
+    request: ExportRequest,
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    conditions: Mapping[str, torch.Tensor] | None,
+    progress: ProgressReporter,
+) -> QuantizedModel:
+    """Quantise ``model``, the checkpoint's or a copy of it, which is consumed; no training."""
+    return quantize_model(
+        model,
+        checkpoint.model_config,
+        checkpoint.scheduler_config,
+        request.bits,
+        request.recipe,
+        request.num_steps,
+        request.seed,
+        progress,
+        conditions,
+    )
 
 
 def bundle_of(

@@ -16,11 +16,11 @@ from .checkpoints import Checkpoint
 from .core.layers import shared_copy
 from .export_request import ExportRequest
 from .files import staged_folder
-from .methods.quantize import QuantizedModel, quantize_model
+from .methods.quantize import QuantizedModel
 from .methods.recipe import Recipe
 from .methods.train import TrainingRun, train_model
 from .progress import ProgressReporter, Silence
-from .quantized_bundle import bundle_of, quantized_of
+from .quantized_bundle import bundle_of, quantized_by, quantized_of
 from .training.condition_rows import condition_rows
 from .training.launch import require_usable_precision
 from .training.log import TrainingLog
@@ -103,17 +103,8 @@ class TrainedQuantization:
         checkpoint, request = self.checkpoint, self.request
         _require_guidance(checkpoint, request.recipe, conditions)
         self.folder.clear()
-        start = quantize_model(
-            shared_copy(checkpoint.model),
-            checkpoint.model_config,
-            checkpoint.scheduler_config,
-            request.bits,
-            request.recipe,
-            request.num_steps,
-            request.seed,
-            progress,
-            conditions,
-        )
+        model = shared_copy(checkpoint.model)
+        start = quantized_by(request, checkpoint, model, conditions, progress)
         parameters = sum(p.numel() for p in checkpoint.model.parameters())
         with staged_folder(self.folder.start) as stage:
             write_bundle(stage, bundle_of(stage, checkpoint, request, start, parameters))

@@ -84,8 +84,7 @@ class _Levels:
     """
 
     def __init__(self, scale: torch.Tensor, offset: torch.Tensor, steps: torch.Tensor) -> None:
-        self.bits = code_bits(steps.shape[1], steps.device)
-        table = offset[:, None] + steps @ self.bits.T
+        table = offset[:, None] + steps @ code_bits(steps.shape[1], steps.device).T
         self.integers, order = table.sort(dim=1, stable=True)
         new = torch.ones_like(self.integers, dtype=torch.bool)
         new[:, 1:] = self.integers[:, 1:] != self.integers[:, :-1]

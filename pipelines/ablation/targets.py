@@ -39,35 +39,33 @@ def targets_of(part: str, rows: Sequence[Row]) -> list[Target]:
 
 
 def _digits(rows: Sequence[Row]) -> list[Target]:
-    targets = []
-    for row in rows:
-        if row.label in TRAINED_METHODS:
-            asked, share = SHARE_BY_BITS[row.bits], row.mean(UNPAIRED_SHARE)
-            targets.append(
-                Target(
-                    f"{row.bits}, {row.label}: distance to full precision, of the unpaired one",
-                    f"at most {asked:.0%}",
-                    _NOT_YET if share is None else f"{share:.2%}",
-                    None if share is None else share <= asked,
-                )
-            )
-    return targets
+    return [_share(row) for row in _trained(rows)]
 
 
 def _digits_unet(rows: Sequence[Row]) -> list[Target]:
-    targets = _digits(rows)
-    for row in rows:
-        if row.label in TRAINED_METHODS:
-            asked, psnr = LEAST_PSNR[row.bits], row.mean(PSNR)
-            targets.append(
-                Target(
-                    f"{row.bits}, {row.label}: PSNR to full precision",
-                    f"at least {asked} dB",
-                    _NOT_YET if psnr is None else f"{psnr:.1f} dB",
-                    None if psnr is None else psnr >= asked,
-                )
-            )
-    return targets
+    return _digits(rows) + [_psnr(row) for row in _trained(rows)]
+
+
+def _trained(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.label in TRAINED_METHODS]
+
+
+def _share(row: Row) -> Target:
+    asked, share = SHARE_BY_BITS[row.bits], row.mean(UNPAIRED_SHARE)
+    what = f"{row.bits}, {row.label}: distance to full precision, of the unpaired one"
+    limit = f"at most {asked:.0%}"
+    if share is None:
+        return Target(what, limit, _NOT_YET, None)
+    return Target(what, limit, f"{share:.2%}", share <= asked)
+
+
+def _psnr(row: Row) -> Target:
+    asked, psnr = LEAST_PSNR[row.bits], row.mean(PSNR)
+    what = f"{row.bits}, {row.label}: PSNR to full precision"
+    limit = f"at least {asked} dB"
+    if psnr is None:
+        return Target(what, limit, _NOT_YET, None)
+    return Target(what, limit, f"{psnr:.1f} dB", psnr >= asked)
 
 
 def _photos(rows: Sequence[Row]) -> list[Target]:
