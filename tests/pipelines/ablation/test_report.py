@@ -98,6 +98,17 @@ def test_an_advantage_must_exceed_the_seeds_spread(cell, store, ours, theirs, me
     assert [target.met for target in targets] == [met, met]
 
 
+@pytest.mark.parametrize(("psnr", "met"), [(32.4, True), (32.3, False)])
+def test_the_digits_unet_is_asked_for_a_psnr_too(cell, store, psnr, met):
+    """W3A4: FD at most 12 % of the unpaired 4.0, PSNR at least 32.4 dB; rounding is asked nothing."""
+    cells = [labelled(cell, name) for name in ("rtn", "mpq-dm")]
+    for one in cells:
+        write(store, one, 0.4, psnr_full_precision=psnr)
+    rows = rows_of(PartReport.of(Part("digits", "Digits", cells), "", store, {}).entries)
+    assert [target.met for target in targets_of("digits", rows)] == [True, met]
+    assert [target.met for target in targets_of("digits-dit", rows)] == [True]
+
+
 def test_seeds_are_one_row_with_their_spread(cell, store, tmp_path):
     cells = [labelled(cell, "mpq-dm", seed) for seed in (0, 1)]
     for one, frechet in zip(cells, (1.0, 2.0), strict=True):
