@@ -100,7 +100,7 @@ def test_an_advantage_must_exceed_the_seeds_spread(cell, store, ours, theirs, me
 
 @pytest.mark.parametrize(("psnr", "met"), [(32.4, True), (32.3, False)])
 def test_the_digits_unet_is_asked_for_a_psnr_too(cell, store, psnr, met):
-    """W3A4: FD at most 12 % of the unpaired 4.0, PSNR at least 32.4 dB; rounding is asked nothing."""
+    """W3A4: FD at most 12 % of the unpaired 4.0, PSNR 32.4 dB; of rounding nothing is asked."""
     cells = [labelled(cell, name) for name in ("rtn", "mpq-dm")]
     for one in cells:
         write(store, one, 0.4, psnr_full_precision=psnr)
