@@ -4,51 +4,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
-#include <vector>
+#include <memory>
+
+#include "description.h"
 
 namespace mpq {
 
 struct Kernels;
-
-// What breaks the contract; the caller adds the node's name.
-struct ContractError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-// A constant of the node as it lies in memory, with its shape. Nothing is owned.
-template <typename T>
-struct Tensor {
-  const T* data = nullptr;
-  std::vector<int64_t> shape;
-};
-
-// A convolution's geometry with ONNX's meanings.
-struct Geometry {
-  std::array<int64_t, 2> kernel_shape, strides;
-  std::array<int64_t, 4> pads;  // top, left, bottom, right
-  std::array<int64_t, 2> dilations;
-  int64_t group;
-};
-
-// Everything that defines one layer, in the names and order of the ONNX node.
-struct LayerDescription {
-  bool is_conv = false;
-  Geometry conv{};  // of a convolution
-  int64_t act_bits = 0;
-  int64_t columns = 0;  // K
-  std::vector<int64_t> plane_rows;
-  Tensor<float> act_scale;
-  Tensor<int32_t> act_zero_point;
-  Tensor<int32_t> planes;
-  Tensor<int8_t> steps;
-  Tensor<float> scale;
-  Tensor<int32_t> row_order;
-  Tensor<float> bias;
-  Tensor<float> input_factor;
-  Tensor<int8_t> input_shift;
-};
 
 // Runs work(i) for every i below count, in any order, perhaps at once; returns when all are done.
 // `work` must not throw.
@@ -63,31 +25,35 @@ class Parallel {
   ~Parallel() = default;
 };
 
+class PackedWeight;
+
 // Immutable once made: any number of threads may call it at once. The description's constants stay
 // where they are, packed, and must outlive the layer.
 class Layer {
  public:
   // Checks every invariant of the contract before anything is unpacked; throws ContractError.
   Layer(const LayerDescription& description, const Kernels& kernels);
+  ~Layer();
+  Layer(Layer&&) noexcept;
+  Layer& operator=(Layer&&) noexcept;
 
-  // Spatial size of the output for an input of height x width; throws ContractError where nothing
-  // or too much comes out.
+  // Spatial size of a convolution's output for an input of height x width; throws ContractError
+  // where nothing, or more than can be addressed, comes out.
   std::array<int64_t, 2> output_size(int64_t height, int64_t width) const;
 
-  int64_t input_channels() const { return channels_; }
-  int64_t rows() const { return rows_; }
-  int64_t steps() const { return table_size_; }
+  int64_t input_channels() const;  // of a linear layer, K
+  int64_t rows() const;            // output channels, O
+  int64_t table_size() const;      // sampler steps, T
 
-  // x float32 [count, K] to y float32 [count, O].
+  // x float32 [count, K] to y float32 [count, O]; 0 <= step < T.
   void linear(const float* x, int64_t count, int32_t step, float* y, Parallel& parallel) const;
 
-  // x float32 [batch, I, height, width] to y float32 [batch, O, H', W'].
+  // x float32 [batch, I, height, width] to y float32 [batch, O, H', W']; 0 <= step < T.
   void conv(const float* x, int64_t batch, int64_t height, int64_t width, int32_t step, float* y,
             Parallel& parallel) const;
 
  private:
-  // See layer.cpp.
-  int64_t rows_ = 0, columns_ = 0, channels_ = 0, table_size_ = 0;
+  std::unique_ptr<const PackedWeight> weight_;
 };
 
 }  // namespace mpq

@@ -1,16 +1,88 @@
-// What differs between processors: unpacking rows, integer products, and the loops around them.
+// What differs between processors: rounding, unpacking rows, integer products. The loops around
+// them are in layer.cpp.
+//
+// Everything is laid out for products of four: a *line* holds four columns of sixteen pixels,
+// pixel-major, 64 bytes; a *block* is sixteen lines, 64 columns. An output pixel, or a row of a
+// linear layer's input, is a "pixel" here.
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 namespace mpq {
 
-struct Kernels;
+constexpr int64_t kPixels = 16;        // of a line, and of a group
+constexpr int64_t kLineBytes = 64;     // four columns of sixteen pixels
+constexpr int64_t kBlockLines = 16;    // lines of a block
+constexpr int64_t kBlockColumns = 64;  // columns of a block
+constexpr int64_t kRows = 32;          // rows that are unpacked and multiplied together
+constexpr int64_t kMaxPlanes = 8;
+constexpr int64_t kMaxGroups = 4;  // groups of one product
 
-// The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avx2", "neon",
-// "portable". Those that were not compiled in, or that the processor lacks, are not among them.
+// One row of a packed matrix.
+struct RowPlanes {
+  const uint8_t* bits[kMaxPlanes];  // plane p: bit k of the row in bit k % 8 of byte k / 8
+  int8_t steps[kMaxPlanes];
+  int8_t offset;
+  int8_t count;  // planes; at least one
+};
+
+// How activations become codes at one sampler step.
+struct ActivationStep {
+  float scale;
+  float zero_point;
+  float top;  // the largest code
+};
+
+// How sums of a row become outputs: y = float(acc - correction) * scale + bias.
+struct RowEpilogue {
+  const int32_t* correction;
+  const float* scale;
+  const float* bias;
+};
+
+struct Kernels {
+  const char* name;
+  // Stored codes are xored with this: 0x80 turns `code` into the signed `code - 128`.
+  uint8_t flip;
+  int64_t bytes_per_weight;
+  int64_t groups;  // groups of sixteen pixels that one product takes at most
+
+  bool (*supported)();
+
+  // Around the products of one piece of work on one thread.
+  void (*begin)();
+  void (*end)();
+
+  // Codes, shifted, of four channels of `count` pixels, interleaved: out[4 * pixel + channel].
+  // x[channel] may be null: that channel's stored bytes are 0.
+  void (*quantize_channels)(const float* const x[4], const float factor[4], const uint8_t shift[4],
+                            const ActivationStep& step, int64_t count, uint8_t* out);
+
+  // Codes, shifted, of one row of `count` values, each with its own factor and shift.
+  void (*quantize_row)(const float* x, const float* factor, const uint8_t* shift,
+                       const ActivationStep& step, int64_t count, uint8_t* out);
+
+  // `count` rows of at most kRows as int8: row r of block b begins at out + (b * kRows + r) *
+  // kBlockColumns * bytes_per_weight. `bytes` are there in each row of planes; columns beyond them
+  // are the row's offset.
+  void (*unpack)(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);
+
+  // acc[r * kMaxGroups * kPixels + 16 * g + pixel] = sum over all columns, for kRows rows and
+  // `count` groups; group g's lines begin at panel + g * blocks * kBlockLines * kLineBytes.
+  void (*multiply)(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+                   int32_t* acc);
+
+  // Outputs of `rows` rows and `count` pixels of one group; row r's go to y[r].
+  void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
+                 float* const* y);
+};
+
+constexpr int64_t kAccStride = kMaxGroups * kPixels;
+
+// The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avxvnni", "avx2",
+// "neon", "portable". Those that were not compiled in, or that the processor lacks, are not among
+// them.
 std::vector<const Kernels*> available_kernels();
 
 // The first of them, or those that the environment variable MPQ_CPU_KERNELS names. Throws

@@ -1,0 +1,103 @@
+// AMX: tiles of 16 rows x 64 columns of weights times 64 columns x 16 pixels of codes. A block of
+// unpacked rows and a block of lines are tiles as they lie.
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "avx512.h"
+#include "generic.h"
+
+namespace mpq {
+namespace {
+
+constexpr int64_t kTileRows = 16;
+
+// Linux gives tile registers to processes that ask for them.
+bool granted() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+bool supported() {
+  unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
+  __asm__("cpuid" : "+a"(eax), "+b"(ebx), "+c"(ecx), "+d"(edx));
+  const bool tiles = (edx & (1u << 24)) != 0, int8 = (edx & (1u << 25)) != 0;
+  return avx512::supported() && tiles && int8 && granted();
+}
+
+void begin() {
+  struct alignas(64) Configuration {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } static const configuration;
+  _tile_loadconfig(&configuration);
+}
+
+void end() { _tile_release(); }
+
+constexpr int64_t kBlockBytes = kRows * kBlockColumns, kTileBytes = kBlockLines * kLineBytes;
+constexpr int kAccBytes = kAccStride * static_cast<int>(sizeof(int32_t));
+
+void multiply_two(const int8_t* weights, const uint8_t* panel, int64_t blocks, int32_t* acc) {
+  const uint8_t* second = panel + blocks * kTileBytes;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int8_t* w = weights + block * kBlockBytes;
+    _tile_loadd(4, w, kBlockColumns);
+    _tile_loadd(6, panel + block * kTileBytes, kLineBytes);
+    _tile_dpbsud(0, 4, 6);
+    _tile_loadd(7, second + block * kTileBytes, kLineBytes);
+    _tile_dpbsud(1, 4, 7);
+    _tile_loadd(5, w + kTileRows * kBlockColumns, kBlockColumns);
+    _tile_dpbsud(2, 5, 6);
+    _tile_dpbsud(3, 5, 7);
+  }
+  _tile_stored(0, acc, kAccBytes);
+  _tile_stored(1, acc + kPixels, kAccBytes);
+  _tile_stored(2, acc + kTileRows * kAccStride, kAccBytes);
+  _tile_stored(3, acc + kTileRows * kAccStride + kPixels, kAccBytes);
+}
+
+void multiply_one(const int8_t* weights, const uint8_t* panel, int64_t blocks, int32_t* acc) {
+  _tile_zero(0);
+  _tile_zero(2);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int8_t* w = weights + block * kBlockBytes;
+    _tile_loadd(4, w, kBlockColumns);
+    _tile_loadd(5, w + kTileRows * kBlockColumns, kBlockColumns);
+    _tile_loadd(6, panel + block * kTileBytes, kLineBytes);
+    _tile_dpbsud(0, 4, 6);
+    _tile_dpbsud(2, 5, 6);
+  }
+  _tile_stored(0, acc, kAccBytes);
+  _tile_stored(2, acc + kTileRows * kAccStride, kAccBytes);
+}
+
+void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+              int32_t* acc) {
+  (count == 2 ? multiply_two : multiply_one)(weights, panel, blocks, acc);
+}
+
+}  // namespace
+
+extern const Kernels kAmx;
+const Kernels kAmx = {
+    "amx",
+    0,
+    1,
+    2,
+    supported,
+    begin,
+    end,
+    avx512::quantize_channels,
+    avx512::quantize_row,
+    avx512::unpack,
+    multiply,
+    avx512::finish,
+};
+
+}  // namespace mpq

@@ -1,0 +1,83 @@
+// AVX2: products of 16-bit pairs, which never saturate (vpmaddubsw would, beyond 7-bit codes).
+#include <immintrin.h>
+
+#include "x86_256.h"
+
+namespace mpq {
+namespace {
+
+bool supported() { return __builtin_cpu_supports("avx2"); }
+
+// Columns (0, 2) and (1, 3) of every four as 16-bit pairs: 64 bytes of the former, 64 of the
+// latter.
+struct WidenedBlock {
+  static constexpr int64_t kBytes = 2 * kBlockColumns;
+  static void store(int8_t* out, __m256i low, __m256i high) {
+    auto* to = reinterpret_cast<__m256i*>(out);
+    _mm256_storeu_si256(to, _mm256_srai_epi16(_mm256_slli_epi16(low, 8), 8));
+    _mm256_storeu_si256(to + 1, _mm256_srai_epi16(_mm256_slli_epi16(high, 8), 8));
+    _mm256_storeu_si256(to + 2, _mm256_srai_epi16(low, 8));
+    _mm256_storeu_si256(to + 3, _mm256_srai_epi16(high, 8));
+  }
+};
+
+constexpr int64_t kTileRows = 4;
+
+void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, int32_t* acc) {
+  const __m256i even = _mm256_set1_epi16(255);
+  __m256i sums[kTileRows][2];
+  for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int8_t* w = weights + block * kRows * WidenedBlock::kBytes;
+    for (int64_t line = 0; line < kBlockLines; ++line, lines += kLineBytes) {
+      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines));
+      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines) + 1);
+      const __m256i a_even = _mm256_and_si256(a, even), a_odd = _mm256_srli_epi16(a, 8);
+      const __m256i b_even = _mm256_and_si256(b, even), b_odd = _mm256_srli_epi16(b, 8);
+      for (int64_t r = 0; r < kTileRows; ++r) {
+        int32_t pair[2];
+        memcpy(&pair[0], w + r * WidenedBlock::kBytes + 4 * line, 4);
+        memcpy(&pair[1], w + r * WidenedBlock::kBytes + kBlockColumns + 4 * line, 4);
+        const __m256i w_even = _mm256_set1_epi32(pair[0]), w_odd = _mm256_set1_epi32(pair[1]);
+        sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a_even, w_even));
+        sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b_even, w_even));
+        sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a_odd, w_odd));
+        sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b_odd, w_odd));
+      }
+    }
+  }
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    auto* to = reinterpret_cast<__m256i*>(acc + r * kAccStride);
+    _mm256_storeu_si256(to, sums[r][0]);
+    _mm256_storeu_si256(to + 1, sums[r][1]);
+  }
+}
+
+void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+              int32_t* acc) {
+  for (int64_t g = 0; g < count; ++g)
+    for (int64_t r = 0; r < kRows; r += kTileRows)
+      multiply_tile(weights + r * WidenedBlock::kBytes,
+                    panel + g * blocks * kBlockLines * kLineBytes, blocks,
+                    acc + r * kAccStride + g * kPixels);
+}
+
+}  // namespace
+
+extern const Kernels kAvx2;
+const Kernels kAvx2 = {
+    "avx2",
+    0,
+    2,
+    1,
+    supported,
+    nothing,
+    nothing,
+    generic_quantize_channels<0>,
+    generic_quantize_row<0>,
+    unpack_256<WidenedBlock>,
+    multiply,
+    generic_finish,
+};
+
+}  // namespace mpq

@@ -1,0 +1,19 @@
+// What the AVX-512 kernels share with those that multiply by other means.
+#pragma once
+
+#include "kernels.h"
+
+namespace mpq {
+namespace avx512 {
+
+bool supported();
+void quantize_channels(const float* const x[4], const float factor[4], const uint8_t shift[4],
+                       const ActivationStep& step, int64_t count, uint8_t* out);
+void quantize_row(const float* x, const float* factor, const uint8_t* shift,
+                  const ActivationStep& step, int64_t count, uint8_t* out);
+void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);
+void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
+            float* const* y);
+
+}  // namespace avx512
+}  // namespace mpq

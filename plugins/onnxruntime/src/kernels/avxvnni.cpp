@@ -1,0 +1,75 @@
+// AVX-VNNI: 256-bit products of unsigned by signed bytes, for processors without AVX-512.
+#include <cpuid.h>
+#include <immintrin.h>
+
+#include "x86_256.h"
+
+namespace mpq {
+namespace {
+
+bool supported() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__builtin_cpu_supports("avx2")) return false;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 4)) != 0;
+}
+
+struct Block {
+  static constexpr int64_t kBytes = kBlockColumns;
+  static void store(int8_t* out, __m256i low, __m256i high) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out) + 1, high);
+  }
+};
+
+constexpr int64_t kTileRows = 4;
+
+void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, int32_t* acc) {
+  __m256i sums[kTileRows][2];
+  for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int8_t* w = weights + block * kRows * kBlockColumns;
+    for (int64_t line = 0; line < kBlockLines; ++line, lines += kLineBytes) {
+      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines));
+      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines) + 1);
+      for (int64_t r = 0; r < kTileRows; ++r) {
+        int32_t four;
+        memcpy(&four, w + r * kBlockColumns + 4 * line, 4);
+        sums[r][0] = _mm256_dpbusd_avx_epi32(sums[r][0], a, _mm256_set1_epi32(four));
+        sums[r][1] = _mm256_dpbusd_avx_epi32(sums[r][1], b, _mm256_set1_epi32(four));
+      }
+    }
+  }
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    auto* to = reinterpret_cast<__m256i*>(acc + r * kAccStride);
+    _mm256_storeu_si256(to, sums[r][0]);
+    _mm256_storeu_si256(to + 1, sums[r][1]);
+  }
+}
+
+void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+              int32_t* acc) {
+  for (int64_t g = 0; g < count; ++g)
+    for (int64_t r = 0; r < kRows; r += kTileRows)
+      multiply_tile(weights + r * kBlockColumns, panel + g * blocks * kBlockLines * kLineBytes,
+                    blocks, acc + r * kAccStride + g * kPixels);
+}
+
+}  // namespace
+
+extern const Kernels kAvxVnni;
+const Kernels kAvxVnni = {
+    "avxvnni",
+    0,
+    1,
+    1,
+    supported,
+    nothing,
+    nothing,
+    generic_quantize_channels<0>,
+    generic_quantize_row<0>,
+    unpack_256<Block>,
+    multiply,
+    generic_finish,
+};
+
+}  // namespace mpq

@@ -1,0 +1,98 @@
+// Kernels in plain C++, compiled once for each processor by the file that includes this, with that
+// processor's flags. Everything has internal linkage, and nothing of the standard library that the
+// linker could merge with another file's copy is used.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels.h"
+
+namespace mpq {
+namespace {
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "planes are read as little-endian words");
+
+[[maybe_unused]] bool always() { return true; }
+[[maybe_unused]] void nothing() {}
+
+// clamp(rne((x * factor) / scale) + zero_point, 0, top). Beyond 2^20 every value saturates, and
+// below it adding and subtracting 1.5 * 2^23 rounds half to even. NaN becomes 0.
+inline uint32_t code_of(float x, float factor, const ActivationStep& step) {
+  constexpr float kFar = 1048576.0f, kRound = 12582912.0f;
+  float value = (x * factor) / step.scale;
+  value = value > -kFar ? value : -kFar;
+  value = value < kFar ? value : kFar;
+  value = (value + kRound) - kRound;
+  value = value + step.zero_point;
+  value = value > 0.0f ? value : 0.0f;
+  value = value < step.top ? value : step.top;
+  return static_cast<uint32_t>(static_cast<int32_t>(value));
+}
+
+template <uint8_t flip>
+[[maybe_unused]] void generic_quantize_channels(const float* const x[4], const float factor[4],
+                                                const uint8_t shift[4], const ActivationStep& step,
+                                                int64_t count, uint8_t* out) {
+  constexpr int64_t kBatch = 16;
+  for (int64_t first = 0; first < count; first += kBatch) {
+    const int64_t batch = count - first < kBatch ? count - first : kBatch;
+    uint32_t words[kBatch] = {};
+    for (int channel = 0; channel < 4; ++channel) {
+      if (x[channel] == nullptr) continue;
+      const float* source = x[channel] + first;
+      const float r = factor[channel];
+      const int by = shift[channel], lane = 8 * channel;
+      if (batch == kBatch) {
+        for (int64_t i = 0; i < kBatch; ++i)
+          words[i] |= ((code_of(source[i], r, step) << by) ^ flip) << lane;
+      } else {
+        for (int64_t i = 0; i < batch; ++i)
+          words[i] |= ((code_of(source[i], r, step) << by) ^ flip) << lane;
+      }
+    }
+    memcpy(out + 4 * first, words, static_cast<size_t>(4 * batch));
+  }
+}
+
+template <uint8_t flip>
+[[maybe_unused]] void generic_quantize_row(const float* x, const float* factor,
+                                           const uint8_t* shift, const ActivationStep& step,
+                                           int64_t count, uint8_t* out) {
+  for (int64_t i = 0; i < count; ++i)
+    out[i] = static_cast<uint8_t>((code_of(x[i], factor[i], step) << shift[i]) ^ flip);
+}
+
+// Bits 64 * block .. of one plane of a row that has `bytes` bytes, 0 beyond them.
+inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
+  uint64_t word = 0;
+  const int64_t left = bytes - 8 * block;
+  memcpy(&word, bits + 8 * block, static_cast<size_t>(left < 8 ? left : 8));
+  return word;
+}
+
+[[maybe_unused]] void generic_finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows,
+                                     int64_t count, float* const* y) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int32_t* sums = acc + r * kAccStride;
+    const uint32_t correction = static_cast<uint32_t>(epilogue.correction[r]);
+    const float scale = epilogue.scale[r], bias = epilogue.bias[r];
+    float* out = y[r];
+    if (count == kPixels) {
+      for (int64_t i = 0; i < kPixels; ++i)
+        out[i] =
+            static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(sums[i]) - correction)) *
+                scale +
+            bias;
+    } else {
+      for (int64_t i = 0; i < count; ++i)
+        out[i] =
+            static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(sums[i]) - correction)) *
+                scale +
+            bias;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mpq

@@ -1,0 +1,105 @@
+// NEON with dot products of signed bytes: codes are stored as code - 128.
+#include <arm_neon.h>
+#if defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+#include "generic.h"
+
+namespace mpq {
+namespace {
+
+constexpr uint8_t kFlip = 0x80;
+
+bool supported() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;  // every other aarch64 system this is built for has it
+#endif
+}
+
+void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out) {
+  static const uint8_t kBitOfLane[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t bit_of_lane = vld1q_u8(kBitOfLane);
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      int8x16_t weights[4];
+      for (int8x16_t& part : weights) part = vdupq_n_s8(rows[r].offset);
+      for (int p = 0; p < rows[r].count; ++p) {
+        const uint64_t bits = block_bits(rows[r].bits[p], bytes, block);
+        const int8x16_t step = vdupq_n_s8(rows[r].steps[p]);
+        for (int i = 0; i < 4; ++i) {
+          const uint8x16_t both =
+              vcombine_u8(vdup_n_u8(static_cast<uint8_t>(bits >> (16 * i))),
+                          vdup_n_u8(static_cast<uint8_t>(bits >> (16 * i + 8))));
+          const int8x16_t set = vreinterpretq_s8_u8(vtstq_u8(both, bit_of_lane));
+          weights[i] = vaddq_s8(weights[i], vandq_s8(set, step));
+        }
+      }
+      int8_t* to = out + (block * kRows + r) * kBlockColumns;
+      for (int i = 0; i < 4; ++i) vst1q_s8(to + 16 * i, weights[i]);
+    }
+  }
+}
+
+constexpr int64_t kTileRows = 4;
+
+template <int lane>
+inline void multiply_line(const uint8_t* line, const int8x16_t w[kTileRows],
+                          int32x4_t sums[kTileRows][4]) {
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(line + 16 * quarter));
+    for (int64_t r = 0; r < kTileRows; ++r)
+      sums[r][quarter] = vdotq_laneq_s32(sums[r][quarter], codes, w[r], lane);
+  }
+}
+
+void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, int32_t* acc) {
+  int32x4_t sums[kTileRows][4];
+  for (auto& row : sums)
+    for (int32x4_t& sum : row) sum = vdupq_n_s32(0);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int8_t* row = weights + block * kRows * kBlockColumns;
+    for (int64_t four = 0; four < kBlockColumns; four += 16, lines += 4 * kLineBytes) {
+      int8x16_t w[kTileRows];
+      for (int64_t r = 0; r < kTileRows; ++r) w[r] = vld1q_s8(row + r * kBlockColumns + four);
+      multiply_line<0>(lines, w, sums);
+      multiply_line<1>(lines + kLineBytes, w, sums);
+      multiply_line<2>(lines + 2 * kLineBytes, w, sums);
+      multiply_line<3>(lines + 3 * kLineBytes, w, sums);
+    }
+  }
+  for (int64_t r = 0; r < kTileRows; ++r)
+    for (int quarter = 0; quarter < 4; ++quarter)
+      vst1q_s32(acc + r * kAccStride + 4 * quarter, sums[r][quarter]);
+}
+
+void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+              int32_t* acc) {
+  for (int64_t g = 0; g < count; ++g)
+    for (int64_t r = 0; r < kRows; r += kTileRows)
+      multiply_tile(weights + r * kBlockColumns, panel + g * blocks * kBlockLines * kLineBytes,
+                    blocks, acc + r * kAccStride + g * kPixels);
+}
+
+}  // namespace
+
+extern const Kernels kNeon;
+const Kernels kNeon = {
+    "neon",
+    kFlip,
+    1,
+    1,
+    supported,
+    nothing,
+    nothing,
+    generic_quantize_channels<kFlip>,
+    generic_quantize_row<kFlip>,
+    unpack,
+    multiply,
+    generic_finish,
+};
+
+}  // namespace mpq

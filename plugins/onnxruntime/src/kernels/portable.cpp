@@ -1,0 +1,76 @@
+// For processors that none of the other kernels fits.
+#include "generic.h"
+
+namespace mpq {
+namespace {
+
+// Bytewise sum of two words, without carries between bytes.
+uint64_t add_bytes(uint64_t a, uint64_t b) {
+  constexpr uint64_t kHigh = 0x8080808080808080;
+  return ((a & ~kHigh) + (b & ~kHigh)) ^ ((a ^ b) & kHigh);
+}
+
+uint64_t all_bytes(int8_t value) { return 0x0101010101010101 * static_cast<uint8_t>(value); }
+
+// Eight bits to eight bytes, each 0 or 255.
+uint64_t spread(uint64_t bits) {
+  const uint64_t alone = (bits * 0x0101010101010101) & 0x8040201008040201;
+  constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
+  const uint64_t high = (((alone & kLow) + kLow) | alone) & ~kLow;  // bit 7 of bytes that are not 0
+  return (high >> 7) * 255;
+}
+
+void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out) {
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      uint64_t words[8];
+      for (uint64_t& word : words) word = all_bytes(rows[r].offset);
+      for (int p = 0; p < rows[r].count; ++p) {
+        const uint64_t bits = block_bits(rows[r].bits[p], bytes, block);
+        const uint64_t step = all_bytes(rows[r].steps[p]);
+        for (int i = 0; i < 8; ++i)
+          words[i] = add_bytes(words[i], spread((bits >> (8 * i)) & 255) & step);
+      }
+      memcpy(out + (block * kRows + r) * kBlockColumns, words, sizeof words);
+    }
+  }
+}
+
+void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+              int32_t* acc) {
+  for (int64_t g = 0; g < count; ++g) {
+    const uint8_t* lines = panel + g * blocks * kBlockLines * kLineBytes;
+    for (int64_t r = 0; r < kRows; ++r) {
+      int32_t sums[kPixels] = {};
+      for (int64_t line = 0; line < blocks * kBlockLines; ++line) {
+        const int8_t* w =
+            weights + ((line / kBlockLines) * kRows + r) * kBlockColumns + (line % kBlockLines) * 4;
+        const uint8_t* codes = lines + line * kLineBytes;
+        for (int64_t i = 0; i < kPixels; ++i)
+          sums[i] += codes[4 * i] * w[0] + codes[4 * i + 1] * w[1] + codes[4 * i + 2] * w[2] +
+                     codes[4 * i + 3] * w[3];
+      }
+      memcpy(acc + r * kAccStride + g * kPixels, sums, sizeof sums);
+    }
+  }
+}
+
+}  // namespace
+
+extern const Kernels kPortable;
+const Kernels kPortable = {
+    "portable",
+    0,
+    1,
+    1,
+    always,
+    nothing,
+    nothing,
+    generic_quantize_channels<0>,
+    generic_quantize_row<0>,
+    unpack,
+    multiply,
+    generic_finish,
+};
+
+}  // namespace mpq
