@@ -2,28 +2,15 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 
 #include "description.h"
+#include "parallel.h"
 
 namespace mpq {
 
 struct Kernels;
-
-// Runs work(i) for every i below count, in any order, perhaps at once; returns when all are done.
-// `work` must not throw.
-class Parallel {
- public:
-  using Work = void (*)(void* state, std::size_t index);
-  virtual void run(Work work, void* state, std::size_t count) = 0;
-  // How many pieces are worth making.
-  virtual int64_t threads() const = 0;
-
- protected:
-  ~Parallel() = default;
-};
 
 class PackedWeight;
 

@@ -13,17 +13,6 @@ namespace mpq {
 
 inline int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// function(i) for every i below count.
-template <typename Function>
-void run_all(Parallel& parallel, int64_t count, const Function& function) {
-  if (count == 1) return function(0);
-  parallel.run(
-      [](void* state, std::size_t index) {
-        (*static_cast<const Function*>(state))(static_cast<int64_t>(index));
-      },
-      const_cast<Function*>(&function), static_cast<std::size_t>(count));
-}
-
 struct ThreadScratch {
   Scratch codes, outputs, correction, scale;  // of the thread that calls
   Scratch panel, weights;                     // of every thread that works

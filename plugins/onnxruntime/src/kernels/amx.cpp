@@ -98,6 +98,10 @@ const Kernels kAmx = {
     avx512::unpack,
     multiply,
     avx512::finish,
+    avx512::sum,
+    avx512::sum_squares,
+    avx512::normalize,
+    avx512::normalize_silu,
 };
 
 }  // namespace mpq

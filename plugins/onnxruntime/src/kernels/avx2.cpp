@@ -78,6 +78,10 @@ const Kernels kAvx2 = {
     unpack_256<WidenedBlock>,
     multiply,
     generic_finish,
+    generic_sum,
+    generic_sum_squares,
+    generic_normalize,
+    generic_normalize_silu,
 };
 
 }  // namespace mpq

@@ -134,6 +134,20 @@ void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64
   }
 }
 
+double sum(const float* x, int64_t count, float mean) { return generic_sum(x, count, mean); }
+
+double sum_squares(const float* x, int64_t count, float mean) {
+  return generic_sum_squares(x, count, mean);
+}
+
+void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y) {
+  generic_normalize(x, count, norm, y);
+}
+
+void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y) {
+  generic_normalize_silu(x, count, norm, y);
+}
+
 namespace {
 
 constexpr int64_t kTileRows = 8;
@@ -190,6 +204,10 @@ const Kernels kAvx512Vnni = {
     avx512::unpack,
     avx512::multiply,
     avx512::finish,
+    avx512::sum,
+    avx512::sum_squares,
+    avx512::normalize,
+    avx512::normalize_silu,
 };
 
 }  // namespace mpq

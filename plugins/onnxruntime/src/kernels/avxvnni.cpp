@@ -70,6 +70,10 @@ const Kernels kAvxVnni = {
     unpack_256<Block>,
     multiply,
     generic_finish,
+    generic_sum,
+    generic_sum_squares,
+    generic_normalize,
+    generic_normalize_silu,
 };
 
 }  // namespace mpq

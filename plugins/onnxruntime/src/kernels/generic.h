@@ -94,5 +94,71 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
   }
 }
 
+// Sixteen partial sums, then one: the order in which values are added does not depend on how wide
+// a processor's registers are.
+template <typename Term>
+double sum_terms(int64_t count, const Term& term) {
+  constexpr int64_t kLanes = 16, kBatch = 4096;
+  double total = 0;
+  for (int64_t first = 0; first < count; first += kBatch) {
+    const int64_t end = count - first < kBatch ? count : first + kBatch;
+    float lanes[kLanes] = {};
+    int64_t i = first;
+    for (; i + kLanes <= end; i += kLanes)
+      for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
+    for (; i < end; ++i) lanes[i % kLanes] += term(i);
+    for (const float lane : lanes) total += static_cast<double>(lane);
+  }
+  return total;
+}
+
+[[maybe_unused]] double generic_sum(const float* x, int64_t count, float mean) {
+  return sum_terms(count, [x, mean](int64_t i) { return x[i] - mean; });
+}
+
+[[maybe_unused]] double generic_sum_squares(const float* x, int64_t count, float mean) {
+  return sum_terms(count, [x, mean](int64_t i) { return (x[i] - mean) * (x[i] - mean); });
+}
+
+// 2^value for |value| <= 126, to about one unit in the last place: 2^whole by its bits, the rest,
+// within half of 0, by the Taylor series of exp(rest * ln 2).
+inline float exp2_of(float value) {
+  constexpr float kRound = 12582912.0f;
+  const float whole = (value + kRound) - kRound;
+  const float rest = (value - whole) * 0.693147180559945309f;
+  float series = 1.0f / 5040.0f;
+  series = series * rest + 1.0f / 720.0f;
+  series = series * rest + 1.0f / 120.0f;
+  series = series * rest + 1.0f / 24.0f;
+  series = series * rest + 1.0f / 6.0f;
+  series = series * rest + 0.5f;
+  series = series * rest + 1.0f;
+  series = series * rest + 1.0f;
+  const int32_t bits = (static_cast<int32_t>(whole) + 127) << 23;
+  float power;
+  memcpy(&power, &bits, sizeof power);
+  return series * power;
+}
+
+inline float silu(float value) {
+  constexpr float kLog2E = 1.44269504088896341f, kMost = 126.0f;
+  float exponent = value * -kLog2E;
+  exponent = exponent < kMost ? exponent : kMost;
+  exponent = exponent > -kMost ? exponent : -kMost;
+  return value / (1.0f + exp2_of(exponent));
+}
+
+[[maybe_unused]] void generic_normalize(const float* x, int64_t count, const ChannelNorm& norm,
+                                        float* y) {
+  const ChannelNorm n = norm;
+  for (int64_t i = 0; i < count; ++i) y[i] = (x[i] - n.mean) * n.factor + n.bias;
+}
+
+[[maybe_unused]] void generic_normalize_silu(const float* x, int64_t count, const ChannelNorm& norm,
+                                             float* y) {
+  const ChannelNorm n = norm;
+  for (int64_t i = 0; i < count; ++i) y[i] = silu((x[i] - n.mean) * n.factor + n.bias);
+}
+
 }  // namespace
 }  // namespace mpq

@@ -41,6 +41,11 @@ struct RowEpilogue {
   const float* bias;
 };
 
+// Normalisation of one channel: y = (x - mean) * factor + bias.
+struct ChannelNorm {
+  float mean, factor, bias;
+};
+
 struct Kernels {
   const char* name;
   // Stored codes are xored with this: 0x80 turns `code` into the signed `code - 128`.
@@ -76,6 +81,14 @@ struct Kernels {
   // Outputs of `rows` rows and `count` pixels of one group; row r's go to y[r].
   void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
                  float* const* y);
+
+  // Sums of (x - mean) and of its squares, of `count` values.
+  double (*sum)(const float* x, int64_t count, float mean);
+  double (*sum_squares)(const float* x, int64_t count, float mean);
+
+  // y of `count` values of one channel; with SiLU, y * sigmoid(y).
+  void (*normalize)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
+  void (*normalize_silu)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 };
 
 constexpr int64_t kAccStride = kMaxGroups * kPixels;

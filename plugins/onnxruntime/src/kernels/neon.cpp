@@ -100,6 +100,10 @@ const Kernels kNeon = {
     unpack,
     multiply,
     generic_finish,
+    generic_sum,
+    generic_sum_squares,
+    generic_normalize,
+    generic_normalize_silu,
 };
 
 }  // namespace mpq

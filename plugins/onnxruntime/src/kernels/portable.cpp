@@ -71,6 +71,10 @@ const Kernels kPortable = {
     unpack,
     multiply,
     generic_finish,
+    generic_sum,
+    generic_sum_squares,
+    generic_normalize,
+    generic_normalize_silu,
 };
 
 }  // namespace mpq
