@@ -15,6 +15,7 @@ from . import console
 if TYPE_CHECKING:
     from ..evaluation.check import CheckReport
     from ..evaluation.whole_model import PredictionError
+    from ..runtimes.selection import Selection
 
 EPILOG = console.examples(
     "mpq-check out/digits-w3a4",
@@ -53,11 +54,13 @@ def check(
             "The torch runtime has no graph to check",
             where="--runtime",
             why="It is the reference of the whole-model comparison itself",
-            fix="Choose ort, ort-functions or onnx",
+            fix="Choose ort, ort-portable, ort-functions or onnx",
         )
     from ..bundle import read_bundle
     from ..evaluation.check import check_bundle
+    from ..runtimes.selection import select
 
+    selection = select(runtime)
     opened, checkpoint = read_bundle(bundle), None
     if ckpt is not None:
         from ..checkpoints import load_checkpoint
@@ -66,21 +69,25 @@ def check(
     with console.TaskProgress() as progress:
         report = check_bundle(opened, runtime, checkpoint, steps, images, seed, progress)
     if as_json:
-        console.print_json(_summary(bundle, runtime, report, worst))
+        console.print_json(_summary(bundle, selection, report, worst))
     else:
-        _print(runtime, report, worst)
+        _print(selection, report, worst)
     if not report.passed:
         raise typer.Exit(console.CHECK_FAILED)
 
 
-def _summary(bundle: Path, runtime: Runtime, report: CheckReport, worst: int) -> dict[str, Any]:
+def _summary(
+    bundle: Path, selection: Selection, report: CheckReport, worst: int
+) -> dict[str, Any]:
     whole = {
         "against_torch": report.against_torch,
         "against_full_precision": report.against_original,
     }
     return {
         "bundle": str(bundle),
-        "runtime": runtime.value,
+        "runtime": selection.asked.value,
+        "runs": selection.runs.value,
+        "runs_note": selection.note,
         "passed": report.passed,
         "nodes": len(report.nodes),
         "nodes_exact": report.exact,
@@ -90,10 +97,10 @@ def _summary(bundle: Path, runtime: Runtime, report: CheckReport, worst: int) ->
     }
 
 
-def _print(runtime: Runtime, report: CheckReport, worst: int) -> None:
+def _print(selection: Selection, report: CheckReport, worst: int) -> None:
     verdict = "passed" if report.passed else "FAILED"
     counts = f"{report.exact} of {len(report.nodes)} nodes equal the reference exactly"
-    console.say(f"{verdict}: {counts} ({runtime.value}).")
+    console.say(f"{verdict}: {counts} ({selection}).")
     if report.overflowed:
         console.say(
             f"{report.overflowed} nodes gave infinity or NaN. In a float16 graph that is overflow "

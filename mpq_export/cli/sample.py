@@ -54,9 +54,11 @@ def sample(
     from ..bundle import read_bundle
     from ..pipelines.images import require_image_path, save_grid
     from ..pipelines.registry import DrawRequest
+    from ..runtimes.selection import select
     from ..sampling import draw_images, loop_of
 
     require_image_path(out)
+    selection = select(runtime)
     opened = read_bundle(bundle)
     opened = replace(opened, scheduler_config=with_scheduler(opened.scheduler_config, scheduler))
     num_steps = len(opened.timesteps) if steps is None else steps
@@ -68,6 +70,8 @@ def sample(
     report = {
         "bundle": str(bundle),
         "runtime": runtime.value,
+        "runs": selection.runs.value,
+        "runs_note": selection.note,
         "sampler": loop_of(opened).value,
         "scheduler": opened.scheduler_config.get("_class_name"),
         "num_images": num_images,
@@ -80,7 +84,7 @@ def sample(
     else:
         console.say(
             f"{num_images} images in {report['steps']} steps, {report['seconds']} s "
-            f"(sampler: {report['sampler']}): {out}"
+            f"(sampler: {report['sampler']}, runtime: {selection}): {out}"
         )
 
 

@@ -51,6 +51,7 @@ def _open_onnxruntime(bundle: Bundle, runtime: Runtime) -> Denoiser[np.ndarray]:
 _OPENERS: dict[Runtime, Callable[[Bundle, Runtime], Denoiser[Any]]] = {
     Runtime.TORCH: _open_torch,
     Runtime.ORT: _open_onnxruntime,
+    Runtime.ORT_PORTABLE: _open_onnxruntime,
     Runtime.ORT_FUNCTIONS: _open_onnxruntime,
     Runtime.ONNX: _open_onnxruntime,
 }

@@ -7,6 +7,9 @@ class Runtime(StrEnum):
     """``--runtime``."""
 
     ORT = "ort"
+    """ONNX Runtime on the ``ort`` target, its nodes run by the native library; where there is none,
+    the same as ``ort-portable``."""
+    ORT_PORTABLE = "ort-portable"
     """ONNX Runtime on the ``ort`` target, its nodes rewritten to the portable form at load."""
     ORT_FUNCTIONS = "ort-functions"
     """ONNX Runtime on the ``ort`` target's own function bodies: the slow oracle."""

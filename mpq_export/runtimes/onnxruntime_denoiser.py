@@ -1,7 +1,8 @@
 """A bundle in ONNX Runtime, without torch.
 
-The ``ort`` target holds packed nodes. Until a native library is registered for them they are
-rewritten to the portable form when the session is made; the ``onnx`` target already is portable.
+The ``ort`` target holds packed nodes. The native library runs them as they are; without it they
+are rewritten to the portable form when the session is made. The ``onnx`` target already is
+portable.
 """
 
 from __future__ import annotations
@@ -15,28 +16,42 @@ import numpy as np
 from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..core.planes import ContractError
-from ..errors import BundleError, missing_package
+from ..errors import BundleError, RuntimeUnavailable, missing_package
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
+from ..lowering.nodes import all_nodes, is_mpq
 from ..lowering.portable import WeightType, to_portable
 from ..lowering.provenance import require_lowered_from
 from ..lowering.targets import read_lowered
 from ..schedulers import nearest_step
 from .names import Runtime
+from .native_library import native_library
+from .selection import select
 
-_TARGETS = {Runtime.ORT: Target.ORT, Runtime.ORT_FUNCTIONS: Target.ORT, Runtime.ONNX: Target.ONNX}
+_TARGETS = {
+    Runtime.ORT: Target.ORT,
+    Runtime.ORT_PORTABLE: Target.ORT,
+    Runtime.ORT_FUNCTIONS: Target.ORT,
+    Runtime.ONNX: Target.ONNX,
+}
 
 
 class OnnxRuntimeDenoiser:
-    """Arrays are ``numpy.ndarray``."""
+    """Arrays are ``numpy.ndarray``.
+
+    Attributes:
+        selection: which runtime really runs, and why.
+        session: the ``onnxruntime.InferenceSession``.
+    """
 
     array_type: type = np.ndarray
 
     def __init__(self, bundle: Bundle, runtime: Runtime = Runtime.ORT) -> None:
         self.model_config = bundle.model_config
         self._timesteps = bundle.timesteps
-        self.session = make_session(runnable_graph(bundle, runtime))
+        self.selection = select(runtime)
+        self.session = make_session(runnable_graph(bundle, self.selection.runs))
         _require_signature(self.session, bundle)
 
     def __call__(self, sample: np.ndarray, timestep: float, **conditions: np.ndarray) -> np.ndarray:
@@ -95,11 +110,12 @@ def graph_feeds(
 
 def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
     """The graph that ONNX Runtime is given; tensor names are those of the lowered file."""
-    target = _TARGETS[runtime]
+    runs, target = select(runtime).runs, _TARGETS[runtime]
     graph = read_lowered(bundle.path, target)
     try:
         require_lowered_from(graph, bundle.layers)
-        return to_portable(graph, WeightType.INT8) if runtime is Runtime.ORT else graph
+        if runs is Runtime.ORT_PORTABLE:
+            return to_portable(graph, WeightType.INT8)
     except ContractError as error:
         raise BundleError(
             "The lowered model does not belong to its bundle",
@@ -107,6 +123,10 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
             why=str(error),
             fix=f"Lower it again: mpq-export --ckpt {bundle.path} --target {target.value}",
         ) from error
+    if runs is Runtime.ORT:
+        # The native library is registered for exactly the nodes that have no body.
+        del graph.model.functions[:]
+    return graph
 
 
 def _threads() -> int:
@@ -118,7 +138,8 @@ def _threads() -> int:
 def make_session(graph: Graph) -> Any:
     """An ONNX Runtime session on the CPU whose integer products do not saturate.
 
-    It reads the graph's arrays where they are, without a copy.
+    It reads the graph's arrays where they are, without a copy. Packed nodes without function bodies
+    are run by the native library; raises RuntimeUnavailable where there is none.
     """
     try:
         import onnxruntime
@@ -131,6 +152,8 @@ def make_session(graph: Graph) -> Any:
     options.intra_op_num_threads = _threads()
     # x86 without VNNI saturates uint8 x int8 products unless this asks for the exact kernel.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if not graph.model.functions and any(map(is_mpq, all_nodes(graph.model.graph.node))):
+        _register_native_library(options)
     arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in graph.tensors.values()]
     options.add_external_initializers(list(graph.tensors), arrays)
     try:
@@ -139,3 +162,16 @@ def make_session(graph: Graph) -> Any:
         )
     except Exception as error:
         raise BundleError("ONNX Runtime cannot load the model", why=str(error)) from error
+
+
+def _register_native_library(options: Any) -> None:
+    library = native_library()
+    try:
+        options.register_custom_ops_library(str(library))
+    except Exception as error:  # ONNX Runtime raises types of its own
+        raise RuntimeUnavailable(
+            "ONNX Runtime cannot load the native library",
+            where=library,
+            why=str(error),
+            fix="Install mpq-export again on this machine, or choose --runtime ort-portable",
+        ) from error

@@ -41,20 +41,25 @@ def test_every_node_of_every_graph_equals_the_reference(lowered_folder, runtime)
 
 
 @pytest.mark.parametrize("layer", ["conv_in", "mid_block.attentions.0.to_q", "conv_out"])
-def test_a_changed_weight_is_found_in_its_node(lowered_folder, monkeypatch, layer):
-    """One step of one weight; every other node must still be equal on its own inputs."""
+@pytest.mark.parametrize(
+    ("runtime", "weights"), [(Runtime.ORT_PORTABLE, "weight"), (Runtime.ORT_FUNCTIONS, "planes")]
+)
+def test_a_changed_weight_is_found_in_its_node(
+    lowered_folder, monkeypatch, layer, runtime, weights
+):
+    """One bit of one weight; every other node must still be equal on its own inputs."""
 
     def broken(bundle, runtime):
         model = runnable_graph(bundle, runtime).inline()
-        (tensor,) = [t for t in model.graph.initializer if t.name == f"{layer}.weight"]
+        (tensor,) = [t for t in model.graph.initializer if t.name == f"{layer}.{weights}"]
         values = numpy_helper.to_array(tensor).copy()
-        values.flat[0] += 1 if values.flat[0] < 100 else -1
+        values.flat[0] ^= 1
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return Graph.of(model)
 
     monkeypatch.setattr(node_fidelity, "runnable_graph", broken)
     bundle = read_bundle(lowered_folder)
-    results = compare_nodes(bundle, Runtime.ORT, feeds(bundle))
+    results = compare_nodes(bundle, runtime, feeds(bundle))
     assert [result.name for result in results if not result.equal] == [layer]
 
 

@@ -70,7 +70,7 @@ def test_timesteps_between_table_entries_take_the_nearest(lowered_folder):
 
 def test_the_rewritten_graph_has_no_packed_nodes_left(lowered_folder):
     bundle = read_bundle(lowered_folder)
-    graph = runnable_graph(bundle, Runtime.ORT)
+    graph = runnable_graph(bundle, Runtime.ORT_PORTABLE)
     assert not graph.model.functions
     assert {node.domain for node in graph.model.graph.node} == {""}
     assert make_session(graph).get_inputs()[0].shape[0] == "batch"

@@ -1,0 +1,72 @@
+// What the library exports: RegisterCustomOps, which ONNX Runtime calls, and the names of the
+// kernels that this processor runs.
+#include <string>
+
+#include "../kernels/kernels.h"
+#include "operators.h"
+#include "status.h"
+
+#ifdef _WIN32
+#define MPQ_EXPORT __declspec(dllexport)
+#else
+#define MPQ_EXPORT __attribute__((visibility("default")))
+#endif
+
+namespace mpq::ort {
+namespace {
+
+// One for the process; sessions keep pointing to it, so it is never released.
+OrtCustomOpDomain* domain_of(const OrtApi& api) {
+  static OrtCustomOpDomain* const domain = [&] {
+    OrtCustomOpDomain* made = nullptr;
+    require(api, api.CreateCustomOpDomain("mpq", &made));
+    try {
+      require(api, api.CustomOpDomain_Add(made, &linear_operator()));
+      require(api, api.CustomOpDomain_Add(made, &conv_operator()));
+    } catch (...) {
+      api.ReleaseCustomOpDomain(made);
+      throw;
+    }
+    return made;
+  }();
+  return domain;
+}
+
+}  // namespace
+}  // namespace mpq::ort
+
+extern "C" {
+
+MPQ_EXPORT mpq::ort::OrtStatus* RegisterCustomOps(mpq::ort::OrtSessionOptions* options,
+                                                  const mpq::ort::OrtApiBase* base) noexcept {
+  using namespace mpq::ort;
+  const OrtApi* api = base->GetApi(kApiVersion);
+  if (api == nullptr) {
+    // Every version has CreateStatus in its first slot.
+    const OrtApi* oldest = base->GetApi(1);
+    return oldest == nullptr ? nullptr
+                             : oldest->CreateStatus(
+                                   kFail, "the mpq operators need ONNX Runtime 1.17 or newer");
+  }
+  return guarded(
+      *api, [&] { require(*api, api->AddCustomOpDomain(options, domain_of(*api))); },
+      [] { return std::string("registering the mpq operators"); });
+}
+
+// The kernels that this processor runs, fastest first, separated by commas.
+MPQ_EXPORT const char* MpqKernelNames() noexcept {
+  try {
+    static const std::string names = [] {
+      std::string joined;
+      for (const mpq::Kernels* kernels : mpq::available_kernels()) {
+        joined += (joined.empty() ? "" : ",") + std::string(mpq::name_of(*kernels));
+      }
+      return joined;
+    }();
+    return names.c_str();
+  } catch (...) {
+    return "";
+  }
+}
+
+}  // extern "C"

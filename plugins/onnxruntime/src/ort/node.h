@@ -1,0 +1,35 @@
+// What a node of the graph says about its layer: attributes and constant inputs.
+#pragma once
+
+#include <string>
+
+#include "status.h"
+
+namespace mpq::ort {
+
+// The inputs of both operators, in the order of docs/format.md.
+enum Input : std::size_t {
+  kX,
+  kStepIndex,
+  kActScale,
+  kActZeroPoint,
+  kPlanes,
+  kSteps,
+  kScale,
+  kRowOrder,
+  kBias,
+  kInputFactor,
+  kInputShift,
+  kInputCount,
+};
+
+const char* name_of(Input input);
+
+// The node's name in the graph; may be empty.
+std::string node_name(const OrtApi& api, const OrtKernelInfo& info);
+
+// The layer of a node. Throws ContractError on another layout, a newer version, an attribute that
+// is missing or of another form, or an input that is no constant.
+LayerDescription describe(const OrtApi& api, const OrtKernelInfo& info, bool is_conv);
+
+}  // namespace mpq::ort

@@ -1,0 +1,29 @@
+#include "session_threads.h"
+
+#include <algorithm>
+#include <thread>
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace mpq::ort {
+namespace {
+
+int64_t count_processors() {
+#ifdef __linux__
+  cpu_set_t usable;
+  CPU_ZERO(&usable);
+  // Fails where the machine has more processors than the set: then all of them count.
+  if (sched_getaffinity(0, sizeof usable, &usable) == 0) return CPU_COUNT(&usable);
+#endif
+  return static_cast<int64_t>(std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+int64_t usable_processors() {
+  static const int64_t count = std::max<int64_t>(1, count_processors());
+  return count;
+}
+
+}  // namespace mpq::ort

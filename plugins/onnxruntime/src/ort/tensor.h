@@ -1,0 +1,37 @@
+// Type, shape and data of a runtime's tensor.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "status.h"
+
+namespace mpq::ort {
+
+// At most this many dimensions are read, so that no call allocates.
+constexpr std::size_t kMostDimensions = 16;
+
+struct TensorInfo {
+  ElementType type = kUndefined;
+  std::size_t rank = 0;
+  std::array<int64_t, kMostDimensions> dims{};
+
+  std::vector<int64_t> shape() const { return {dims.begin(), dims.begin() + rank}; }
+};
+
+TensorInfo info_of(const OrtApi& api, const OrtValue* value);
+
+// The product of the first `count` dimensions; 0 if one of them is 0, however large the others.
+int64_t product(const TensorInfo& tensor, std::size_t count);
+
+// "[2, 3]".
+std::string text_of(const TensorInfo& tensor);
+
+// "float32", or the ONNX number of a type that no operator here takes.
+std::string name_of(ElementType type);
+
+void* data_of(const OrtApi& api, const OrtValue* value);
+
+}  // namespace mpq::ort
