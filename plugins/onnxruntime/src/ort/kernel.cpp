@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../kernels/kernels.h"
+#include "../scratch.h"
 #include "float16.h"
 #include "node.h"
 #include "session_threads.h"
@@ -60,12 +61,6 @@ void converted(const From* from, To* to, int64_t size, Parallel& parallel) {
       &state, static_cast<std::size_t>((size + kPiece - 1) / kPiece));
 }
 
-// Grows to the largest call of its thread and stays: no call allocates twice.
-float* scratch(std::vector<float>& held, int64_t size) {
-  if (held.size() < static_cast<std::size_t>(size)) held.resize(static_cast<std::size_t>(size));
-  return held.data();
-}
-
 }  // namespace
 
 Kernel::Kernel(const OrtApi& api, const OrtKernelInfo& info, std::string node, bool is_conv)
@@ -82,9 +77,9 @@ int32_t Kernel::step_of(const OrtKernelContext& context) const {
                         text_of(info) + ", expected int32 [1]");
   }
   const int32_t step = *static_cast<const int32_t*>(data_of(api_, value));
-  if (step < 0 || step >= layer_.steps()) {
+  if (step < 0 || step >= layer_.table_size()) {
     throw ContractError("step_index is " + std::to_string(step) + ", the tables have 0 to " +
-                        std::to_string(layer_.steps() - 1));
+                        std::to_string(layer_.table_size() - 1));
   }
   return step;
 }
@@ -116,9 +111,9 @@ void Kernel::compute(OrtKernelContext& context) const {
     run(static_cast<const float*>(x_data), static_cast<float*>(y_data));
     return;
   }
-  thread_local std::vector<float> x_wide, y_wide;
-  float* from = scratch(x_wide, x_size);
-  float* to = scratch(y_wide, y_size);
+  thread_local Scratch x_wide, y_wide;
+  auto* from = x_wide.reserve<float>(x_size);
+  auto* to = y_wide.reserve<float>(y_size);
   converted<uint16_t, float, widen>(static_cast<const uint16_t*>(x_data), from, x_size, threads);
   run(from, to);
   converted<float, uint16_t, narrow>(to, static_cast<uint16_t*>(y_data), y_size, threads);
