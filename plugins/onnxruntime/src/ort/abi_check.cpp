@@ -5,7 +5,7 @@
 
 namespace {
 
-#define MPQ_SAME(type, member)                                                   \
+#define MPQ_SAME(type, member) \
   static_assert(offsetof(::type, member) == offsetof(mpq::ort::type, member), #member)
 MPQ_SAME(OrtApi, CreateStatus);
 MPQ_SAME(OrtApi, GetErrorMessage);

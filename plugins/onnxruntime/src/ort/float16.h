@@ -38,11 +38,11 @@ inline uint16_t narrow(float value) {
     return static_cast<uint16_t>(sign | 0x7E00u | (magnitude >> 13 & 0x3FFu));
   }
   if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);  // 65520
-  if (magnitude >= 0x38800000u) {  // 2^-14: normal
+  if (magnitude >= 0x38800000u) {                                              // 2^-14: normal
     const uint32_t odd = magnitude >> 13 & 1u;
     return static_cast<uint16_t>(sign | (magnitude - (112u << 23) + 0xFFFu + odd) >> 13);
   }
-  if (magnitude < 0x33000000u) return sign;  // below half of 2^-24
+  if (magnitude < 0x33000000u) return sign;         // below half of 2^-24
   const uint32_t shift = 126u - (magnitude >> 23);  // 14 to 24
   const uint32_t whole = (magnitude & 0x7FFFFFu) | 0x800000u;
   const uint32_t quotient = whole >> shift;

@@ -3,8 +3,9 @@
 #include <string>
 
 #include "../kernels/kernels.h"
-#include "operators.h"
-#include "status.h"
+#include "group_norm_kernel.h"
+#include "operator.h"
+#include "packed_kernel.h"
 
 #ifdef _WIN32
 #define MPQ_EXPORT __declspec(dllexport)
@@ -21,8 +22,11 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
     OrtCustomOpDomain* made = nullptr;
     require(api, api.CreateCustomOpDomain("mpq", &made));
     try {
-      require(api, api.CustomOpDomain_Add(made, &linear_operator()));
-      require(api, api.CustomOpDomain_Add(made, &conv_operator()));
+      for (const OrtCustomOp* op :
+           {&Operator<LinearKernel>::get(), &Operator<ConvKernel>::get(),
+            &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get()}) {
+        require(api, api.CustomOpDomain_Add(made, op));
+      }
     } catch (...) {
       api.ReleaseCustomOpDomain(made);
       throw;
@@ -44,9 +48,9 @@ MPQ_EXPORT mpq::ort::OrtStatus* RegisterCustomOps(mpq::ort::OrtSessionOptions* o
   if (api == nullptr) {
     // Every version has CreateStatus in its first slot.
     const OrtApi* oldest = base->GetApi(1);
-    return oldest == nullptr ? nullptr
-                             : oldest->CreateStatus(
-                                   kFail, "the mpq operators need ONNX Runtime 1.17 or newer");
+    return oldest == nullptr
+               ? nullptr
+               : oldest->CreateStatus(kFail, "the mpq operators need ONNX Runtime 1.17 or newer");
   }
   return guarded(
       *api, [&] { require(*api, api->AddCustomOpDomain(options, domain_of(*api))); },

@@ -25,9 +25,6 @@ enum Input : std::size_t {
 
 const char* name_of(Input input);
 
-// The node's name in the graph; may be empty.
-std::string node_name(const OrtApi& api, const OrtKernelInfo& info);
-
 // The layer of a node. Throws ContractError on another layout, a newer version, an attribute that
 // is missing or of another form, or an input that is no constant.
 LayerDescription describe(const OrtApi& api, const OrtKernelInfo& info, bool is_conv);

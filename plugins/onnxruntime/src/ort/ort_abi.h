@@ -44,7 +44,8 @@ struct OrtApi {
                               std::size_t count);
   Unused slot63[2];
   OrtStatus* (*GetTensorTypeAndShape)(const OrtValue*, OrtTensorTypeAndShapeInfo** out);
-  Unused slot66[20];
+  Unused slot66[19];
+  OrtStatus* (*KernelInfoGetAttribute_float)(const OrtKernelInfo*, const char* name, float* out);
   OrtStatus* (*KernelInfoGetAttribute_int64)(const OrtKernelInfo*, const char* name,
                                              std::int64_t* out);
   // Fills `size` bytes with the terminating zero; with a null `out` it only sets `size`.
@@ -122,6 +123,7 @@ MPQ_SLOT(GetTensorElementType, 60);
 MPQ_SLOT(GetDimensionsCount, 61);
 MPQ_SLOT(GetDimensions, 62);
 MPQ_SLOT(GetTensorTypeAndShape, 65);
+MPQ_SLOT(KernelInfoGetAttribute_float, 85);
 MPQ_SLOT(KernelInfoGetAttribute_int64, 86);
 MPQ_SLOT(KernelInfoGetAttribute_string, 87);
 MPQ_SLOT(KernelContext_GetInput, 90);

@@ -40,11 +40,30 @@ std::string text_of(const TensorInfo& tensor) {
 
 std::string name_of(ElementType type) {
   switch (type) {
-    case kFloat: return "float32";
-    case kFloat16: return "float16";
-    case kInt8: return "int8";
-    case kInt32: return "int32";
-    default: return "of ONNX type " + std::to_string(static_cast<int>(type));
+    case kFloat:
+      return "float32";
+    case kFloat16:
+      return "float16";
+    case kInt8:
+      return "int8";
+    case kInt32:
+      return "int32";
+    default:
+      return "of ONNX type " + std::to_string(static_cast<int>(type));
+  }
+}
+
+const OrtValue* input_of(const OrtApi& api, const OrtKernelContext& context, std::size_t index,
+                         const char* name) {
+  const OrtValue* value = nullptr;
+  require(api, api.KernelContext_GetInput(&context, index, &value));
+  if (value == nullptr) throw ContractError(std::string("input ") + name + " is missing");
+  return value;
+}
+
+void require_float(const TensorInfo& x) {
+  if (x.type != kFloat && x.type != kFloat16) {
+    throw ContractError("X is " + name_of(x.type) + ", expected float32 or float16");
   }
 }
 

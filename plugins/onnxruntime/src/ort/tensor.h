@@ -32,6 +32,13 @@ std::string text_of(const TensorInfo& tensor);
 // "float32", or the ONNX number of a type that no operator here takes.
 std::string name_of(ElementType type);
 
+// An input of the running call; throws ContractError where it is missing.
+const OrtValue* input_of(const OrtApi& api, const OrtKernelContext& context, std::size_t index,
+                         const char* name);
+
+// Throws ContractError unless X is float32 or float16.
+void require_float(const TensorInfo& x);
+
 void* data_of(const OrtApi& api, const OrtValue* value);
 
 }  // namespace mpq::ort
