@@ -21,9 +21,11 @@ from onnx import TensorProto, helper
 
 from ..core.integer_reference import ConvGeometry, PackedLayer, column_factors
 from ..core.planes import ContractError, unpack
+from .fusion import expanded_norm
 from .graph import Graph
 from .half_precision import is_half
 from .nodes import is_mpq, read_layer, subgraphs
+from .norm_nodes import is_norm
 
 _TO_THE_END = np.iinfo(np.int64).max
 
@@ -47,6 +49,8 @@ def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
     for node in graph.model.graph.node:
         if is_mpq(node):
             _rewrite(builder, node, values, weight_type, half)
+        elif is_norm(node):
+            builder.nodes.extend(expanded_norm(node))
         else:
             builder.nodes.append(node)
     still_read = set(_names_read(builder.nodes))

@@ -16,9 +16,11 @@ from ..errors import BundleError
 from ..files import read_manifest, staged_folder, verified_bytes, write_manifest
 from .external_data import attach_data, write_data
 from .function_bodies import function_bodies
+from .fusion import fuse_group_norms
 from .graph import DATA_FILE, Graph
 from .names import Target
 from .nodes import DOMAIN, all_nodes, register_schemas
+from .norm_nodes import norm_bodies, register_norm_schemas
 from .portable import WeightType, to_portable
 
 MODEL = "model.onnx"
@@ -27,10 +29,13 @@ ONE_FILE_BYTES = 2**31 - 2**26
 
 
 def _with_function_bodies(graph: Graph) -> Graph:
+    fused = fuse_group_norms(graph)
     model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    model.functions.extend(function_bodies())
-    return Graph(model, graph.tensors)
+    model.CopyFrom(fused.model)
+    bodies = (*function_bodies(), *norm_bodies())
+    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    model.functions.extend(body for body in bodies if body.name in used)
+    return Graph(model, fused.tensors)
 
 
 def _portable(graph: Graph) -> Graph:
@@ -49,6 +54,7 @@ def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
     Returns the model's path.
     """
     register_schemas()
+    register_norm_schemas()
     graph = _LOWER[target](packed_graph)
     onnx.checker.check_model(graph.structure(), full_check=True)
     folder = bundle / "onnx" / target.value

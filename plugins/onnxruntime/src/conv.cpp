@@ -1,5 +1,6 @@
-// A convolution: its input is quantised into padded images, whose windows are unfolded panel by
-// panel.
+// A convolution: its input is quantised into padded images. Where sixteen output pixels read
+// sixteen adjacent ones of them, products read the image as it is; else its windows are unfolded,
+// panel by panel.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -11,7 +12,8 @@
 namespace mpq {
 namespace {
 
-// The quantised input: fours of channels, each an image with its padding, four codes a pixel.
+// The quantised input: in each row of an image, padding included, fours of channels, in each of
+// these the row's pixels, four codes a pixel. A window's rows lie close together.
 struct Image {
   Image(const PackedWeight& packed, const float* values, int64_t images, int64_t rows,
         int64_t columns)
@@ -24,12 +26,16 @@ struct Image {
     padded_height = height + conv.pads[0] + conv.pads[2];
     padded_width = width + conv.pads[1] + conv.pads[3];
     quads = conv.group * weight.group_quads();
-    // Unfolding may read a line's worth beyond the last pixel that is used.
-    codes = thread_scratch().codes.reserve<uint8_t>(batch * quads * plane() + kLineBytes);
+    // A line may be read beyond the last pixel that is used.
+    codes =
+        thread_scratch().codes.reserve<uint8_t>(batch * padded_height * row_bytes() + kLineBytes);
   }
 
-  int64_t plane() const { return padded_height * padded_width * 4; }
-  uint8_t* at(int64_t n, int64_t quad) const { return codes + (n * quads + quad) * plane(); }
+  int64_t quad_bytes() const { return padded_width * 4; }
+  int64_t row_bytes() const { return quads * quad_bytes(); }
+  uint8_t* at(int64_t n, int64_t row, int64_t quad) const {
+    return codes + (n * padded_height + row) * row_bytes() + quad * quad_bytes();
+  }
 
   // Quantises four channels of one image and surrounds them with the zero point.
   void quantize(int64_t index, const ActivationStep& step) const {
@@ -49,18 +55,18 @@ struct Image {
       padding[i] = static_cast<uint8_t>((zero_point << shift[i]) ^ weight.kernels().flip);
     }
     const Kernels& kernels = weight.kernels();
-    uint8_t* out = at(n, quad);
-    if (padded_height == height && padded_width == width)
-      return kernels.quantize_channels(source, factor, shift, step, height * width, out);
-    out = fill(out, padding, conv.pads[0] * padded_width);
-    for (int64_t row = 0; row < height; ++row) {
+    for (int64_t row = 0; row < padded_height; ++row) {
+      uint8_t* out = at(n, row, quad);
+      if (row < conv.pads[0] || row >= conv.pads[0] + height) {
+        fill(out, padding, padded_width);
+        continue;
+      }
       out = fill(out, padding, conv.pads[1]);
       kernels.quantize_channels(source, factor, shift, step, width, out);
       for (const float*& channel : source)
         if (channel != nullptr) channel += width;
-      out = fill(out + 4 * width, padding, conv.pads[3]);
+      fill(out + 4 * width, padding, conv.pads[3]);
     }
-    fill(out, padding, conv.pads[2] * padded_width);
   }
 
   const PackedWeight& weight;
@@ -76,107 +82,152 @@ struct Image {
   }
 };
 
-// Where the sixteen windows of a group of output pixels begin in a plane of the image.
-struct Windows {
-  int64_t image;
-  int32_t pixels[kPixels];  // places of pixels in the plane
-  bool adjacent;            // one after another, so that a line is one copy
+// Output pixels in groups of sixteen, which end with an image.
+struct OutputGroups {
+  OutputGroups(const Image& image, std::array<int64_t, 2> output_size)
+      : width(output_size[1]),
+        pixels(output_size[0] * output_size[1]),
+        per_image(divided_up(pixels, kPixels)),
+        count(image.batch * per_image) {}
+
+  int64_t image_of(int64_t group) const { return group / per_image; }
+  int64_t first_pixel(int64_t group) const { return group % per_image * kPixels; }
+  int64_t pixels_of(int64_t group) const { return std::min(kPixels, pixels - first_pixel(group)); }
+
+  int64_t width, pixels, per_image, count;
 };
 
-class Unfolding {
+// Products read the image as it is: a line is sixteen adjacent pixels, a block lies in one tap.
+class DirectInput {
  public:
-  Unfolding(const Image& image, std::array<int64_t, 2> output_size)
-      : image_(image),
-        output_size_(output_size),
-        groups_per_image_(divided_up(output_size[0] * output_size[1], kPixels)) {}
-
-  int64_t groups() const { return image_.batch * groups_per_image_; }
-
-  // Output pixels of a group: the first, and how many.
-  std::array<int64_t, 2> pixels(int64_t group) const {
-    const int64_t first = group % groups_per_image_ * kPixels;
-    return {first, std::min(kPixels, output_size_[0] * output_size_[1] - first)};
+  static bool fits(const PackedWeight& weight, const OutputGroups& groups) {
+    return weight.layer().conv.strides[1] == 1 && groups.width % kPixels == 0 &&
+           weight.group_channels() % kBlockColumns == 0;
   }
-  int64_t image_of(int64_t group) const { return group / groups_per_image_; }
 
-  // Lines of `count` groups from `first`, of the channels of one group of the convolution.
-  void operator()(int64_t conv_group, int64_t first, int64_t count, uint8_t* panel) const {
-    const PackedWeight& weight = image_.weight;
-    const int64_t group_bytes = weight.blocks() * kBlockLines * kLineBytes;
-    const int64_t quads = weight.group_quads(), used = weight.taps() * quads;
-    constexpr int64_t kBatch = 64;
-    Windows windows[kBatch];
-    for (int64_t done = 0; done < count; done += kBatch) {
-      const int64_t batch = std::min(kBatch, count - done);
-      uint8_t* lines = panel + done * group_bytes;
-      for (int64_t g = 0; g < batch; ++g) {
-        windows[g] = windows_of(first + done + g);
-        std::memset(lines + g * group_bytes + used * kLineBytes, 0,
-                    static_cast<std::size_t>(group_bytes - used * kLineBytes));
-      }
-      for (int64_t quad = 0; quad < quads; ++quad)
-        for (int64_t g = 0; g < batch; ++g)
-          copy_taps(windows[g], image_.at(windows[g].image, conv_group * quads + quad), quads,
-                    lines + g * group_bytes + quad * kLineBytes);
-    }
+  DirectInput(const Image& image, const OutputGroups& groups)
+      : image_(image),
+        groups_(groups),
+        offsets_(thread_scratch().blocks.reserve<int64_t>(image.weight.blocks())) {
+    const Geometry& conv = image.conv;
+    int64_t* offset = offsets_;
+    for (int64_t row = 0; row < conv.kernel_shape[0]; ++row)
+      for (int64_t column = 0; column < conv.kernel_shape[1]; ++column)
+        for (int64_t quad = 0; quad < image.weight.group_quads(); quad += kBlockLines)
+          *offset++ = row * conv.dilations[0] * image.row_bytes() + quad * image.quad_bytes() +
+                      4 * column * conv.dilations[1];
+  }
+
+  const int64_t* blocks() const { return offsets_; }
+  int64_t stride() const { return image_.quad_bytes(); }
+  int64_t group_bytes() const { return image_.weight.group_quads() * kLineBytes; }
+  static constexpr bool kUnfolded = false;
+
+  auto prepare(int64_t conv_group, int64_t, int64_t) const {
+    return [this, conv_group](int64_t group) {
+      const int64_t pixel = groups_.first_pixel(group);
+      const int64_t row = pixel / groups_.width * image_.conv.strides[0];
+      return image_.at(groups_.image_of(group), row, conv_group * image_.weight.group_quads()) +
+             4 * (pixel % groups_.width);
+    };
   }
 
  private:
-  Windows windows_of(int64_t group) const {
-    const Geometry& conv = image_.conv;
-    const auto [first, count] = pixels(group);
-    Windows windows;
-    windows.image = image_of(group);
-    windows.adjacent = true;
-    for (int64_t i = 0; i < kPixels; ++i) {
-      const int64_t pixel = first + std::min(i, count - 1);
-      const int64_t row = pixel / output_size_[1], column = pixel % output_size_[1];
-      windows.pixels[i] = static_cast<int32_t>(row * conv.strides[0] * image_.padded_width +
-                                               column * conv.strides[1]);
-      if (i < count) windows.adjacent &= windows.pixels[i] == windows.pixels[0] + i;
-    }
-    return windows;
+  const Image& image_;
+  const OutputGroups& groups_;
+  int64_t* offsets_;
+};
+
+// Windows of every kind, unfolded.
+class UnfoldedInput {
+ public:
+  UnfoldedInput(const Image& image, const OutputGroups& groups)
+      : image_(image), groups_(groups), blocks_(adjacent_blocks(image.weight)) {}
+
+  const int64_t* blocks() const { return blocks_; }
+  int64_t stride() const { return kLineBytes; }
+  int64_t group_bytes() const { return image_.weight.blocks() * kBlockLines * kLineBytes; }
+  static constexpr bool kUnfolded = true;
+
+  auto prepare(int64_t conv_group, int64_t first, int64_t count) const {
+    auto* panel = thread_scratch().panel.reserve<uint8_t>(count * group_bytes());
+    for (int64_t g = 0; g < count; ++g) unfold(conv_group, first + g, panel + g * group_bytes());
+    return [this, panel, first](int64_t group) { return panel + (group - first) * group_bytes(); };
   }
 
-  void copy_taps(const Windows& windows, const uint8_t* plane, int64_t quads, uint8_t* line) const {
+ private:
+  void unfold(int64_t conv_group, int64_t group, uint8_t* line) const {
     const Geometry& conv = image_.conv;
+    const int64_t quads = image_.weight.group_quads(), count = groups_.pixels_of(group);
+    // Places of the sixteen windows' corners; the last one stands for those that are not there.
+    int64_t corners[kPixels];
+    bool adjacent = true;
+    for (int64_t i = 0; i < kPixels; ++i) {
+      const int64_t pixel = groups_.first_pixel(group) + std::min(i, count - 1);
+      corners[i] = pixel / groups_.width * conv.strides[0] * image_.row_bytes() +
+                   4 * (pixel % groups_.width * conv.strides[1]);
+      if (i < count) adjacent &= corners[i] == corners[0] + 4 * i;
+    }
+    uint8_t* const end = line + group_bytes();
+    const uint8_t* origin = image_.at(groups_.image_of(group), 0, conv_group * quads);
     for (int64_t row = 0; row < conv.kernel_shape[0]; ++row) {
-      for (int64_t column = 0; column < conv.kernel_shape[1];
-           ++column, line += quads * kLineBytes) {
-        const uint8_t* tap = plane + 4 * (row * conv.dilations[0] * image_.padded_width +
-                                          column * conv.dilations[1]);
-        if (windows.adjacent) {
-          std::memcpy(line, tap + 4 * windows.pixels[0], kLineBytes);
-        } else {
-          for (int64_t i = 0; i < kPixels; ++i)
-            std::memcpy(line + 4 * i, tap + 4 * int64_t{windows.pixels[i]}, 4);
+      for (int64_t column = 0; column < conv.kernel_shape[1]; ++column) {
+        const uint8_t* tap =
+            origin + row * conv.dilations[0] * image_.row_bytes() + 4 * column * conv.dilations[1];
+        for (int64_t quad = 0; quad < quads;
+             ++quad, tap += image_.quad_bytes(), line += kLineBytes) {
+          if (adjacent) {
+            std::memcpy(line, tap + corners[0], kLineBytes);
+          } else {
+            for (int64_t i = 0; i < kPixels; ++i) std::memcpy(line + 4 * i, tap + corners[i], 4);
+          }
         }
       }
     }
+    std::memset(line, 0, static_cast<std::size_t>(end - line));
   }
 
   const Image& image_;
-  std::array<int64_t, 2> output_size_;
-  int64_t groups_per_image_;
+  const OutputGroups& groups_;
+  const int64_t* blocks_;
 };
+
+template <typename Input>
+void multiply(const PackedWeight& weight, const OutputGroups& groups, const Input& input,
+              const StepConstants& constants, float* y, Parallel& parallel) {
+  const Partition partition(weight, groups.count, input.group_bytes(), Input::kUnfolded,
+                            divided_up(parallel.threads(), weight.groups()));
+  run_all(parallel, weight.groups() * partition.pieces(), [&](int64_t index) {
+    const int64_t conv_group = index / partition.pieces();
+    multiply_piece(
+        weight, partition, index % partition.pieces(), conv_group * weight.group_rows(),
+        weight.group_rows(), constants, input.blocks(), input.stride(),
+        [&](int64_t first, int64_t count) { return input.prepare(conv_group, first, count); },
+        [&](int64_t group) {
+          return GroupOutput{y + groups.image_of(group) * weight.rows() * groups.pixels +
+                                 groups.first_pixel(group),
+                             groups.pixels, groups.pixels_of(group)};
+        });
+  });
+}
 
 }  // namespace
 
 std::array<int64_t, 2> Layer::output_size(int64_t height, int64_t width) const {
   const Geometry& conv = weight_->layer().conv;
+  const std::string input = "an input of " + std::to_string(height) + " x " + std::to_string(width);
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 4;
+  if (height < 1 || width < 1) throw ContractError(input + " has no pixels");
+  if (height > kMost || width > kMost) throw ContractError(input + " is too large");
   const std::array<int64_t, 2> padded = {height + conv.pads[0] + conv.pads[2],
                                          width + conv.pads[1] + conv.pads[3]};
+  if (padded[0] > kMost / padded[1]) throw ContractError(input + " is too large");
   std::array<int64_t, 2> size{};
-  for (int axis = 0; axis < 2; ++axis) {
+  for (std::size_t axis = 0; axis < 2; ++axis) {
     const int64_t reach = conv.dilations[axis] * (conv.kernel_shape[axis] - 1) + 1;
-    if (height < 1 || width < 1 || padded[axis] < reach)
-      throw ContractError("an input of " + std::to_string(height) + " x " + std::to_string(width) +
-                          " is smaller than the kernel");
+    if (padded[axis] < reach) throw ContractError(input + " is smaller than the kernel");
     size[axis] = (padded[axis] - reach) / conv.strides[axis] + 1;
   }
-  if (padded[0] > std::numeric_limits<int32_t>::max() / 4 / padded[1])
-    throw ContractError("an input of " + std::to_string(height) + " x " + std::to_string(width) +
-                        " is too large");
   return size;
 }
 
@@ -184,36 +235,21 @@ void Layer::conv(const float* x, int64_t batch, int64_t height, int64_t width, i
                  float* y, Parallel& parallel) const {
   const PackedWeight& weight = *weight_;
   const std::array<int64_t, 2> size = output_size(height, width);
-  const int64_t pixels = size[0] * size[1];
   if (batch == 0) return;
   const StepConstants constants(weight, step);
   const Image image(weight, x, batch, height, width);
-  // Small images several to a piece.
-  const int64_t planes = batch * image.quads;
-  constexpr int64_t kPieceValues = int64_t{1} << 15;
+  const int64_t quads = batch * image.quads;
   const int64_t per_piece = std::max<int64_t>(kPieceValues / (4 * height * width), 1);
-  run_all(parallel, divided_up(planes, per_piece), [&](int64_t piece) {
-    for (int64_t i = piece * per_piece; i < std::min((piece + 1) * per_piece, planes); ++i)
+  run_all(parallel, divided_up(quads, per_piece), [&](int64_t piece) {
+    for (int64_t i = piece * per_piece; i < std::min((piece + 1) * per_piece, quads); ++i)
       image.quantize(i, constants.activation);
   });
-
-  const Unfolding unfolding(image, size);
-  const Partition partition(unfolding.groups(), weight.group_rows(), weight.blocks(),
-                            divided_up(parallel.threads(), weight.groups()));
-  run_all(parallel, weight.groups() * partition.pieces(), [&](int64_t index) {
-    const int64_t conv_group = index / partition.pieces();
-    multiply_piece(
-        weight, partition, index % partition.pieces(), conv_group * weight.group_rows(),
-        weight.group_rows(), constants,
-        [&](int64_t first, int64_t count, uint8_t* panel) {
-          unfolding(conv_group, first, count, panel);
-        },
-        [&](int64_t group) {
-          const auto [first, count] = unfolding.pixels(group);
-          return GroupOutput{y + unfolding.image_of(group) * weight.rows() * pixels + first, pixels,
-                             count};
-        });
-  });
+  const OutputGroups groups(image, size);
+  if (DirectInput::fits(weight, groups)) {
+    multiply(weight, groups, DirectInput(image, groups), constants, y, parallel);
+  } else {
+    multiply(weight, groups, UnfoldedInput(image, groups), constants, y, parallel);
+  }
 }
 
 }  // namespace mpq

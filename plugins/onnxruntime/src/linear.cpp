@@ -5,28 +5,6 @@
 #include "product.h"
 
 namespace mpq {
-namespace {
-
-// Dwords of sixteen rows, each `stride` bytes long, to lines.
-void interleave(const uint8_t* rows, int64_t stride, int64_t count, int64_t lines, uint8_t* out) {
-  for (int64_t line = 0; line < lines; ++line)
-    for (int64_t i = 0; i < kPixels; ++i)
-      std::memcpy(out + line * kLineBytes + 4 * i,
-                  rows + std::min(i, count - 1) * stride + 4 * line, 4);
-}
-
-// Outputs lie channel by channel, `stride` rows each; here `count` rows from `first` are turned.
-void transpose(const float* outputs, int64_t stride, int64_t channels, int64_t first, int64_t count,
-               float* y) {
-  constexpr int64_t kTile = 16;
-  for (int64_t channel = 0; channel < channels; channel += kTile) {
-    const int64_t end = std::min(channel + kTile, channels);
-    for (int64_t row = first; row < first + count; ++row)
-      for (int64_t c = channel; c < end; ++c) y[row * channels + c] = outputs[c * stride + row];
-  }
-}
-
-}  // namespace
 
 void Layer::linear(const float* x, int64_t count, int32_t step, float* y,
                    Parallel& parallel) const {
@@ -36,9 +14,10 @@ void Layer::linear(const float* x, int64_t count, int32_t step, float* y,
   const int64_t columns = weight.layer().columns, stride = weight.blocks() * kBlockColumns;
   const int64_t groups = divided_up(count, kPixels), padded = groups * kPixels;
   auto* codes = thread_scratch().codes.reserve<uint8_t>(count * stride);
-  run_all(parallel, groups, [&](int64_t group) {
-    const int64_t end = std::min(count, (group + 1) * kPixels);
-    for (int64_t row = group * kPixels; row < end; ++row) {
+  const int64_t quantized_rows = divided_up(kPieceValues, columns);
+  run_all(parallel, divided_up(count, quantized_rows), [&](int64_t piece) {
+    const int64_t end = std::min(count, (piece + 1) * quantized_rows);
+    for (int64_t row = piece * quantized_rows; row < end; ++row) {
       weight.kernels().quantize_row(x + row * columns, weight.layer().input_factor.data,
                                     weight.input_shift(), constants.activation, columns,
                                     codes + row * stride);
@@ -47,21 +26,30 @@ void Layer::linear(const float* x, int64_t count, int32_t step, float* y,
   });
 
   auto* outputs = thread_scratch().outputs.reserve<float>(weight.rows() * padded);
-  const Partition partition(groups, weight.rows(), weight.blocks(), parallel.threads());
+  const int64_t lines = weight.blocks() * kBlockLines, group_bytes = lines * kLineBytes;
+  const int64_t* blocks = adjacent_blocks(weight);
+  const Partition partition(weight, groups, group_bytes, true, parallel.threads());
   run_all(parallel, partition.pieces(), [&](int64_t piece) {
     multiply_piece(
-        weight, partition, piece, 0, weight.rows(), constants,
-        [&](int64_t first, int64_t group_count, uint8_t* panel) {
-          const int64_t lines = weight.blocks() * kBlockLines;
-          for (int64_t g = first; g < first + group_count; ++g, panel += lines * kLineBytes)
-            interleave(codes + g * kPixels * stride, stride, std::min(kPixels, count - g * kPixels),
-                       lines, panel);
+        weight, partition, piece, 0, weight.rows(), constants, blocks, kLineBytes,
+        [&](int64_t first, int64_t group_count) {
+          auto* panel = thread_scratch().panel.reserve<uint8_t>(group_count * group_bytes);
+          // A line is one dword of each of sixteen rows. Lanes without a row hold what they held.
+          for (int64_t g = 0; g < group_count; ++g)
+            weight.kernels().transpose(codes + (first + g) * kPixels * stride, stride / 4,
+                                       std::min(kPixels, count - (first + g) * kPixels), lines,
+                                       panel + g * group_bytes, kPixels);
+          return [=](int64_t group) { return panel + (group - first) * group_bytes; };
         },
         [&](int64_t group) { return GroupOutput{outputs + group * kPixels, padded, kPixels}; });
   });
-  run_all(parallel, groups, [&](int64_t group) {
-    transpose(outputs, padded, weight.rows(), group * kPixels,
-              std::min(kPixels, count - group * kPixels), y);
+  const int64_t turned_rows =
+      divided_up(divided_up(kPieceValues, weight.rows()), kPixels) * kPixels;
+  run_all(parallel, divided_up(count, turned_rows), [&](int64_t piece) {
+    const int64_t first = piece * turned_rows;
+    weight.kernels().transpose(outputs + first, padded, weight.rows(),
+                               std::min(turned_rows, count - first), y + first * weight.rows(),
+                               weight.rows());
   });
 }
 

@@ -13,9 +13,12 @@ namespace mpq {
 
 inline int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
+// Values that are worth handing to another thread, in passes that read and write them once.
+constexpr int64_t kPieceValues = int64_t{1} << 15;
+
 struct ThreadScratch {
-  Scratch codes, outputs, correction, scale;  // of the thread that calls
-  Scratch panel, weights;                     // of every thread that works
+  Scratch codes, outputs, correction, scale, blocks;  // of the thread that calls
+  Scratch panel, weights;                             // of every thread that works
 };
 
 inline ThreadScratch& thread_scratch() {
@@ -39,25 +42,30 @@ struct StepConstants {
   float* scale;
 };
 
-// How sixteen-pixel groups times rows are cut: few enough groups that their unfolded input stays in
-// the second-level cache while all rows pass over it, and rows only where there would be fewer
-// pieces than threads.
+// How sixteen-pixel groups times rows are cut into pieces of work. A piece's input stays in the
+// second-level cache while its rows pass over it.
 struct Partition {
   int64_t groups, panel_groups, panels, part_rows, row_parts;
 
-  Partition(int64_t all_groups, int64_t rows, int64_t blocks, int64_t threads)
+  // `group_bytes` of input are read for each group. Cutting rows unpacks each of them once, cutting
+  // groups makes several pieces unpack all of them; but where the input has to be unfolded, cutting
+  // rows makes several pieces unfold it.
+  Partition(const PackedWeight& weight, int64_t all_groups, int64_t group_bytes, bool unfolded,
+            int64_t threads)
       : groups(all_groups) {
     constexpr int64_t kPanelBytes = int64_t{3} << 18;
-    const int64_t group_bytes = blocks * kBlockLines * kLineBytes;
-    const int64_t most = std::max<int64_t>(kPanelBytes / group_bytes, kMaxGroups);
-    panels = divided_up(groups, most);
-    // A panel should be worth unpacking the rows for.
-    if (panels < threads && groups >= 8 * threads) panels = threads;
+    constexpr int64_t kUnfoldedGroups = 8;                // worth unpacking the rows for
+    constexpr int64_t kPieceProducts = int64_t{1} << 22;  // worth waking a thread for
+    const int64_t rows = weight.group_rows(), chunks = divided_up(rows, kRows);
+    const int64_t products = groups * kPixels * rows * weight.blocks() * kBlockColumns;
+    threads = std::min(threads, divided_up(products, kPieceProducts));
+    panels = divided_up(groups, std::max<int64_t>(kPanelBytes / group_bytes, kMaxGroups));
+    if (unfolded && panels < threads && groups >= kUnfoldedGroups * threads) panels = threads;
+    if (!unfolded && chunks < threads) panels = std::max(panels, std::min(threads, groups));
     if (panels > threads) panels = divided_up(panels, threads) * threads;
     panel_groups = divided_up(groups, panels);
     panels = divided_up(groups, panel_groups);
-    const int64_t chunks = divided_up(rows, kRows);
-    row_parts = panels >= threads ? 1 : std::min(divided_up(threads, panels), chunks);
+    row_parts = unfolded && panels >= threads ? 1 : std::min(threads, chunks);
     part_rows = divided_up(chunks, row_parts) * kRows;
     row_parts = divided_up(rows, part_rows);
   }
@@ -72,22 +80,20 @@ struct GroupOutput {
   int64_t channel_stride, pixels;
 };
 
-// One piece: unfold(group, lines) writes each of its groups' lines, then `row_count` sorted rows
-// from `first_row` pass over them; output(group) says where results go.
-template <typename Unfold, typename Output>
+// One piece: `row_count` sorted rows from `first_row` pass over its groups. prepare(first, count)
+// gives a function from a group to where its lines begin; output(group) says where results go.
+template <typename Prepare, typename Output>
 void multiply_piece(const PackedWeight& weight, const Partition& partition, int64_t piece,
                     int64_t first_row, int64_t row_count, const StepConstants& constants,
-                    const Unfold& unfold, const Output& output) {
+                    const int64_t* blocks, int64_t stride, const Prepare& prepare,
+                    const Output& output) {
   const Kernels& kernels = weight.kernels();
-  const int64_t group_bytes = weight.blocks() * kBlockLines * kLineBytes;
   const int64_t first_group = piece / partition.row_parts * partition.panel_groups;
-  const int64_t groups = std::min(partition.panel_groups, partition.groups - first_group);
+  const int64_t last_group = std::min(first_group + partition.panel_groups, partition.groups);
   const int64_t begin = piece % partition.row_parts * partition.part_rows;
   const int64_t end = std::min(begin + partition.part_rows, row_count);
-  ThreadScratch& scratch = thread_scratch();
-  auto* panel = scratch.panel.reserve<uint8_t>(groups * group_bytes);
-  auto* unpacked = scratch.weights.reserve<int8_t>(weight.unpacked_bytes());
-  unfold(first_group, groups, panel);
+  auto* unpacked = thread_scratch().weights.reserve<int8_t>(weight.unpacked_bytes());
+  const auto input = prepare(first_group, last_group - first_group);
 
   alignas(64) int32_t acc[kRows * kAccStride];
   kernels.begin();
@@ -98,11 +104,13 @@ void multiply_piece(const PackedWeight& weight, const Partition& partition, int6
     const int32_t* channels = weight.row_order() + sorted;
     const RowEpilogue epilogue{constants.correction + sorted, constants.scale + sorted,
                                weight.sorted_bias() + sorted};
-    for (int64_t g = 0; g < groups; g += kernels.groups) {
-      const int64_t count = std::min(kernels.groups, groups - g);
-      kernels.multiply(unpacked, panel + g * group_bytes, weight.blocks(), count, acc);
+    for (int64_t group = first_group; group < last_group; group += kernels.groups) {
+      const int64_t count = std::min(kernels.groups, last_group - group);
+      Lines lines{{}, blocks, stride};
+      for (int64_t i = 0; i < count; ++i) lines.first[i] = input(group + i);
+      kernels.multiply(unpacked, lines, weight.blocks(), count, acc);
       for (int64_t i = 0; i < count; ++i) {
-        const GroupOutput to = output(first_group + g + i);
+        const GroupOutput to = output(group + i);
         float* y[kRows];
         for (int64_t r = 0; r < rows; ++r) y[r] = to.first + channels[r] * to.channel_stride;
         kernels.finish(acc + i * kPixels, epilogue, rows, to.pixels, y);
@@ -110,6 +118,13 @@ void multiply_piece(const PackedWeight& weight, const Partition& partition, int6
     }
   }
   kernels.end();
+}
+
+// Offsets of blocks that lie one after another, for Lines of stride kLineBytes.
+inline const int64_t* adjacent_blocks(const PackedWeight& weight) {
+  auto* blocks = thread_scratch().blocks.reserve<int64_t>(weight.blocks());
+  for (int64_t b = 0; b < weight.blocks(); ++b) blocks[b] = b * kBlockLines * kLineBytes;
+  return blocks;
 }
 
 }  // namespace mpq

@@ -36,11 +36,10 @@ void begin() {
 
 void end() { _tile_release(); }
 
-constexpr int64_t kBlockBytes = kRows * kBlockColumns, kTileBytes = kBlockLines * kLineBytes;
+constexpr int64_t kBlockBytes = kRows * kBlockColumns;
 constexpr int kAccBytes = kAccStride * static_cast<int>(sizeof(int32_t));
 
-void multiply_two(const int8_t* weights, const uint8_t* panel, int64_t blocks, int32_t* acc) {
-  const uint8_t* second = panel + blocks * kTileBytes;
+void multiply_two(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -48,9 +47,9 @@ void multiply_two(const int8_t* weights, const uint8_t* panel, int64_t blocks, i
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kBlockBytes;
     _tile_loadd(4, w, kBlockColumns);
-    _tile_loadd(6, panel + block * kTileBytes, kLineBytes);
+    _tile_loadd(6, lines.first[0] + lines.blocks[block], lines.stride);
     _tile_dpbsud(0, 4, 6);
-    _tile_loadd(7, second + block * kTileBytes, kLineBytes);
+    _tile_loadd(7, lines.first[1] + lines.blocks[block], lines.stride);
     _tile_dpbsud(1, 4, 7);
     _tile_loadd(5, w + kTileRows * kBlockColumns, kBlockColumns);
     _tile_dpbsud(2, 5, 6);
@@ -62,14 +61,14 @@ void multiply_two(const int8_t* weights, const uint8_t* panel, int64_t blocks, i
   _tile_stored(3, acc + kTileRows * kAccStride + kPixels, kAccBytes);
 }
 
-void multiply_one(const int8_t* weights, const uint8_t* panel, int64_t blocks, int32_t* acc) {
+void multiply_one(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
   _tile_zero(0);
   _tile_zero(2);
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kBlockBytes;
     _tile_loadd(4, w, kBlockColumns);
     _tile_loadd(5, w + kTileRows * kBlockColumns, kBlockColumns);
-    _tile_loadd(6, panel + block * kTileBytes, kLineBytes);
+    _tile_loadd(6, lines.first[0] + lines.blocks[block], lines.stride);
     _tile_dpbsud(0, 4, 6);
     _tile_dpbsud(2, 5, 6);
   }
@@ -77,9 +76,9 @@ void multiply_one(const int8_t* weights, const uint8_t* panel, int64_t blocks, i
   _tile_stored(2, acc + kTileRows * kAccStride, kAccBytes);
 }
 
-void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
-  (count == 2 ? multiply_two : multiply_one)(weights, panel, blocks, acc);
+  (count == 2 ? multiply_two : multiply_one)(weights, lines, blocks, acc);
 }
 
 }  // namespace
@@ -98,6 +97,7 @@ const Kernels kAmx = {
     avx512::unpack,
     multiply,
     avx512::finish,
+    avx512::transpose,
     avx512::sum,
     avx512::sum_squares,
     avx512::normalize,

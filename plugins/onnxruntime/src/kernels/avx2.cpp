@@ -23,15 +23,17 @@ struct WidenedBlock {
 
 constexpr int64_t kTileRows = 4;
 
-void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, int32_t* acc) {
+void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
+                   int32_t* acc) {
   const __m256i even = _mm256_set1_epi16(255);
   __m256i sums[kTileRows][2];
   for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kRows * WidenedBlock::kBytes;
-    for (int64_t line = 0; line < kBlockLines; ++line, lines += kLineBytes) {
-      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines));
-      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines) + 1);
+    const uint8_t* codes = lines.first[group] + lines.blocks[block];
+    for (int64_t line = 0; line < kBlockLines; ++line, codes += lines.stride) {
+      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes) + 1);
       const __m256i a_even = _mm256_and_si256(a, even), a_odd = _mm256_srli_epi16(a, 8);
       const __m256i b_even = _mm256_and_si256(b, even), b_odd = _mm256_srli_epi16(b, 8);
       for (int64_t r = 0; r < kTileRows; ++r) {
@@ -53,12 +55,11 @@ void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, 
   }
 }
 
-void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
   for (int64_t g = 0; g < count; ++g)
     for (int64_t r = 0; r < kRows; r += kTileRows)
-      multiply_tile(weights + r * WidenedBlock::kBytes,
-                    panel + g * blocks * kBlockLines * kLineBytes, blocks,
+      multiply_tile(weights + r * WidenedBlock::kBytes, lines, g, blocks,
                     acc + r * kAccStride + g * kPixels);
 }
 
@@ -78,6 +79,7 @@ const Kernels kAvx2 = {
     unpack_256<WidenedBlock>,
     multiply,
     generic_finish,
+    generic_transpose,
     generic_sum,
     generic_sum_squares,
     generic_normalize,

@@ -134,6 +134,57 @@ void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64
   }
 }
 
+namespace {
+
+// Sixteen registers of sixteen values, turned: pairs of values, pairs of pairs, then quarters.
+void transpose_tile(__m512i v[16]) {
+  __m512i pairs[16];
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+  }
+  // v[4 a + b]: column 4 q + b of rows 4 a .. 4 a + 3 in quarter q.
+  for (int b = 0; b < 4; ++b) {
+    const __m512i even_low = _mm512_shuffle_i32x4(v[b], v[4 + b], 0x88);
+    const __m512i odd_low = _mm512_shuffle_i32x4(v[b], v[4 + b], 0xdd);
+    const __m512i even_high = _mm512_shuffle_i32x4(v[8 + b], v[12 + b], 0x88);
+    const __m512i odd_high = _mm512_shuffle_i32x4(v[8 + b], v[12 + b], 0xdd);
+    pairs[b] = _mm512_shuffle_i32x4(even_low, even_high, 0x88);
+    pairs[8 + b] = _mm512_shuffle_i32x4(even_low, even_high, 0xdd);
+    pairs[4 + b] = _mm512_shuffle_i32x4(odd_low, odd_high, 0x88);
+    pairs[12 + b] = _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) v[i] = pairs[i];
+}
+
+}  // namespace
+
+void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
+               int64_t to_stride) {
+  const auto* source = static_cast<const uint32_t*>(from);
+  auto* target = static_cast<uint32_t*>(to);
+  for (int64_t row = 0; row < rows; row += 16) {
+    const __mmask16 row_lanes = first_lanes(rows - row);
+    for (int64_t column = 0; column < columns; column += 16) {
+      const __mmask16 lanes = first_lanes(columns - column);
+      __m512i values[16];
+      for (int64_t i = 0; i < 16; ++i)
+        values[i] = row + i < rows
+                        ? _mm512_maskz_loadu_epi32(lanes, source + (row + i) * from_stride + column)
+                        : _mm512_setzero_si512();
+      transpose_tile(values);
+      for (int64_t i = 0; i < 16 && column + i < columns; ++i)
+        _mm512_mask_storeu_epi32(target + (column + i) * to_stride + row, row_lanes, values[i]);
+    }
+  }
+}
+
 double sum(const float* x, int64_t count, float mean) { return generic_sum(x, count, mean); }
 
 double sum_squares(const float* x, int64_t count, float mean) {
@@ -153,16 +204,17 @@ namespace {
 constexpr int64_t kTileRows = 8;
 
 template <int groups>
-void multiply_tile(const int8_t* weights, const uint8_t* panel, int64_t blocks, int32_t* acc) {
-  const int64_t group_bytes = blocks * kBlockLines * kLineBytes;
+void multiply_tile(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
   __m512i sums[kTileRows][groups];
   for (auto& row : sums)
     for (__m512i& sum : row) sum = _mm512_setzero_si512();
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kRows * kBlockColumns;
-    for (int64_t line = 0; line < kBlockLines; ++line, panel += kLineBytes, w += 4) {
+    const uint8_t* from[groups];
+    for (int g = 0; g < groups; ++g) from[g] = lines.first[g] + lines.blocks[block];
+    for (int64_t line = 0; line < kBlockLines; ++line, w += 4) {
       __m512i codes[groups];
-      for (int g = 0; g < groups; ++g) codes[g] = _mm512_loadu_si512(panel + g * group_bytes);
+      for (int g = 0; g < groups; ++g) codes[g] = _mm512_loadu_si512(from[g] + line * lines.stride);
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kTileRows; ++r) {
         int32_t four;
@@ -179,12 +231,12 @@ void multiply_tile(const int8_t* weights, const uint8_t* panel, int64_t blocks, 
       _mm512_storeu_si512(acc + r * kAccStride + g * kPixels, sums[r][g]);
 }
 
-void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
-  using Tile = void (*)(const int8_t*, const uint8_t*, int64_t, int32_t*);
+  using Tile = void (*)(const int8_t*, const Lines&, int64_t, int32_t*);
   static constexpr Tile kByGroups[] = {multiply_tile<1>, multiply_tile<2>, multiply_tile<3>};
   for (int64_t r = 0; r < kRows; r += kTileRows)
-    kByGroups[count - 1](weights + r * kBlockColumns, panel, blocks, acc + r * kAccStride);
+    kByGroups[count - 1](weights + r * kBlockColumns, lines, blocks, acc + r * kAccStride);
 }
 
 }  // namespace
@@ -204,6 +256,7 @@ const Kernels kAvx512Vnni = {
     avx512::unpack,
     avx512::multiply,
     avx512::finish,
+    avx512::transpose,
     avx512::sum,
     avx512::sum_squares,
     avx512::normalize,

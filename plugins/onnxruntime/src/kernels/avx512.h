@@ -15,6 +15,8 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
 void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
             float* const* y);
 
+void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
+               int64_t to_stride);
 double sum(const float* x, int64_t count, float mean);
 double sum_squares(const float* x, int64_t count, float mean);
 void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y);

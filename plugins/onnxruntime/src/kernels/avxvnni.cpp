@@ -23,14 +23,16 @@ struct Block {
 
 constexpr int64_t kTileRows = 4;
 
-void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, int32_t* acc) {
+void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
+                   int32_t* acc) {
   __m256i sums[kTileRows][2];
   for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kRows * kBlockColumns;
-    for (int64_t line = 0; line < kBlockLines; ++line, lines += kLineBytes) {
-      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines));
-      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines) + 1);
+    const uint8_t* codes = lines.first[group] + lines.blocks[block];
+    for (int64_t line = 0; line < kBlockLines; ++line, codes += lines.stride) {
+      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes) + 1);
       for (int64_t r = 0; r < kTileRows; ++r) {
         int32_t four;
         memcpy(&four, w + r * kBlockColumns + 4 * line, 4);
@@ -46,12 +48,12 @@ void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, 
   }
 }
 
-void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
   for (int64_t g = 0; g < count; ++g)
     for (int64_t r = 0; r < kRows; r += kTileRows)
-      multiply_tile(weights + r * kBlockColumns, panel + g * blocks * kBlockLines * kLineBytes,
-                    blocks, acc + r * kAccStride + g * kPixels);
+      multiply_tile(weights + r * kBlockColumns, lines, g, blocks,
+                    acc + r * kAccStride + g * kPixels);
 }
 
 }  // namespace
@@ -70,6 +72,7 @@ const Kernels kAvxVnni = {
     unpack_256<Block>,
     multiply,
     generic_finish,
+    generic_transpose,
     generic_sum,
     generic_sum_squares,
     generic_normalize,

@@ -94,6 +94,19 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
   }
 }
 
+[[maybe_unused]] void generic_transpose(const void* from, int64_t from_stride, int64_t rows,
+                                        int64_t columns, void* to, int64_t to_stride) {
+  const auto* source = static_cast<const uint32_t*>(from);
+  auto* target = static_cast<uint32_t*>(to);
+  constexpr int64_t kTile = 16;
+  for (int64_t first_row = 0; first_row < rows; first_row += kTile) {
+    const int64_t last_row = first_row + kTile < rows ? first_row + kTile : rows;
+    for (int64_t column = 0; column < columns; ++column)
+      for (int64_t row = first_row; row < last_row; ++row)
+        target[column * to_stride + row] = source[row * from_stride + column];
+  }
+}
+
 // Sixteen partial sums, then one: the order in which values are added does not depend on how wide
 // a processor's registers are.
 template <typename Term>

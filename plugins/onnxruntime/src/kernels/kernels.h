@@ -19,6 +19,14 @@ constexpr int64_t kRows = 32;          // rows that are unpacked and multiplied 
 constexpr int64_t kMaxPlanes = 8;
 constexpr int64_t kMaxGroups = 4;  // groups of one product
 
+// Where the lines of up to kMaxGroups groups lie: line l of block b of group g at
+// first[g] + blocks[b] + l * stride.
+struct Lines {
+  const uint8_t* first[kMaxGroups];
+  const int64_t* blocks;
+  int64_t stride;
+};
+
 // One row of a packed matrix.
 struct RowPlanes {
   const uint8_t* bits[kMaxPlanes];  // plane p: bit k of the row in bit k % 8 of byte k / 8
@@ -73,14 +81,18 @@ struct Kernels {
   // are the row's offset.
   void (*unpack)(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);
 
-  // acc[r * kMaxGroups * kPixels + 16 * g + pixel] = sum over all columns, for kRows rows and
-  // `count` groups; group g's lines begin at panel + g * blocks * kBlockLines * kLineBytes.
-  void (*multiply)(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+  // acc[r * kAccStride + 16 * g + pixel] = sum over the columns of `blocks` blocks, for kRows rows
+  // and `count` groups.
+  void (*multiply)(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
                    int32_t* acc);
 
   // Outputs of `rows` rows and `count` pixels of one group; row r's go to y[r].
   void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
                  float* const* y);
+
+  // to[column][row] = from[row][column], for 32-bit values; strides in values.
+  void (*transpose)(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
+                    int64_t to_stride);
 
   // Sums of (x - mean) and of its squares, of `count` values.
   double (*sum)(const float* x, int64_t count, float mean);

@@ -56,19 +56,21 @@ inline void multiply_line(const uint8_t* line, const int8x16_t w[kTileRows],
   }
 }
 
-void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, int32_t* acc) {
+void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
+                   int32_t* acc) {
   int32x4_t sums[kTileRows][4];
   for (auto& row : sums)
     for (int32x4_t& sum : row) sum = vdupq_n_s32(0);
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* row = weights + block * kRows * kBlockColumns;
-    for (int64_t four = 0; four < kBlockColumns; four += 16, lines += 4 * kLineBytes) {
+    const uint8_t* codes = lines.first[group] + lines.blocks[block];
+    for (int64_t four = 0; four < kBlockColumns; four += 16, codes += 4 * lines.stride) {
       int8x16_t w[kTileRows];
       for (int64_t r = 0; r < kTileRows; ++r) w[r] = vld1q_s8(row + r * kBlockColumns + four);
-      multiply_line<0>(lines, w, sums);
-      multiply_line<1>(lines + kLineBytes, w, sums);
-      multiply_line<2>(lines + 2 * kLineBytes, w, sums);
-      multiply_line<3>(lines + 3 * kLineBytes, w, sums);
+      multiply_line<0>(codes, w, sums);
+      multiply_line<1>(codes + lines.stride, w, sums);
+      multiply_line<2>(codes + 2 * lines.stride, w, sums);
+      multiply_line<3>(codes + 3 * lines.stride, w, sums);
     }
   }
   for (int64_t r = 0; r < kTileRows; ++r)
@@ -76,12 +78,12 @@ void multiply_tile(const int8_t* weights, const uint8_t* lines, int64_t blocks, 
       vst1q_s32(acc + r * kAccStride + 4 * quarter, sums[r][quarter]);
 }
 
-void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
   for (int64_t g = 0; g < count; ++g)
     for (int64_t r = 0; r < kRows; r += kTileRows)
-      multiply_tile(weights + r * kBlockColumns, panel + g * blocks * kBlockLines * kLineBytes,
-                    blocks, acc + r * kAccStride + g * kPixels);
+      multiply_tile(weights + r * kBlockColumns, lines, g, blocks,
+                    acc + r * kAccStride + g * kPixels);
 }
 
 }  // namespace
@@ -100,6 +102,7 @@ const Kernels kNeon = {
     unpack,
     multiply,
     generic_finish,
+    generic_transpose,
     generic_sum,
     generic_sum_squares,
     generic_normalize,

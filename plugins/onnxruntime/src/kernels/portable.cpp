@@ -36,19 +36,18 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
   }
 }
 
-void multiply(const int8_t* weights, const uint8_t* panel, int64_t blocks, int64_t count,
+void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
   for (int64_t g = 0; g < count; ++g) {
-    const uint8_t* lines = panel + g * blocks * kBlockLines * kLineBytes;
     for (int64_t r = 0; r < kRows; ++r) {
       int32_t sums[kPixels] = {};
-      for (int64_t line = 0; line < blocks * kBlockLines; ++line) {
-        const int8_t* w =
-            weights + ((line / kBlockLines) * kRows + r) * kBlockColumns + (line % kBlockLines) * 4;
-        const uint8_t* codes = lines + line * kLineBytes;
-        for (int64_t i = 0; i < kPixels; ++i)
-          sums[i] += codes[4 * i] * w[0] + codes[4 * i + 1] * w[1] + codes[4 * i + 2] * w[2] +
-                     codes[4 * i + 3] * w[3];
+      for (int64_t block = 0; block < blocks; ++block) {
+        const int8_t* w = weights + (block * kRows + r) * kBlockColumns;
+        const uint8_t* codes = lines.first[g] + lines.blocks[block];
+        for (int64_t line = 0; line < kBlockLines; ++line, w += 4, codes += lines.stride)
+          for (int64_t i = 0; i < kPixels; ++i)
+            sums[i] += codes[4 * i] * w[0] + codes[4 * i + 1] * w[1] + codes[4 * i + 2] * w[2] +
+                       codes[4 * i + 3] * w[3];
       }
       memcpy(acc + r * kAccStride + g * kPixels, sums, sizeof sums);
     }
@@ -71,6 +70,7 @@ const Kernels kPortable = {
     unpack,
     multiply,
     generic_finish,
+    generic_transpose,
     generic_sum,
     generic_sum_squares,
     generic_normalize,

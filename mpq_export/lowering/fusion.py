@@ -1,0 +1,95 @@
+"""Standard operators that one of ours does at once, and back.
+
+A fusion changes which operators compute a tensor, never what is computed: names of the tensors
+that other nodes read stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx
+from onnx import helper
+
+from .graph import Graph
+from .nodes import DOMAIN
+from .norm_nodes import GROUP_NORM, GROUP_NORM_SILU
+
+
+def fuse_group_norms(graph: Graph) -> Graph:
+    """``GroupNormalization`` with constant scale and bias, and the SiLU after it, as one node.
+
+    The SiLU joins where nothing else reads the normalised tensor.
+    """
+    nodes = list(graph.model.graph.node)
+    values = graph.values()
+    readers = _readers(nodes)
+    outputs = {output.name for output in graph.model.graph.output}
+    replaced: dict[int, onnx.NodeProto] = {}
+    dropped: set[int] = set()
+    places = {id(node): index for index, node in enumerate(nodes)}
+    for index, node in enumerate(nodes):
+        if node.op_type != "GroupNormalization" or not values.keys() >= set(node.input[1:]):
+            continue
+        silu = _silu_after(node.output[0], readers)
+        if silu is not None and node.output[0] not in outputs:
+            sigmoid, product = silu
+            dropped |= {index, places[id(sigmoid)]}
+            replaced[places[id(product)]] = _norm(GROUP_NORM_SILU, node, product.output[0])
+        else:
+            replaced[index] = _norm(GROUP_NORM, node, node.output[0])
+    kept = [
+        replaced.get(index, node) for index, node in enumerate(nodes) if index not in dropped
+    ]
+    return graph.with_nodes(kept, values, with_mpq=True)
+
+
+def expanded_norm(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """The standard operators that a fused normalisation stands for."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    silu = node.op_type == GROUP_NORM_SILU
+    y = node.output[0]
+    normal = f"{y}/normal" if silu else y
+    yield helper.make_node(
+        "GroupNormalization", list(node.input), [normal], name=f"{node.name}/norm", **attributes
+    )
+    if silu:
+        gate = f"{y}/gate"
+        yield helper.make_node("Sigmoid", [normal], [gate], name=f"{node.name}/sigmoid")
+        yield helper.make_node("Mul", [normal, gate], [y], name=f"{node.name}/silu")
+
+
+def _norm(op_type: str, norm: onnx.NodeProto, y: str) -> onnx.NodeProto:
+    attributes = {a.name: helper.get_attribute_value(a) for a in norm.attribute}
+    return helper.make_node(
+        op_type,
+        list(norm.input),
+        [y],
+        name=norm.name,
+        domain=DOMAIN,
+        num_groups=attributes["num_groups"],
+        epsilon=attributes.get("epsilon", 1e-5),
+    )
+
+
+def _silu_after(
+    name: str, readers: Mapping[str, list[onnx.NodeProto]]
+) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    """The sigmoid and the product of ``x * sigmoid(x)``, if nothing else reads ``x``."""
+    sigmoids = [node for node in readers[name] if node.op_type == "Sigmoid"]
+    if len(sigmoids) != 1 or len(readers[name]) != 2:
+        return None
+    gate = sigmoids[0].output[0]
+    products = [node for node in readers[gate] if node.op_type == "Mul"]
+    if len(products) != 1 or len(readers[gate]) != 1:
+        return None
+    return (sigmoids[0], products[0]) if sorted(products[0].input) == sorted([name, gate]) else None
+
+
+def _readers(nodes: Iterable[onnx.NodeProto]) -> Mapping[str, list[onnx.NodeProto]]:
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in nodes:
+        for name in node.input:
+            readers[name].append(node)
+    return readers
