@@ -76,9 +76,7 @@ def check(
         raise typer.Exit(console.CHECK_FAILED)
 
 
-def _summary(
-    bundle: Path, selection: Selection, report: CheckReport, worst: int
-) -> dict[str, Any]:
+def _summary(bundle: Path, selection: Selection, report: CheckReport, worst: int) -> dict[str, Any]:
     whole = {
         "against_torch": report.against_torch,
         "against_full_precision": report.against_original,

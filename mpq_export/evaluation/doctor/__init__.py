@@ -15,6 +15,7 @@ from .finding import Finding
 from .gpu import gpu_findings
 from .host import Host
 from .memory import memory_finding
+from .native_library import native_library_finding
 from .processor import processor_finding
 from .python import python_findings
 from .tensorrt import tensorrt_findings
@@ -23,12 +24,13 @@ __all__ = ["Finding", "Host", "examine"]
 
 
 def examine(given: Path | None, host: Host | None = None) -> Sequence[Finding]:
-    """Look at the interpreter, packages, processor, GPU, TensorRT, compilers, memory and disk, and
-    at a bundle or checkpoint if one is given."""
+    """Look at the interpreter, packages, processor, native library, GPU, TensorRT, compilers,
+    memory and disk, and at a bundle or checkpoint if one is given."""
     host = host or Host()
     findings = [
         *python_findings(),
         processor_finding(host),
+        native_library_finding(),
         *gpu_findings(host),
         *tensorrt_findings(host),
         *compiler_findings(host),

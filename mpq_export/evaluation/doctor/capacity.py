@@ -11,6 +11,8 @@ from ...errors import BundleError, CheckpointError, UserError
 from ...files import MAX_JSON_BYTES, parse_json
 from ...lowering.names import Target
 from ...pipeline_folder import DENOISERS, PIPELINE, verified_index
+from ...runtimes.names import Runtime
+from ...runtimes.selection import select
 from ...tensor_headers import elements, tensor_shapes
 from ...weight_names import DENOISER_STEM, files_of, heads
 from .finding import Finding
@@ -60,15 +62,19 @@ def _bundle(path: Path, host: Host) -> list[Finding]:
     stored = (path / WEIGHTS).stat().st_size
     integers, largest, floating = _expanded(path)
     free = free_memory(host)
-    # The bundle, the lowered file and its parsed form; int8 weights and the session's own copy.
-    opening = _RUNTIME_BYTES + 3 * stored + 2 * integers + floating
+    native = select(Runtime.ORT).runs is Runtime.ORT
+    # The bundle, the lowered file and its parsed form; if rewritten, int8 weights and the session's
+    # own copy of them.
+    opening = _RUNTIME_BYTES + 3 * stored + (0 if native else 2 * integers) + floating
     torch = _PROGRAM_BYTES + stored + integers + floating + 8 * largest
     findings = [
         _fits(
             "memory in ONNX Runtime",
             opening,
             free,
-            f"{gigabytes(integers)} as int8 weights once opened",
+            "weights stay packed"
+            if native
+            else f"{gigabytes(integers)} as int8 weights once opened",
         ),
         _fits("memory in torch", torch, free, "sums are in float64, layer by layer"),
     ]
@@ -126,14 +132,6 @@ def _verified(path: Path) -> list[Finding]:
         )
     if (path / PIPELINE).exists():
         findings.append(_pipeline(path))
-    findings.append(
-        Finding(
-            "ort nodes",
-            True,
-            "rewritten at load to QuantizeLinear and MatMulInteger on int8 weights: "
-            "this version has no native library, so packed weights are expanded in memory",
-        )
-    )
     return findings
 
 

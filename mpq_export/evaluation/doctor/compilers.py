@@ -1,4 +1,4 @@
-"""Compilers. Nothing is compiled in this version; later releases have parts that will be."""
+"""Compilers: what the native library is built with when the package is installed, and others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from .finding import Finding
 from .host import Host
 
+_LIBRARY = "Builds the native library when the package is installed"
 _USES = {
-    "gcc": "native kernels",
-    "g++": "native kernels",
-    "clang": "native kernels, in the place of gcc",
-    "cmake": "native kernels",
-    "nvcc": "the TensorRT plugin",
-    "aarch64-linux-gnu-g++": "native kernels for boards, built on a PC",
+    "g++": _LIBRARY,
+    "clang++": f"{_LIBRARY}, in the place of g++",
+    "cmake": f"{_LIBRARY}; where it is missing, pip brings it",
+    "aarch64-linux-gnu-g++": "Builds the native library's tests for boards (make native-aarch64)",
+    "nvcc": "Not used by this version; a later release builds the TensorRT plugin with it",
 }
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 
@@ -24,9 +24,8 @@ def compiler_findings(host: Host) -> list[Finding]:
 
 
 def _compiler(host: Host, name: str, use: str) -> Finding:
-    later = f"Nothing is compiled in this version; a later release uses it for {use}"
     program = host.program(name)
     if program is None:
-        return Finding(name, True, "not found", later)
+        return Finding(name, True, "not found", use)
     numbers = _VERSION.findall(host.ask(program, ("--version",)) or "")
-    return Finding(name, True, numbers[0] if numbers else "version unknown", later)
+    return Finding(name, True, numbers[0] if numbers else "version unknown", use)

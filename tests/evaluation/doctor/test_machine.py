@@ -4,10 +4,12 @@ import pytest
 from hosts import fake_host
 
 from mpq_export.evaluation.doctor import host as host_module
+from mpq_export.evaluation.doctor import native_library as native_library_findings
 from mpq_export.evaluation.doctor.compilers import compiler_findings
 from mpq_export.evaluation.doctor.gpu import gpu_findings
 from mpq_export.evaluation.doctor.host import Host
 from mpq_export.evaluation.doctor.memory import free_disk, free_memory
+from mpq_export.evaluation.doctor.native_library import native_library_finding
 from mpq_export.evaluation.doctor.processor import processor_finding
 from mpq_export.evaluation.doctor.tensorrt import tensorrt_findings
 
@@ -96,20 +98,40 @@ def test_tensorrt_packages_are_found_by_any_of_their_names(tmp_path, monkeypatch
     assert "unknown" in findings["libnvinfer"]
 
 
-def test_compilers_say_their_version_and_that_none_is_needed_yet(tmp_path):
+def test_compilers_say_their_version_and_what_they_are_for(tmp_path):
     programs = {
         "g++": '[ "$*" = --version ] && echo "g++ (Debian 12.2.0-14) 12.2.0"',
         "nvcc": 'echo "nvcc: NVIDIA (R)"; echo "Cuda compilation tools, release 12.6, V12.6.85"',
-        "clang": "exit 1",
+        "clang++": "exit 1",
     }
     findings = {f.subject: f for f in compiler_findings(fake_host(tmp_path, programs=programs))}
     assert findings["g++"].detail == "12.2.0"
     assert findings["nvcc"].detail == "12.6"
-    assert findings["clang"].detail == "version unknown"
+    assert findings["clang++"].detail == "version unknown"
     assert findings["cmake"].detail == "not found"
-    assert all(
-        f.ok and "Nothing is compiled in this version" in f.advice for f in findings.values()
-    )
+    assert all(finding.ok for finding in findings.values())
+    assert "native library" in findings["g++"].advice
+    assert "Not used" in findings["nvcc"].advice
+
+
+def test_the_native_library_says_its_kernels_or_why_there_are_none(monkeypatch):
+    from mpq_export.runtimes import native_library
+
+    monkeypatch.setattr(native_library, "_FILE", "not/built.so")
+    finding = native_library_finding()
+    assert not finding.ok
+    assert "MatMulInteger" in finding.detail
+    assert "no C++17 compiler" in finding.detail
+    assert "pip install" in finding.advice
+
+    names = ("fast", "portable")
+    for module in (native_library, native_library_findings):
+        monkeypatch.setattr(module, "kernel_names", lambda: names)
+    monkeypatch.setenv(native_library.KERNELS_VARIABLE, "portable")
+    finding = native_library_finding()
+    assert finding.ok
+    assert "on the kernels portable" in finding.detail
+    assert "fast, portable" in finding.detail
 
 
 def test_programs_that_hang_are_given_up(tmp_path, monkeypatch):
