@@ -204,5 +204,6 @@ def _ort_bytes(
 @cache
 def _function_body_bytes() -> int:
     from ..lowering.function_bodies import function_bodies
+    from ..lowering.norm_nodes import norm_bodies
 
-    return sum(body.ByteSize() for body in function_bodies())
+    return sum(body.ByteSize() for body in (*function_bodies(), *norm_bodies()))

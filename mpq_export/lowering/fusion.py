@@ -33,15 +33,13 @@ def fuse_group_norms(graph: Graph) -> Graph:
         if node.op_type != "GroupNormalization" or not values.keys() >= set(node.input[1:]):
             continue
         silu = _silu_after(node.output[0], readers)
-        if silu is not None and node.output[0] not in outputs:
+        if silu is not None and outputs.isdisjoint((node.output[0], silu[0].output[0])):
             sigmoid, product = silu
             dropped |= {index, places[id(sigmoid)]}
             replaced[places[id(product)]] = _norm(GROUP_NORM_SILU, node, product.output[0])
         else:
             replaced[index] = _norm(GROUP_NORM, node, node.output[0])
-    kept = [
-        replaced.get(index, node) for index, node in enumerate(nodes) if index not in dropped
-    ]
+    kept = [replaced.get(index, node) for index, node in enumerate(nodes) if index not in dropped]
     return graph.with_nodes(kept, values, with_mpq=True)
 
 

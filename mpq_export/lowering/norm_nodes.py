@@ -1,4 +1,4 @@
-"""Group normalisation as one operator: schemas and bodies of ``MPQGroupNorm``, ``MPQGroupNormSiLU``.
+"""Group normalisation as one operator: ``MPQGroupNorm`` and ``MPQGroupNormSiLU``, with bodies.
 
 ONNX Runtime's CPU has no kernel for ``GroupNormalization`` and runs its definition, some twenty
 operators; in a quantised model these cost more than the integer products. Inputs ``X [N, C, ...]``,

@@ -32,9 +32,7 @@ def _with_function_bodies(graph: Graph) -> Graph:
     fused = fuse_group_norms(graph)
     model = onnx.ModelProto()
     model.CopyFrom(fused.model)
-    bodies = (*function_bodies(), *norm_bodies())
-    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
-    model.functions.extend(body for body in bodies if body.name in used)
+    model.functions.extend((*function_bodies(), *norm_bodies()))
     return Graph(model, fused.tensors)
 
 

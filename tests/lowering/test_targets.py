@@ -28,6 +28,7 @@ from mpq_export.lowering.nodes import (
     model_from_graph,
     read_layer,
 )
+from mpq_export.lowering.norm_nodes import GROUP_NORM, GROUP_NORM_SILU
 from mpq_export.lowering.targets import MODEL, Target, read_lowered, write_lowered
 from mpq_export.runtimes.onnxruntime_denoiser import make_session
 
@@ -99,6 +100,8 @@ def test_ort_keeps_packed_nodes_and_their_bodies(tmp_path: Path) -> None:
     assert {(body.domain, body.name) for body in model.functions} == {
         (DOMAIN, LINEAR),
         (DOMAIN, CONV),
+        (DOMAIN, GROUP_NORM),
+        (DOMAIN, GROUP_NORM_SILU),
     }
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: 1}
     for node in model.graph.node:

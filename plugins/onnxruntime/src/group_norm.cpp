@@ -1,5 +1,6 @@
 #include "group_norm.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/kernels.h"
@@ -14,11 +15,15 @@ void group_norm(const GroupNorm& norm, const Kernels& kernels, const float* x, i
   run_all(parallel, batch * norm.groups, [&](int64_t index) {
     const float* from = x + index * values;
     float* to = y + index * values;
-    const auto count = static_cast<double>(values);
-    // The sum again, around the first mean, gives back what float32 lost of it.
-    auto mean = static_cast<float>(kernels.sum(from, values, 0.0f) / count);
-    mean += static_cast<float>(kernels.sum(from, values, mean) / count);
-    const double variance = kernels.sum_squares(from, values, mean) / count;
+    // Moments around a value near the mean: a large mean costs no digits.
+    const int64_t sampled = std::min<int64_t>(values, 256);
+    const auto pivot =
+        static_cast<float>(kernels.moments(from, sampled, 0.0f).sum / static_cast<double>(sampled));
+    const Moments moments = kernels.moments(from, values, pivot);
+    const double offset = moments.sum / static_cast<double>(values);
+    const double variance =
+        std::max(moments.squares / static_cast<double>(values) - offset * offset, 0.0);
+    const auto mean = static_cast<float>(static_cast<double>(pivot) + offset);
     const double factor = 1.0 / std::sqrt(variance + static_cast<double>(norm.epsilon));
     const int64_t first = index % norm.groups * per_group;
     for (int64_t c = 0; c < per_group; ++c) {

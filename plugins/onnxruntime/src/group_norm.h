@@ -17,8 +17,7 @@ struct GroupNorm {
   const float* bias;
 };
 
-// x and y float32 [batch, channels, pixels]; groups divide channels. Mean and variance are summed
-// in two passes, so that a large mean costs no digits.
+// x and y float32 [batch, channels, pixels]; groups divide channels.
 void group_norm(const GroupNorm& norm, const Kernels& kernels, const float* x, int64_t batch,
                 int64_t channels, int64_t pixels, float* y, Parallel& parallel);
 

@@ -77,6 +77,11 @@ def test_ties_and_their_neighbours(act_bits: int, kernels: str):
         (32, 70, (17, 19), ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1))),
         (64, 33, (16, 16), ConvGeometry((3, 3), (2, 2), (0, 0, 1, 1))),
         (48, 65, (9, 31), ConvGeometry((1, 1))),
+        # Output rows of whole sixteens and channels in sixty-fours: read without unfolding.
+        (64, 70, (5, 32), ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1))),
+        (128, 33, (9, 18), ConvGeometry((3, 3), (2, 1), (1, 0, 1, 0))),
+        (128, 66, (6, 16), ConvGeometry((3, 3), (1, 1), (2, 2, 2, 2), (2, 2), 2)),
+        (192, 40, (3, 48), ConvGeometry((1, 1))),
         (24, 36, (12, 10), ConvGeometry((3, 2), (1, 2), (2, 0, 1, 1), (2, 1), 12)),
     ],
 )

@@ -98,8 +98,7 @@ const Kernels kAmx = {
     multiply,
     avx512::finish,
     avx512::transpose,
-    avx512::sum,
-    avx512::sum_squares,
+    avx512::moments,
     avx512::normalize,
     avx512::normalize_silu,
 };

@@ -185,10 +185,8 @@ void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t colu
   }
 }
 
-double sum(const float* x, int64_t count, float mean) { return generic_sum(x, count, mean); }
-
-double sum_squares(const float* x, int64_t count, float mean) {
-  return generic_sum_squares(x, count, mean);
+Moments moments(const float* x, int64_t count, float pivot) {
+  return generic_moments(x, count, pivot);
 }
 
 void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y) {
@@ -257,8 +255,7 @@ const Kernels kAvx512Vnni = {
     avx512::multiply,
     avx512::finish,
     avx512::transpose,
-    avx512::sum,
-    avx512::sum_squares,
+    avx512::moments,
     avx512::normalize,
     avx512::normalize_silu,
 };

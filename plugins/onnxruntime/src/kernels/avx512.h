@@ -17,8 +17,7 @@ void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64
 
 void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                int64_t to_stride);
-double sum(const float* x, int64_t count, float mean);
-double sum_squares(const float* x, int64_t count, float mean);
+Moments moments(const float* x, int64_t count, float pivot);
 void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 

@@ -73,8 +73,7 @@ const Kernels kAvxVnni = {
     multiply,
     generic_finish,
     generic_transpose,
-    generic_sum,
-    generic_sum_squares,
+    generic_moments,
     generic_normalize,
     generic_normalize_silu,
 };

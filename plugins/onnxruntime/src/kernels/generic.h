@@ -109,28 +109,31 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
 
 // Sixteen partial sums, then one: the order in which values are added does not depend on how wide
 // a processor's registers are.
-template <typename Term>
-double sum_terms(int64_t count, const Term& term) {
-  constexpr int64_t kLanes = 16, kBatch = 4096;
-  double total = 0;
+[[maybe_unused]] Moments generic_moments(const float* x, int64_t count, float pivot) {
+  constexpr int64_t kLanes = 16, kBatch = 1024;
+  Moments total{0, 0};
   for (int64_t first = 0; first < count; first += kBatch) {
     const int64_t end = count - first < kBatch ? count : first + kBatch;
-    float lanes[kLanes] = {};
+    float sums[kLanes] = {}, squares[kLanes] = {};
     int64_t i = first;
-    for (; i + kLanes <= end; i += kLanes)
-      for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
-    for (; i < end; ++i) lanes[i % kLanes] += term(i);
-    for (const float lane : lanes) total += static_cast<double>(lane);
+    for (; i + kLanes <= end; i += kLanes) {
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const float moved = x[i + lane] - pivot;
+        sums[lane] += moved;
+        squares[lane] += moved * moved;
+      }
+    }
+    for (; i < end; ++i) {
+      const float moved = x[i] - pivot;
+      sums[i % kLanes] += moved;
+      squares[i % kLanes] += moved * moved;
+    }
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      total.sum += static_cast<double>(sums[lane]);
+      total.squares += static_cast<double>(squares[lane]);
+    }
   }
   return total;
-}
-
-[[maybe_unused]] double generic_sum(const float* x, int64_t count, float mean) {
-  return sum_terms(count, [x, mean](int64_t i) { return x[i] - mean; });
-}
-
-[[maybe_unused]] double generic_sum_squares(const float* x, int64_t count, float mean) {
-  return sum_terms(count, [x, mean](int64_t i) { return (x[i] - mean) * (x[i] - mean); });
 }
 
 // 2^value for |value| <= 126, to about one unit in the last place: 2^whole by its bits, the rest,

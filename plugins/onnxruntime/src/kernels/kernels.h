@@ -49,6 +49,10 @@ struct RowEpilogue {
   const float* bias;
 };
 
+struct Moments {
+  double sum, squares;
+};
+
 // Normalisation of one channel: y = (x - mean) * factor + bias.
 struct ChannelNorm {
   float mean, factor, bias;
@@ -94,9 +98,8 @@ struct Kernels {
   void (*transpose)(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                     int64_t to_stride);
 
-  // Sums of (x - mean) and of its squares, of `count` values.
-  double (*sum)(const float* x, int64_t count, float mean);
-  double (*sum_squares)(const float* x, int64_t count, float mean);
+  // Sums of (x - pivot) and of its squares, of `count` values.
+  Moments (*moments)(const float* x, int64_t count, float pivot);
 
   // y of `count` values of one channel; with SiLU, y * sigmoid(y).
   void (*normalize)(const float* x, int64_t count, const ChannelNorm& norm, float* y);

@@ -103,8 +103,7 @@ const Kernels kNeon = {
     multiply,
     generic_finish,
     generic_transpose,
-    generic_sum,
-    generic_sum_squares,
+    generic_moments,
     generic_normalize,
     generic_normalize_silu,
 };

@@ -10,7 +10,9 @@ uint64_t add_bytes(uint64_t a, uint64_t b) {
   return ((a & ~kHigh) + (b & ~kHigh)) ^ ((a ^ b) & kHigh);
 }
 
-uint64_t all_bytes(int8_t value) { return uint64_t{0x0101010101010101} * static_cast<uint8_t>(value); }
+uint64_t all_bytes(int8_t value) {
+  return uint64_t{0x0101010101010101} * static_cast<uint8_t>(value);
+}
 
 // Eight bits to eight bytes, each 0 or 255.
 uint64_t spread(uint64_t bits) {
@@ -71,8 +73,7 @@ const Kernels kPortable = {
     multiply,
     generic_finish,
     generic_transpose,
-    generic_sum,
-    generic_sum_squares,
+    generic_moments,
     generic_normalize,
     generic_normalize_silu,
 };
