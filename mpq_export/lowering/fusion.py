@@ -39,9 +39,7 @@ def fuse_group_norms(graph: Graph) -> Graph:
             replaced[places[id(product)]] = _norm(GROUP_NORM_SILU, node, product.output[0])
         else:
             replaced[index] = _norm(GROUP_NORM, node, node.output[0])
-    kept = [
-        replaced.get(index, node) for index, node in enumerate(nodes) if index not in dropped
-    ]
+    kept = [replaced.get(index, node) for index, node in enumerate(nodes) if index not in dropped]
     return graph.with_nodes(kept, values, with_mpq=True)
 
 

@@ -18,7 +18,7 @@ from lowering.models import packed_model
 from mpq_export.bundle import read_bundle
 from mpq_export.core.integer_reference import ConvGeometry, run_layer
 from mpq_export.errors import RuntimeUnavailable
-from mpq_export.lowering.nodes import DOMAIN
+from mpq_export.lowering.nodes import is_mpq
 from mpq_export.runtimes import native_library as module
 from mpq_export.runtimes import selection
 from mpq_export.runtimes.names import Runtime
@@ -111,8 +111,8 @@ def test_ort_keeps_the_packed_nodes_and_drops_their_bodies(library, lowered_fold
     bundle = read_bundle(lowered_folder)
     graph = runnable_graph(bundle, Runtime.ORT)
     assert not graph.model.functions
-    packed = [node for node in graph.model.graph.node if node.domain == DOMAIN]
-    assert len(packed) == len(bundle.layers)
+    packed = [node.name for node in graph.model.graph.node if is_mpq(node)]
+    assert packed == list(bundle.layers)
     denoiser = OnnxRuntimeDenoiser(bundle, Runtime.ORT)
     assert denoiser.selection.runs is Runtime.ORT
     assert denoiser.selection.note.startswith("native kernels ")
