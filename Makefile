@@ -4,11 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit attacks fuzz clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+# The native library is compiled by pip, anew where its sources have changed.
+NATIVE := plugins/onnxruntime
+NATIVE_SOURCES := $(shell find $(NATIVE) -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
+
+$(READY): pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
 	touch $@
@@ -27,6 +31,43 @@ lint: setup
 # The emulated processor of tests/lowering/test_without_vnni.py; needs Debian or Ubuntu and root.
 emulator:
 	command -v qemu-x86_64 >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-user)
+
+# What the native targets below need; Debian or Ubuntu and root.
+native-tools:
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends g++ cmake make qemu-user g++-aarch64-linux-gnu
+
+NATIVE_CASES := build/native/cases.bin
+native-cases: setup
+	mkdir -p $(dir $(NATIVE_CASES))
+	PYTHONPATH=tests $(BIN)/python -m plugins.onnxruntime.case_file $(NATIVE_CASES)
+
+# Layers on every set of kernels of this processor, from two threads, under sanitizers.
+SANITIZERS ?= address,undefined thread
+native-sanitizers: native-cases
+	set -e; for kind in $(SANITIZERS); do \
+	  cmake -S $(NATIVE) -B build/native/$$kind -DMPQ_TESTS=ON -DMPQ_SANITIZE=$$kind; \
+	  cmake --build build/native/$$kind --target run_cases --parallel 2; \
+	  build/native/$$kind/run_cases $(NATIVE_CASES); \
+	done
+
+# The same cases on emulated 64-bit ARM, with and without dot products.
+native-aarch64: native-cases
+	cmake -S $(NATIVE) -B build/native/aarch64 -DMPQ_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+	  -DCMAKE_EXE_LINKER_FLAGS=-static
+	cmake --build build/native/aarch64 --target run_cases --parallel 2
+	qemu-aarch64 -cpu max build/native/aarch64/run_cases $(NATIVE_CASES)
+	qemu-aarch64 -cpu cortex-a53 build/native/aarch64/run_cases $(NATIVE_CASES)
+
+# Mutated layer descriptions; needs clang with its runtimes (libclang-rt-dev). It goes on from its corpus.
+native-fuzz:
+	mkdir -p build/native/corpus
+	cmake -S $(NATIVE) -B build/native/fuzz -DMPQ_FUZZ=ON -DMPQ_SANITIZE=address,undefined \
+	  -DCMAKE_CXX_COMPILER=clang++
+	cmake --build build/native/fuzz --target fuzz_layer --parallel 2
+	build/native/fuzz/fuzz_layer build/native/corpus -max_total_time=$(SECONDS) -max_len=8192 \
+	  -artifact_prefix=build/native/
 
 # Trains the shipped model anew: about 15 minutes on two cores.
 digits-checkpoint: setup

@@ -20,7 +20,7 @@ from ..errors import BundleError, RuntimeUnavailable, missing_package
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
-from ..lowering.nodes import all_nodes, is_mpq
+from ..lowering.nodes import DOMAIN, all_nodes
 from ..lowering.portable import WeightType, to_portable
 from ..lowering.provenance import require_lowered_from
 from ..lowering.targets import read_lowered
@@ -138,8 +138,8 @@ def _threads() -> int:
 def make_session(graph: Graph) -> Any:
     """An ONNX Runtime session on the CPU whose integer products do not saturate.
 
-    It reads the graph's arrays where they are, without a copy. Packed nodes without function bodies
-    are run by the native library; raises RuntimeUnavailable where there is none.
+    It reads the graph's arrays where they are, without a copy. Nodes of domain ``mpq`` without
+    function bodies are run by the native library; raises RuntimeUnavailable where there is none.
     """
     try:
         import onnxruntime
@@ -152,7 +152,8 @@ def make_session(graph: Graph) -> Any:
     options.intra_op_num_threads = _threads()
     # x86 without VNNI saturates uint8 x int8 products unless this asks for the exact kernel.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    if not graph.model.functions and any(map(is_mpq, all_nodes(graph.model.graph.node))):
+    ours = any(node.domain == DOMAIN for node in all_nodes(graph.model.graph.node))
+    if ours and not graph.model.functions:
         _register_native_library(options)
     arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in graph.tensors.values()]
     options.add_external_initializers(list(graph.tensors), arrays)
