@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ...errors import RuntimeUnavailable
 from ...files import staged_file, write_json
+from ...runtimes.native_library import native_library
 from .artefacts import artefact_key
 from .rounds import Cell
 from .sittings import Sitting
@@ -24,11 +26,21 @@ def record_path(
         "model": sitting.model.name,
         "batch": sitting.batch,
         "backends": {b.name: artefact_key(sitting.model, b.artefact) for b in sitting.backends},
+        "ours": _own_digest(),
         "threads": threads,
         "rounds": rounds,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     return work / "records" / f"{sitting.model.name}-b{sitting.batch}-{digest}.json"
+
+
+def _own_digest() -> str:
+    """Of what runs the packed model: the native library, or that there is none."""
+    try:
+        with open(native_library(), "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except RuntimeUnavailable:
+        return "portable"
 
 
 def read_record(path: Path) -> list[Cell] | None:

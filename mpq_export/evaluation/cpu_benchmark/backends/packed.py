@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-import onnx  # noqa: F401 - what the denoiser imports is no part of its loading
-import onnxruntime  # noqa: F401
+import onnxruntime  # noqa: F401 - importing it is no part of loading a model
 
 from ....bundle import read_bundle
-from ....runtimes.denoiser import open_denoiser
-from ....runtimes.names import Runtime
+from ....runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
 from ..inputs import Inputs
 from . import Step
 
 
 def open_step(folder: Path, inputs: Inputs, threads: int) -> Step:
-    """``open_denoiser``; it takes its threads from the environment."""
-    denoiser = open_denoiser(read_bundle(folder / "bundle"), Runtime.ORT)
+    """``--runtime ort``; it takes its threads from the environment."""
+    denoiser = OnnxRuntimeDenoiser(read_bundle(folder / "bundle"))
     sample, timestep, *conditions = inputs.items()
     named, when = dict(conditions), float(timestep[1][0])
-    return Step(lambda: denoiser(sample[1], when, **named), "portable rewrite")
+    return Step(lambda: denoiser(sample[1], when, **named), str(denoiser.selection))
