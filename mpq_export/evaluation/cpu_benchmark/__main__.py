@@ -31,7 +31,9 @@ def main(
     ] = None,
     backend: Annotated[
         list[str] | None,
-        typer.Option(help=f"Beside ours only these of {', '.join(BACKENDS)}."),
+        typer.Option(
+            help=f"Only these of {', '.join(BACKENDS)}; all of ours unless some are named."
+        ),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Only this batch.")] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Timed steps of each backend.")] = 30,

@@ -22,7 +22,7 @@ WARM_UP_STEPS = 3
 
 @dataclass(frozen=True)
 class Sitting:
-    """One model at one batch size, ours always among the backends."""
+    """One model at one batch size, some of ours always among the backends."""
 
     model: BenchmarkModel
     batch: int
@@ -36,12 +36,16 @@ class Sitting:
 
 
 def plan(models: Sequence[BenchmarkModel], backends: Sequence[Backend]) -> Iterator[Sitting]:
-    """Sittings of all models; the peers of a large model come one at a time."""
+    """Sittings of all models; the peers of a large model come one at a time.
+
+    All of ours take part unless ``backends`` has some of them.
+    """
+    ours = tuple(backend for backend in backends if backend.is_ours) or OURS
     peers = [backend for backend in backends if not backend.is_ours]
     for model in models:
         groups = [(peer,) for peer in peers] if model.in_pairs and peers else [tuple(peers)]
         for batch in model.batches:
-            yield from (Sitting(model, batch, (*OURS, *group)) for group in groups)
+            yield from (Sitting(model, batch, (*ours, *group)) for group in groups)
 
 
 def hold(
