@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
 
 setup: $(READY)
 
@@ -99,6 +99,13 @@ bench-scale: setup
 
 bench-fit: setup
 	$(BIN)/python -m mpq_export.evaluation.weight_fit_benchmark --out docs/results
+
+# A step on this processor against the peers of pyproject's extra "bench"; wants a quiet machine.
+# BENCH="--model unet26m --backend ort-int8" does these alone; what is measured is not done again.
+BENCH ?=
+bench-cpu: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev,bench]'
+	$(BIN)/python -m mpq_export.evaluation.cpu_benchmark --out docs/results $(BENCH)
 
 # The table of hostile inputs, docs/results/attacks.md.
 attacks: setup

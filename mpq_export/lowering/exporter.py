@@ -7,29 +7,23 @@ data never passes through the tracer.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Sequence
 
-import numpy as np
 import onnx
 import torch
 from onnx import helper
 from torch import nn
 
-from ..architectures import Architecture, architecture_of
+from ..architectures import architecture_of
 from ..bundle import Bundle
-from ..conditions import BATCH, TOKENS, Condition
+from ..conditions import Condition
 from ..core.integer_reference import PackedLayer
-from ..errors import BundleError
 from ..prediction import predict
 from ..skeleton import build_skeleton
 from .graph import Graph
-from .graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
-from .nodes import OPSET, make_node
-from .translations import corrected_translations
+from .graph_inputs import STEP_INDEX, TIMESTEP
+from .nodes import make_node
+from .tracing import named_conditions, trace
 
 _PLACEHOLDER_DOMAIN = "mpq.placeholder"
 
@@ -84,13 +78,7 @@ class _Traced(nn.Module):
         *conditions: torch.Tensor,
     ) -> torch.Tensor:
         self.context.step_index = step_index
-        lengths = {BATCH: sample.shape[0]}
-        for spec, value in zip(self.conditions, conditions, strict=True):
-            for axis, name in spec.free_axes.items():
-                # The tracer takes equal names for different lengths until it is told.
-                torch._check(value.shape[axis] == lengths.setdefault(name, value.shape[axis]))
-        names = (spec.name for spec in self.conditions)
-        named = dict(zip(names, conditions, strict=True))
+        named = named_conditions(self.conditions, sample, conditions)
         prediction = predict(self.model, self.config, sample, timestep, named)
         return prediction + self.output_bias[step_index.long()]
 
@@ -102,7 +90,11 @@ def export_graph(bundle: Bundle) -> Graph:
     and the model's conditions; output ``prediction``.
     """
     architecture = architecture_of(bundle.model_config)
-    traced = _trace(bundle, architecture)
+    specs = architecture.conditions(bundle.model_config)
+    scalars = {TIMESTEP: torch.zeros(1), STEP_INDEX: torch.zeros(1, dtype=torch.int32)}
+    traced = trace(
+        _Traced(bundle, specs).eval(), bundle.model_config, scalars, where=bundle.path
+    ).model_proto
     assert not traced.functions, "everything but packed nodes is standard operators"
     graph = Graph.of(traced)
     nodes: list[onnx.NodeProto] = []
@@ -121,63 +113,3 @@ def export_graph(bundle: Bundle) -> Graph:
         values |= tensors
     graph.model.graph.name = architecture.class_name
     return graph.with_nodes(nodes, values, with_mpq=True)
-
-
-def _trace(bundle: Bundle, architecture: Architecture) -> onnx.ModelProto:
-    """The traced model with placeholder nodes."""
-    specs = architecture.conditions(bundle.model_config)
-    shape = architecture.sample_shape(bundle.model_config)
-    rng = np.random.default_rng(0)
-    # Two images: a batch of one would be taken for a constant.
-    example = (
-        torch.zeros(2, *shape),
-        torch.zeros(1),
-        torch.zeros(1, dtype=torch.int32),
-        *(torch.from_numpy(spec.draw(2, rng)) for spec in specs),
-    )
-    axes = {name: torch.export.Dim(name, min=1) for name in (BATCH, TOKENS)}
-    free = tuple({axis: axes[name] for axis, name in spec.free_axes.items()} for spec in specs)
-    dynamic = ({0: axes[BATCH]}, None, None, *((free,) if specs else ()))
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_exporter():
-        warnings.simplefilter("ignore")
-        try:
-            program = torch.onnx.export(
-                _Traced(bundle, specs).eval(),
-                example,
-                input_names=[SAMPLE, TIMESTEP, STEP_INDEX, *(spec.name for spec in specs)],
-                output_names=[PREDICTION],
-                opset_version=OPSET,
-                dynamo=True,
-                dynamic_shapes=dynamic,
-                custom_translation_table=corrected_translations(),
-                verbose=False,
-            )
-        except Exception as error:  # the tracer passes on whatever the model raises
-            raise BundleError(
-                "The model cannot be traced to ONNX",
-                where=bundle.path,
-                why=_cause(error),
-            ) from error
-    assert program is not None, "torch.onnx.export with dynamo returns a program"
-    return program.model_proto
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of what went wrong at the bottom: the tracer wraps it in advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@contextlib.contextmanager
-def _quiet_exporter():
-    """The exporter logs every pass; only its errors matter to users."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Making of artefacts, one file per kind; each has ``make(source, folder)``."""

@@ -1,0 +1,84 @@
+"""The protocol between the parent and its workers."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mpq_export.evaluation.cpu_benchmark import rounds
+from mpq_export.evaluation.cpu_benchmark.backends import BACKENDS
+from mpq_export.evaluation.cpu_benchmark.rounds import Cell, Worker, WorkerFailed, measure_in_turns
+from mpq_export.evaluation.cpu_benchmark.worker import _peak_bytes
+
+
+class ScriptedWorker:
+    """Answers rounds with given times; an exception among them is raised."""
+
+    def __init__(self, name, times, turns):
+        self.name, self.times, self.turns = name, iter(times), turns
+
+    def ask(self, do):
+        if do == "memory":
+            return {"peak_bytes": 7}
+        self.turns.append(self.name)
+        time = next(self.times)
+        if isinstance(time, Exception):
+            raise time
+        return {"ms": time}
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    monkeypatch.setattr(rounds, "_REST_SECONDS", 0)
+
+
+def test_turns_rotate():
+    turns, cells = [], [Cell("a"), Cell("b")]
+    workers = [ScriptedWorker("a", [1.0, 2.0], turns), ScriptedWorker("b", [3.0, 4.0], turns)]
+    measure_in_turns(workers, cells, 2)
+    assert turns == ["a", "b", "b", "a"]
+    assert [cell.ms for cell in cells] == [[1, 2], [3, 4]]
+    assert [cell.peak_bytes for cell in cells] == [7, 7]
+
+
+def test_a_worker_that_fails_is_left_out_and_says_why():
+    turns, cells = [], [Cell("a"), Cell("b")]
+    failing = ScriptedWorker("a", [1.0, WorkerFailed("out of memory")], turns)
+    measure_in_turns([failing, ScriptedWorker("b", [1.0] * 4, turns)], cells, 4)
+    assert (cells[0].failure, cells[0].ms, cells[0].peak_bytes) == ("out of memory", [], 0)
+    assert cells[1].failure is None
+    assert len(cells[1].ms) == 4
+    assert turns.count("a") == 2
+
+
+def test_a_model_that_cannot_be_opened_is_an_answer(tmp_path):
+    np.savez(tmp_path / "inputs.npz", sample=np.zeros((1, 1, 2, 2), np.float32))
+    with (
+        Worker(BACKENDS["ort-fp32"], [0]) as worker,
+        pytest.raises(WorkerFailed, match=r"model\.onnx"),
+    ):
+        worker.load(tmp_path, tmp_path / "inputs.npz")
+
+
+def test_a_worker_that_dies_is_told_from_one_that_answers(monkeypatch):
+    monkeypatch.setattr(rounds, "_WORKER", "no.such.module")
+    with (
+        Worker(BACKENDS["ort-fp32"], [0]) as worker,
+        pytest.raises(WorkerFailed, match="ended with status 1"),
+    ):
+        worker.ask("round")
+
+
+def test_importing_the_worker_imports_no_library():
+    code = (
+        "import sys, mpq_export.evaluation.cpu_benchmark.worker; "
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'diffusers'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_peak_memory_is_the_high_water_mark():
+    status = "Name:\tpython\nVmHWM:\t    1500 kB\nVmRSS:\t     900 kB\n"
+    assert _peak_bytes(status) == 1500 * 1024
