@@ -117,6 +117,8 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
         require_lowered_from(graph, bundle.layers)
         if runs is Runtime.ORT_PORTABLE:
             return to_portable(graph, WeightType.INT8)
+        if runs is Runtime.ORT_FUNCTIONS and not graph.model.functions:
+            raise ContractError("it has no function bodies")
     except ContractError as error:
         raise BundleError(
             "The lowered model does not belong to its bundle",
@@ -151,7 +153,7 @@ def make_session(graph: Graph, profile: Path | None = None) -> Any:
             "onnxruntime", "runtime", "Running a bundle with ONNX Runtime"
         ) from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and told by our own errors
     options.intra_op_num_threads = _threads()
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
