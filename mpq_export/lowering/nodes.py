@@ -193,7 +193,7 @@ def read_layer(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> Packe
 
 
 def _layer_of(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> PackedLayer:
-    attributes = _attributes_of(node)
+    attributes = attributes_of(node)
     if attributes["layout"] != CANONICAL.encode():
         raise ContractError(f"the layout is {attributes['layout']!r}")
     data = dict(zip(INPUTS[2:], (tensors[name] for name in node.input[2:]), strict=True))
@@ -226,8 +226,11 @@ def _layer_of(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> Packed
     )
 
 
-def _attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """The values of exactly the attributes that the schema names, each of the schema's type."""
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """The values of exactly the attributes that the schema names, each of the schema's type.
+
+    Raises ContractError on a packed node that has others; ONNX Runtime would not look at them.
+    """
     kinds = _COMMON_ATTRIBUTES | (_CONV_ATTRIBUTES if node.op_type == CONV else {})
     found = {attribute.name: attribute.type for attribute in node.attribute}
     if len(found) != len(node.attribute) or found != {

@@ -21,7 +21,7 @@ from ..errors import BundleError, RuntimeUnavailable, missing_package
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
-from ..lowering.nodes import DOMAIN, all_nodes
+from ..lowering.nodes import DOMAIN, all_nodes, attributes_of, is_mpq
 from ..lowering.portable import WeightType, to_portable
 from ..lowering.provenance import require_lowered_from
 from ..lowering.targets import read_lowered
@@ -117,6 +117,8 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
         require_lowered_from(graph, bundle.layers)
         if runs is Runtime.ORT_PORTABLE:
             return to_portable(graph, WeightType.INT8)
+        for node in filter(is_mpq, graph.model.graph.node):
+            attributes_of(node)
         if runs is Runtime.ORT_FUNCTIONS and not graph.model.functions:
             raise ContractError("it has no function bodies")
     except ContractError as error:
