@@ -23,10 +23,12 @@ struct WidenedBlock {
 
 constexpr int64_t kTileRows = 4;
 
+// Every loop over `sums` is unrolled: only then do they stay in registers.
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
                    int32_t* acc) {
   const __m256i even = _mm256_set1_epi16(255);
   __m256i sums[kTileRows][2];
+#pragma GCC unroll 4
   for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kRows * WidenedBlock::kBytes;
@@ -36,6 +38,7 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int
       const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes) + 1);
       const __m256i a_even = _mm256_and_si256(a, even), a_odd = _mm256_srli_epi16(a, 8);
       const __m256i b_even = _mm256_and_si256(b, even), b_odd = _mm256_srli_epi16(b, 8);
+#pragma GCC unroll 4
       for (int64_t r = 0; r < kTileRows; ++r) {
         int32_t pair[2];
         memcpy(&pair[0], w + r * WidenedBlock::kBytes + 4 * line, 4);
@@ -48,6 +51,7 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int
       }
     }
   }
+#pragma GCC unroll 4
   for (int64_t r = 0; r < kTileRows; ++r) {
     auto* to = reinterpret_cast<__m256i*>(acc + r * kAccStride);
     _mm256_storeu_si256(to, sums[r][0]);

@@ -201,17 +201,22 @@ namespace {
 
 constexpr int64_t kTileRows = 8;
 
+// Every loop over `sums` is unrolled: only then do they stay in registers.
 template <int groups>
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
   __m512i sums[kTileRows][groups];
-  for (auto& row : sums)
-    for (__m512i& sum : row) sum = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < kTileRows; ++r)
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; ++g) sums[r][g] = _mm512_setzero_si512();
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kRows * kBlockColumns;
     const uint8_t* from[groups];
+#pragma GCC unroll 4
     for (int g = 0; g < groups; ++g) from[g] = lines.first[g] + lines.blocks[block];
     for (int64_t line = 0; line < kBlockLines; ++line, w += 4) {
       __m512i codes[groups];
+#pragma GCC unroll 4
       for (int g = 0; g < groups; ++g) codes[g] = _mm512_loadu_si512(from[g] + line * lines.stride);
 #pragma GCC unroll 8
       for (int64_t r = 0; r < kTileRows; ++r) {
@@ -224,7 +229,9 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t blocks, in
       }
     }
   }
+#pragma GCC unroll 8
   for (int64_t r = 0; r < kTileRows; ++r)
+#pragma GCC unroll 4
     for (int g = 0; g < groups; ++g)
       _mm512_storeu_si512(acc + r * kAccStride + g * kPixels, sums[r][g]);
 }

@@ -23,9 +23,11 @@ struct Block {
 
 constexpr int64_t kTileRows = 4;
 
+// Every loop over `sums` is unrolled: only then do they stay in registers.
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
                    int32_t* acc) {
   __m256i sums[kTileRows][2];
+#pragma GCC unroll 4
   for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* w = weights + block * kRows * kBlockColumns;
@@ -33,6 +35,7 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int
     for (int64_t line = 0; line < kBlockLines; ++line, codes += lines.stride) {
       const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
       const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes) + 1);
+#pragma GCC unroll 4
       for (int64_t r = 0; r < kTileRows; ++r) {
         int32_t four;
         memcpy(&four, w + r * kBlockColumns + 4 * line, 4);
@@ -41,6 +44,7 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int
       }
     }
   }
+#pragma GCC unroll 4
   for (int64_t r = 0; r < kTileRows; ++r) {
     auto* to = reinterpret_cast<__m256i*>(acc + r * kAccStride);
     _mm256_storeu_si256(to, sums[r][0]);

@@ -49,17 +49,22 @@ constexpr int64_t kTileRows = 4;
 template <int lane>
 inline void multiply_line(const uint8_t* line, const int8x16_t w[kTileRows],
                           int32x4_t sums[kTileRows][4]) {
+#pragma GCC unroll 4
   for (int quarter = 0; quarter < 4; ++quarter) {
     const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(line + 16 * quarter));
+#pragma GCC unroll 4
     for (int64_t r = 0; r < kTileRows; ++r)
       sums[r][quarter] = vdotq_laneq_s32(sums[r][quarter], codes, w[r], lane);
   }
 }
 
+// Every loop over `sums` is unrolled: only then do they stay in registers.
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
                    int32_t* acc) {
   int32x4_t sums[kTileRows][4];
+#pragma GCC unroll 4
   for (auto& row : sums)
+#pragma GCC unroll 4
     for (int32x4_t& sum : row) sum = vdupq_n_s32(0);
   for (int64_t block = 0; block < blocks; ++block) {
     const int8_t* row = weights + block * kRows * kBlockColumns;
@@ -73,7 +78,9 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int
       multiply_line<3>(codes + 3 * lines.stride, w, sums);
     }
   }
+#pragma GCC unroll 4
   for (int64_t r = 0; r < kTileRows; ++r)
+#pragma GCC unroll 4
     for (int quarter = 0; quarter < 4; ++quarter)
       vst1q_s32(acc + r * kAccStride + 4 * quarter, sums[r][quarter]);
 }
