@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ...bundle import Bundle, read_bundle
+from ...lowering.names import Target
+from ...lowering.nodes import all_nodes, is_mpq
+from ...lowering.targets import read_lowered
 from ...runtimes.names import Runtime
 from ...runtimes.onnxruntime_denoiser import graph_feeds, make_session, run, runnable_graph
 from .inputs import draw_inputs
@@ -42,7 +45,7 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """A step: its layers, and the time of every node that belongs to none, by operator type."""
+    """A step: its layers, and all nodes, and those that came of none of the domain ``mpq``."""
 
     layers: tuple[LayerTime, ...]
     nodes: tuple[NodeTime, ...]
@@ -63,12 +66,16 @@ def profile_bundle(folder: Path, batch: int, steps: int) -> Profile:
         for _ in range(_WARM_UP_STEPS + steps):
             run(session, feeds)
         nodes = read_profile(Path(session.end_profiling()), skip=_WARM_UP_STEPS)
-    return assigned(bundle, nodes)
+    lowered = read_lowered(folder, Target.ORT).model.graph.node
+    return assigned(bundle, {node.name for node in all_nodes(lowered) if is_mpq(node)}, nodes)
 
 
-def assigned(bundle: Bundle, nodes: Sequence[NodeTime]) -> Profile:
-    """Give every node to the layer whose name, or name and a slash, its own begins with."""
-    owners = {node.name: _owner(node.name, bundle.layers) for node in nodes}
+def assigned(bundle: Bundle, own_nodes: Collection[str], nodes: Sequence[NodeTime]) -> Profile:
+    """Give every node to the one of ``own_nodes``, and to the layer, that it was made of.
+
+    A node of the lowered file keeps its name, or becomes several whose names go on with a slash.
+    """
+    owners = {node.name: node.name.partition("/")[0] for node in nodes}
     layers = []
     for name, layer in bundle.layers.items():
         own = [node for node in nodes if owners[node.name] == name]
@@ -82,14 +89,8 @@ def assigned(bundle: Bundle, nodes: Sequence[NodeTime]) -> Profile:
                 None if elements is None else elements * columns,
             )
         )
-    outside = tuple(node for node in nodes if owners[node.name] is None)
+    outside = tuple(node for node in nodes if owners[node.name] not in own_nodes)
     return Profile(tuple(layers), tuple(nodes), outside)
-
-
-def _owner(node: str, layers: Mapping[str, object]) -> str | None:
-    """The layer that a node was made of."""
-    name = node.partition("/")[0]
-    return name if name in layers else None
 
 
 def layer_table(title: str, profile: Profile, threads: int) -> str:
@@ -121,15 +122,15 @@ def _line(layer: LayerTime, peak: float | None) -> str:
 
 
 def operator_table(title: str, profile: Profile) -> str:
-    """Markdown: all nodes by operator type, and how much of it lies outside packed layers."""
+    """Markdown: all nodes by operator type, and how much of it lies outside our nodes."""
     total, outside = _total(profile.nodes), _total(profile.outside)
     lines = [
         f"## {title}, operator by operator",
         "",
-        f"{total:.2f} ms in nodes, {outside:.2f} ms ({outside / total:.0%}) of them outside packed "
-        "layers. The profiler's own cost is in all figures.",
+        f"{total:.2f} ms in nodes, {outside:.2f} ms ({outside / total:.0%}) of them outside our "
+        "nodes. The profiler's own cost is in all figures.",
         "",
-        "| operator | nodes | ms | share | ms outside packed layers |",
+        "| operator | nodes | ms | share | ms outside our nodes |",
         "|---|---|---|---|---|",
     ]
     types = {node.op_type for node in profile.nodes}

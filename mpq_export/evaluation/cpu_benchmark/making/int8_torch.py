@@ -35,4 +35,15 @@ def _quantized(module: PositionalDenoiser, draws: list[Inputs]) -> torch.export.
     prepared = prepare_pt2e(torch.export.export(module, examples[0]).module(), quantizer)
     for example in examples:
         prepared(*example)
-    return torch.export.export(convert_pt2e(prepared), examples[0])
+    quantized = convert_pt2e(prepared)
+    _drop_unread_parameters(quantized)
+    return torch.export.export(quantized, examples[0])
+
+
+def _drop_unread_parameters(module: torch.fx.GraphModule) -> None:
+    """The float32 weights, which would be saved beside those in int8."""
+    read = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+    for name, _ in list(module.named_parameters()):
+        if name not in read:
+            parent, _, attribute = name.rpartition(".")
+            delattr(module.get_submodule(parent), attribute)
