@@ -95,7 +95,7 @@ void multiply_piece(const PackedWeight& weight, const Partition& partition, int6
   auto* unpacked = thread_scratch().weights.reserve<int8_t>(weight.unpacked_bytes());
   const auto input = prepare(first_group, last_group - first_group);
 
-  alignas(64) int32_t acc[kRows * kAccStride];
+  alignas(64) int32_t acc[kMaxGroups * kGroupSums];
   kernels.begin();
   for (int64_t chunk = begin; chunk < end; chunk += kRows) {
     const int64_t rows = std::min(kRows, end - chunk), sorted = first_row + chunk;
@@ -113,7 +113,7 @@ void multiply_piece(const PackedWeight& weight, const Partition& partition, int6
         const GroupOutput to = output(group + i);
         float* y[kRows];
         for (int64_t r = 0; r < rows; ++r) y[r] = to.first + channels[r] * to.channel_stride;
-        kernels.finish(acc + i * kPixels, epilogue, rows, to.pixels, y);
+        kernels.finish(acc + i * kGroupSums, epilogue, rows, to.pixels, y);
       }
     }
   }

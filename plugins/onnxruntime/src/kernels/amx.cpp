@@ -36,8 +36,9 @@ void begin() {
 
 void end() { _tile_release(); }
 
+constexpr int64_t kTileSums = kTileRows * kPixels;
 constexpr int64_t kBlockBytes = kRows * kBlockColumns;
-constexpr int kAccBytes = kAccStride * static_cast<int>(sizeof(int32_t));
+constexpr int kAccBytes = kPixels * static_cast<int>(sizeof(int32_t));
 
 void multiply_two(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
   _tile_zero(0);
@@ -56,9 +57,9 @@ void multiply_two(const int8_t* weights, const Lines& lines, int64_t blocks, int
     _tile_dpbsud(3, 5, 7);
   }
   _tile_stored(0, acc, kAccBytes);
-  _tile_stored(1, acc + kPixels, kAccBytes);
-  _tile_stored(2, acc + kTileRows * kAccStride, kAccBytes);
-  _tile_stored(3, acc + kTileRows * kAccStride + kPixels, kAccBytes);
+  _tile_stored(1, acc + kGroupSums, kAccBytes);
+  _tile_stored(2, acc + kTileSums, kAccBytes);
+  _tile_stored(3, acc + kGroupSums + kTileSums, kAccBytes);
 }
 
 void multiply_one(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
@@ -73,7 +74,7 @@ void multiply_one(const int8_t* weights, const Lines& lines, int64_t blocks, int
     _tile_dpbsud(2, 5, 6);
   }
   _tile_stored(0, acc, kAccBytes);
-  _tile_stored(2, acc + kTileRows * kAccStride, kAccBytes);
+  _tile_stored(2, acc + kTileSums, kAccBytes);
 }
 
 void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,

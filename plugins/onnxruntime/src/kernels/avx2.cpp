@@ -53,7 +53,7 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int
   }
 #pragma GCC unroll 4
   for (int64_t r = 0; r < kTileRows; ++r) {
-    auto* to = reinterpret_cast<__m256i*>(acc + r * kAccStride);
+    auto* to = reinterpret_cast<__m256i*>(acc + r * kPixels);
     _mm256_storeu_si256(to, sums[r][0]);
     _mm256_storeu_si256(to + 1, sums[r][1]);
   }
@@ -64,7 +64,7 @@ void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t
   for (int64_t g = 0; g < count; ++g)
     for (int64_t r = 0; r < kRows; r += kTileRows)
       multiply_tile(weights + r * WidenedBlock::kBytes, lines, g, blocks,
-                    acc + r * kAccStride + g * kPixels);
+                    acc + g * kGroupSums + r * kPixels);
 }
 
 }  // namespace

@@ -126,7 +126,7 @@ void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64
             float* const* y) {
   const __mmask16 lanes = first_lanes(count);
   for (int64_t r = 0; r < rows; ++r) {
-    const __m512i sums = _mm512_sub_epi32(_mm512_loadu_si512(acc + r * kAccStride),
+    const __m512i sums = _mm512_sub_epi32(_mm512_loadu_si512(acc + r * kPixels),
                                           _mm512_set1_epi32(epilogue.correction[r]));
     const __m512 product =
         _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(epilogue.scale[r]));
@@ -233,7 +233,7 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t blocks, in
   for (int64_t r = 0; r < kTileRows; ++r)
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g)
-      _mm512_storeu_si512(acc + r * kAccStride + g * kPixels, sums[r][g]);
+      _mm512_storeu_si512(acc + g * kGroupSums + r * kPixels, sums[r][g]);
 }
 
 void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
@@ -241,7 +241,7 @@ void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t
   using Tile = void (*)(const int8_t*, const Lines&, int64_t, int32_t*);
   static constexpr Tile kByGroups[] = {multiply_tile<1>, multiply_tile<2>, multiply_tile<3>};
   for (int64_t r = 0; r < kRows; r += kTileRows)
-    kByGroups[count - 1](weights + r * kBlockColumns, lines, blocks, acc + r * kAccStride);
+    kByGroups[count - 1](weights + r * kBlockColumns, lines, blocks, acc + r * kPixels);
 }
 
 }  // namespace

@@ -74,7 +74,7 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
 [[maybe_unused]] void generic_finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows,
                                      int64_t count, float* const* y) {
   for (int64_t r = 0; r < rows; ++r) {
-    const int32_t* sums = acc + r * kAccStride;
+    const int32_t* sums = acc + r * kPixels;
     const uint32_t correction = static_cast<uint32_t>(epilogue.correction[r]);
     const float scale = epilogue.scale[r], bias = epilogue.bias[r];
     float* out = y[r];

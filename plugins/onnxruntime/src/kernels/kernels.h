@@ -18,6 +18,7 @@ constexpr int64_t kBlockColumns = 64;  // columns of a block
 constexpr int64_t kRows = 32;          // rows that are unpacked and multiplied together
 constexpr int64_t kMaxPlanes = 8;
 constexpr int64_t kMaxGroups = 4;  // groups of one product
+constexpr int64_t kGroupSums = kRows * kPixels;
 
 // Where the lines of up to kMaxGroups groups lie: line l of block b of group g at
 // first[g] + blocks[b] + l * stride.
@@ -85,12 +86,12 @@ struct Kernels {
   // are the row's offset.
   void (*unpack)(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);
 
-  // acc[r * kAccStride + 16 * g + pixel] = sum over the columns of `blocks` blocks, for kRows rows
-  // and `count` groups.
+  // acc[g * kGroupSums + r * kPixels + pixel] = sum over the columns of `blocks` blocks, for kRows
+  // rows and `count` groups.
   void (*multiply)(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
                    int32_t* acc);
 
-  // Outputs of `rows` rows and `count` pixels of one group; row r's go to y[r].
+  // Outputs of `rows` rows and `count` pixels from the sums of one group; row r's go to y[r].
   void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
                  float* const* y);
 
@@ -105,8 +106,6 @@ struct Kernels {
   void (*normalize)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
   void (*normalize_silu)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 };
-
-constexpr int64_t kAccStride = kMaxGroups * kPixels;
 
 // The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avxvnni", "avx2",
 // "neon", "portable". Those that were not compiled in, or that the processor lacks, are not among

@@ -82,7 +82,7 @@ void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int
   for (int64_t r = 0; r < kTileRows; ++r)
 #pragma GCC unroll 4
     for (int quarter = 0; quarter < 4; ++quarter)
-      vst1q_s32(acc + r * kAccStride + 4 * quarter, sums[r][quarter]);
+      vst1q_s32(acc + r * kPixels + 4 * quarter, sums[r][quarter]);
 }
 
 void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
@@ -90,7 +90,7 @@ void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t
   for (int64_t g = 0; g < count; ++g)
     for (int64_t r = 0; r < kRows; r += kTileRows)
       multiply_tile(weights + r * kBlockColumns, lines, g, blocks,
-                    acc + r * kAccStride + g * kPixels);
+                    acc + g * kGroupSums + r * kPixels);
 }
 
 }  // namespace

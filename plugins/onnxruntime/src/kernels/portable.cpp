@@ -51,7 +51,7 @@ void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t
             sums[i] += codes[4 * i] * w[0] + codes[4 * i + 1] * w[1] + codes[4 * i + 2] * w[2] +
                        codes[4 * i + 3] * w[3];
       }
-      memcpy(acc + r * kAccStride + g * kPixels, sums, sizeof sums);
+      memcpy(acc + g * kGroupSums + r * kPixels, sums, sizeof sums);
     }
   }
 }
