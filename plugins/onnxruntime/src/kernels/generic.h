@@ -107,73 +107,111 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
   }
 }
 
-// Sixteen partial sums, then one: the order in which values are added does not depend on how wide
-// a processor's registers are.
+// One register's values at once. Loops over arrays are not always made into vectors.
+#if defined(__AVX512F__)
+#define MPQ_REGISTER 64
+#elif defined(__AVX2__)
+#define MPQ_REGISTER 32
+#else
+#define MPQ_REGISTER 16
+#endif
+typedef float Lanes __attribute__((vector_size(MPQ_REGISTER)));
+typedef int32_t IntLanes __attribute__((vector_size(MPQ_REGISTER)));
+#undef MPQ_REGISTER
+constexpr int64_t kLanes = sizeof(Lanes) / sizeof(float);
+
+// The first `count`, the others 0.
+inline Lanes load_lanes(const float* x, int64_t count) {
+  Lanes lanes = {};
+  memcpy(&lanes, x, static_cast<size_t>(count) * sizeof(float));
+  return lanes;
+}
+
+inline double sum_of(Lanes lanes) {
+  double sum = 0;
+  for (int64_t i = 0; i < kLanes; ++i) sum += static_cast<double>(lanes[i]);
+  return sum;
+}
+
 [[maybe_unused]] Moments generic_moments(const float* x, int64_t count, float pivot) {
-  constexpr int64_t kLanes = 16, kBatch = 1024;
+  constexpr int64_t kBatch = 1024;  // float32 sums of this many, float64 sums of these
+  constexpr int kChains = 4;        // sums that do not wait for one another
   Moments total{0, 0};
-  for (int64_t first = 0; first < count; first += kBatch) {
-    const int64_t end = count - first < kBatch ? count : first + kBatch;
-    float sums[kLanes] = {}, squares[kLanes] = {};
-    int64_t i = first;
-    for (; i + kLanes <= end; i += kLanes) {
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const float moved = x[i + lane] - pivot;
-        sums[lane] += moved;
-        squares[lane] += moved * moved;
+  int64_t i = 0;
+  while (count - i >= kChains * kLanes) {
+    const int64_t end = count - i < kBatch ? count : i + kBatch;
+    Lanes sums[kChains] = {}, squares[kChains] = {};
+    for (; i + kChains * kLanes <= end; i += kChains * kLanes) {
+#pragma GCC unroll 4
+      for (int chain = 0; chain < kChains; ++chain) {
+        const Lanes moved = load_lanes(x + i + chain * kLanes, kLanes) - pivot;
+        sums[chain] += moved;
+        squares[chain] += moved * moved;
       }
     }
-    for (; i < end; ++i) {
-      const float moved = x[i] - pivot;
-      sums[i % kLanes] += moved;
-      squares[i % kLanes] += moved * moved;
-    }
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      total.sum += static_cast<double>(sums[lane]);
-      total.squares += static_cast<double>(squares[lane]);
-    }
+    total.sum += sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    total.squares += sum_of((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  }
+  for (; i < count; ++i) {
+    const auto moved = static_cast<double>(x[i] - pivot);
+    total.sum += moved;
+    total.squares += moved * moved;
   }
   return total;
 }
 
 // 2^value for |value| <= 126, to about one unit in the last place: 2^whole by its bits, the rest,
 // within half of 0, by the Taylor series of exp(rest * ln 2).
-inline float exp2_of(float value) {
+inline Lanes exp2_of(Lanes value) {
   constexpr float kRound = 12582912.0f;
-  const float whole = (value + kRound) - kRound;
-  const float rest = (value - whole) * 0.693147180559945309f;
-  float series = 1.0f / 5040.0f;
-  series = series * rest + 1.0f / 720.0f;
-  series = series * rest + 1.0f / 120.0f;
-  series = series * rest + 1.0f / 24.0f;
-  series = series * rest + 1.0f / 6.0f;
+  const Lanes whole = (value + kRound) - kRound;
+  const Lanes rest = (value - whole) * 0.693147180559945309f;
+  Lanes series = rest * (1.0f / 5040.0f) + (1.0f / 720.0f);
+  series = series * rest + (1.0f / 120.0f);
+  series = series * rest + (1.0f / 24.0f);
+  series = series * rest + (1.0f / 6.0f);
   series = series * rest + 0.5f;
   series = series * rest + 1.0f;
   series = series * rest + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(whole) + 127) << 23;
-  float power;
+  const IntLanes bits = (__builtin_convertvector(whole, IntLanes) + 127) << 23;
+  Lanes power;
   memcpy(&power, &bits, sizeof power);
   return series * power;
 }
 
-inline float silu(float value) {
-  constexpr float kLog2E = 1.44269504088896341f, kMost = 126.0f;
-  float exponent = value * -kLog2E;
-  exponent = exponent < kMost ? exponent : kMost;
-  exponent = exponent > -kMost ? exponent : -kMost;
+inline Lanes silu(Lanes value) {
+  constexpr float kLog2E = 1.44269504088896341f;
+  const Lanes most = Lanes{} + 126.0f;
+  Lanes exponent = value * -kLog2E;
+  exponent = exponent < most ? exponent : most;  // a NaN becomes 126 here, and stays in `value`
+  exponent = exponent > -most ? exponent : -most;
   return value / (1.0f + exp2_of(exponent));
+}
+
+template <typename Function>
+inline void for_each_lanes(const float* x, int64_t count, float* y, const Function& function) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t lanes = count - i < kLanes ? count - i : kLanes;
+    if (lanes == kLanes) {
+      const Lanes result = function(load_lanes(x + i, kLanes));
+      memcpy(y + i, &result, sizeof result);
+    } else {
+      const Lanes result = function(load_lanes(x + i, lanes));
+      memcpy(y + i, &result, static_cast<size_t>(lanes) * sizeof(float));
+    }
+  }
 }
 
 [[maybe_unused]] void generic_normalize(const float* x, int64_t count, const ChannelNorm& norm,
                                         float* y) {
   const ChannelNorm n = norm;
-  for (int64_t i = 0; i < count; ++i) y[i] = (x[i] - n.mean) * n.factor + n.bias;
+  for_each_lanes(x, count, y, [n](Lanes v) { return (v - n.mean) * n.factor + n.bias; });
 }
 
 [[maybe_unused]] void generic_normalize_silu(const float* x, int64_t count, const ChannelNorm& norm,
                                              float* y) {
   const ChannelNorm n = norm;
-  for (int64_t i = 0; i < count; ++i) y[i] = silu((x[i] - n.mean) * n.factor + n.bias);
+  for_each_lanes(x, count, y, [n](Lanes v) { return silu((v - n.mean) * n.factor + n.bias); });
 }
 
 }  // namespace
