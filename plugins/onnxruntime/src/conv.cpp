@@ -28,7 +28,7 @@ struct Image {
     quads = conv.group * weight.group_quads();
     // A line may be read beyond the last pixel that is used.
     codes =
-        thread_scratch().codes.reserve<uint8_t>(batch * padded_height * row_bytes() + kLineBytes);
+        thread_scratch().image.reserve<uint8_t>(batch * padded_height * row_bytes() + kLineBytes);
   }
 
   int64_t quad_bytes() const { return padded_width * 4; }
@@ -198,16 +198,15 @@ void multiply(const PackedWeight& weight, const OutputGroups& groups, const Inpu
   const Partition partition(weight, groups.count, input.group_bytes(), Input::kUnfolded,
                             divided_up(parallel.threads(), weight.groups()));
   run_all(parallel, weight.groups() * partition.pieces(), [&](int64_t index) {
-    const int64_t conv_group = index / partition.pieces();
-    multiply_piece(
-        weight, partition, index % partition.pieces(), conv_group * weight.group_rows(),
-        weight.group_rows(), constants, input.blocks(), input.stride(),
-        [&](int64_t first, int64_t count) { return input.prepare(conv_group, first, count); },
-        [&](int64_t group) {
-          return GroupOutput{y + groups.image_of(group) * weight.rows() * groups.pixels +
-                                 groups.first_pixel(group),
-                             groups.pixels, groups.pixels_of(group)};
-        });
+    const int64_t conv_group = index / partition.pieces(), rows = weight.group_rows();
+    const Piece piece(partition, index % partition.pieces(), rows);
+    multiply_piece(weight, piece, conv_group * rows, constants, input.blocks(), input.stride(),
+                   input.prepare(conv_group, piece.first_group, piece.groups()),
+                   [&](int64_t group) {
+                     return GroupOutput{y + groups.image_of(group) * weight.rows() * groups.pixels +
+                                            groups.first_pixel(group),
+                                        groups.pixels, groups.pixels_of(group)};
+                   });
   });
 }
 

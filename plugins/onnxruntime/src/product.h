@@ -17,8 +17,8 @@ inline int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) /
 constexpr int64_t kPieceValues = int64_t{1} << 15;
 
 struct ThreadScratch {
-  Scratch codes, outputs, correction, scale, blocks;  // of the thread that calls
-  Scratch panel, weights;                             // of every thread that works
+  Scratch image, correction, scale, blocks;  // of the thread that calls
+  Scratch codes, panel, weights, outputs;    // of every thread that works
 };
 
 inline ThreadScratch& thread_scratch() {
@@ -80,32 +80,39 @@ struct GroupOutput {
   int64_t channel_stride, pixels;
 };
 
-// One piece: `row_count` sorted rows from `first_row` pass over its groups. prepare(first, count)
-// gives a function from a group to where its lines begin; output(group) says where results go.
-template <typename Prepare, typename Output>
-void multiply_piece(const PackedWeight& weight, const Partition& partition, int64_t piece,
-                    int64_t first_row, int64_t row_count, const StepConstants& constants,
-                    const int64_t* blocks, int64_t stride, const Prepare& prepare,
-                    const Output& output) {
+// A piece of work: some groups, and some of the sorted rows that a partition was made for.
+struct Piece {
+  int64_t first_group, last_group, first_row, last_row;
+
+  Piece(const Partition& partition, int64_t index, int64_t rows)
+      : first_group(index / partition.row_parts * partition.panel_groups),
+        last_group(std::min(first_group + partition.panel_groups, partition.groups)),
+        first_row(index % partition.row_parts * partition.part_rows),
+        last_row(std::min(first_row + partition.part_rows, rows)) {}
+
+  int64_t groups() const { return last_group - first_group; }
+};
+
+// The piece's rows, counted from sorted row `row_base`, pass over its groups. input(group) is where
+// a group's lines begin, see Lines; output(group) says where its results go.
+template <typename Input, typename Output>
+void multiply_piece(const PackedWeight& weight, const Piece& piece, int64_t row_base,
+                    const StepConstants& constants, const int64_t* blocks, int64_t stride,
+                    const Input& input, const Output& output) {
   const Kernels& kernels = weight.kernels();
-  const int64_t first_group = piece / partition.row_parts * partition.panel_groups;
-  const int64_t last_group = std::min(first_group + partition.panel_groups, partition.groups);
-  const int64_t begin = piece % partition.row_parts * partition.part_rows;
-  const int64_t end = std::min(begin + partition.part_rows, row_count);
   auto* unpacked = thread_scratch().weights.reserve<int8_t>(weight.unpacked_bytes());
-  const auto input = prepare(first_group, last_group - first_group);
 
   alignas(64) int32_t acc[kMaxGroups * kGroupSums];
   kernels.begin();
-  for (int64_t chunk = begin; chunk < end; chunk += kRows) {
-    const int64_t rows = std::min(kRows, end - chunk), sorted = first_row + chunk;
+  for (int64_t row = piece.first_row; row < piece.last_row; row += kRows) {
+    const int64_t rows = std::min(kRows, piece.last_row - row), sorted = row_base + row;
     if (rows < kRows) std::memset(unpacked, 0, static_cast<std::size_t>(weight.unpacked_bytes()));
     weight.unpack(sorted, rows, unpacked);
     const int32_t* channels = weight.row_order() + sorted;
     const RowEpilogue epilogue{constants.correction + sorted, constants.scale + sorted,
                                weight.sorted_bias() + sorted};
-    for (int64_t group = first_group; group < last_group; group += kernels.groups) {
-      const int64_t count = std::min(kernels.groups, last_group - group);
+    for (int64_t group = piece.first_group; group < piece.last_group; group += kernels.groups) {
+      const int64_t count = std::min(kernels.groups, piece.last_group - group);
       Lines lines{{}, blocks, stride};
       for (int64_t i = 0; i < count; ++i) lines.first[i] = input(group + i);
       kernels.multiply(unpacked, lines, weight.blocks(), count, acc);
