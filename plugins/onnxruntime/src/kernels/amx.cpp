@@ -40,6 +40,27 @@ constexpr int64_t kTileSums = kTileRows * kPixels;
 constexpr int64_t kBlockBytes = kRows * kBlockColumns;
 constexpr int kAccBytes = kPixels * static_cast<int>(sizeof(int32_t));
 
+int64_t spin(int64_t rounds) {
+  alignas(64) static const uint8_t zeros[kBlockColumns * kTileRows] = {};
+  begin();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, zeros, kBlockColumns);
+  _tile_loadd(5, zeros, kBlockColumns);
+  _tile_loadd(6, zeros, kLineBytes);
+  _tile_loadd(7, zeros, kLineBytes);
+  for (int64_t round = 0; round < rounds; ++round) {
+    _tile_dpbsud(0, 4, 6);
+    _tile_dpbsud(1, 4, 7);
+    _tile_dpbsud(2, 5, 6);
+    _tile_dpbsud(3, 5, 7);
+  }
+  end();
+  return rounds * 4 * kTileRows * kPixels * kBlockColumns;
+}
+
 void multiply_two(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
   _tile_zero(0);
   _tile_zero(1);
@@ -98,6 +119,7 @@ const Kernels kAmx = {
     avx512::unpack,
     multiply,
     avx512::finish,
+    spin,
     avx512::transpose,
     avx512::moments,
     avx512::normalize,

@@ -23,6 +23,25 @@ struct WidenedBlock {
 
 constexpr int64_t kTileRows = 4;
 
+int64_t spin(int64_t rounds) {
+  constexpr int64_t kChains = 8, kProducts = 16;
+  __m256i codes = _mm256_set1_epi16(1), weights = _mm256_set1_epi16(1);
+  __m256i sums[kChains];
+#pragma GCC unroll 8
+  for (__m256i& sum : sums) sum = _mm256_setzero_si256();
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 8
+    for (__m256i& sum : sums) {
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(codes, weights));
+      touch(codes);
+      touch(sum);
+    }
+  }
+  touch(codes);
+  touch(weights);
+  return rounds * kChains * kProducts;
+}
+
 // Every loop over `sums` is unrolled: only then do they stay in registers.
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
                    int32_t* acc) {
@@ -83,6 +102,7 @@ const Kernels kAvx2 = {
     unpack_256<WidenedBlock>,
     multiply,
     generic_finish,
+    spin,
     generic_transpose,
     generic_moments,
     generic_normalize,

@@ -201,6 +201,24 @@ namespace {
 
 constexpr int64_t kTileRows = 8;
 
+int64_t spin(int64_t rounds) {
+  constexpr int64_t kChains = 20, kProducts = 64;
+  __m512i codes = _mm512_set1_epi8(1), weights = _mm512_set1_epi8(1);
+  __m512i sums[kChains];
+#pragma GCC unroll 20
+  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 20
+    for (__m512i& sum : sums) {
+      sum = _mm512_dpbusd_epi32(sum, codes, weights);
+      touch(sum);
+    }
+  }
+  touch(codes);
+  touch(weights);
+  return rounds * kChains * kProducts;
+}
+
 // Every loop over `sums` is unrolled: only then do they stay in registers.
 template <int groups>
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t blocks, int32_t* acc) {
@@ -261,6 +279,7 @@ const Kernels kAvx512Vnni = {
     avx512::unpack,
     avx512::multiply,
     avx512::finish,
+    avx512::spin,
     avx512::transpose,
     avx512::moments,
     avx512::normalize,

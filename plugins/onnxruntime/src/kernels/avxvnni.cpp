@@ -23,6 +23,24 @@ struct Block {
 
 constexpr int64_t kTileRows = 4;
 
+int64_t spin(int64_t rounds) {
+  constexpr int64_t kChains = 12, kProducts = 32;
+  __m256i codes = _mm256_set1_epi8(1), weights = _mm256_set1_epi8(1);
+  __m256i sums[kChains];
+#pragma GCC unroll 12
+  for (__m256i& sum : sums) sum = _mm256_setzero_si256();
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (__m256i& sum : sums) {
+      sum = _mm256_dpbusd_avx_epi32(sum, codes, weights);
+      touch(sum);
+    }
+  }
+  touch(codes);
+  touch(weights);
+  return rounds * kChains * kProducts;
+}
+
 // Every loop over `sums` is unrolled: only then do they stay in registers.
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
                    int32_t* acc) {
@@ -76,6 +94,7 @@ const Kernels kAvxVnni = {
     unpack_256<Block>,
     multiply,
     generic_finish,
+    spin,
     generic_transpose,
     generic_moments,
     generic_normalize,

@@ -16,6 +16,18 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "planes are read as lit
 [[maybe_unused]] bool always() { return true; }
 [[maybe_unused]] void nothing() {}
 
+// Makes the compiler think that a register is read and changed here.
+template <typename Register>
+inline void touch(Register& value) {
+#if defined(__x86_64__)
+  __asm__ volatile("" : "+v"(value));
+#elif defined(__aarch64__)
+  __asm__ volatile("" : "+w"(value));
+#else
+  __asm__ volatile("" : "+m"(value));
+#endif
+}
+
 // clamp(rne((x * factor) / scale) + zero_point, 0, top). Beyond 2^20 every value saturates, and
 // below it adding and subtracting 1.5 * 2^23 rounds half to even. NaN becomes 0.
 inline uint32_t code_of(float x, float factor, const ActivationStep& step) {

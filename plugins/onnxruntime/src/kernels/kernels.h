@@ -95,6 +95,10 @@ struct Kernels {
   void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
                  float* const* y);
 
+  // Does `rounds` of the products above on registers alone, and returns how many multiply-
+  // accumulates that were: the most that this processor can do.
+  int64_t (*spin)(int64_t rounds);
+
   // to[column][row] = from[row][column], for 32-bit values; strides in values.
   void (*transpose)(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                     int64_t to_stride);

@@ -58,6 +58,24 @@ inline void multiply_line(const uint8_t* line, const int8x16_t w[kTileRows],
   }
 }
 
+int64_t spin(int64_t rounds) {
+  constexpr int64_t kChains = 20, kProducts = 16;
+  int8x16_t codes = vdupq_n_s8(1), weights = vdupq_n_s8(1);
+  int32x4_t sums[kChains];
+#pragma GCC unroll 20
+  for (int32x4_t& sum : sums) sum = vdupq_n_s32(0);
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 20
+    for (int32x4_t& sum : sums) {
+      sum = vdotq_s32(sum, codes, weights);
+      touch(sum);
+    }
+  }
+  touch(codes);
+  touch(weights);
+  return rounds * kChains * kProducts;
+}
+
 // Every loop over `sums` is unrolled: only then do they stay in registers.
 void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
                    int32_t* acc) {
@@ -109,6 +127,7 @@ const Kernels kNeon = {
     unpack,
     multiply,
     generic_finish,
+    spin,
     generic_transpose,
     generic_moments,
     generic_normalize,

@@ -38,6 +38,18 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
   }
 }
 
+int64_t spin(int64_t rounds) {
+  constexpr int kChains = 16;
+  int32_t sums[kChains] = {}, codes[kChains], weight = 3;
+  for (int i = 0; i < kChains; ++i) codes[i] = i;
+  for (int64_t round = 0; round < rounds; ++round) {
+    touch(weight);
+    for (int i = 0; i < kChains; ++i) sums[i] += codes[i] * weight;
+  }
+  for (int32_t& sum : sums) touch(sum);
+  return rounds * kChains;
+}
+
 void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
   for (int64_t g = 0; g < count; ++g) {
@@ -72,6 +84,7 @@ const Kernels kPortable = {
     unpack,
     multiply,
     generic_finish,
+    spin,
     generic_transpose,
     generic_moments,
     generic_normalize,

@@ -1,5 +1,5 @@
-// What the library exports: RegisterCustomOps, which ONNX Runtime calls, and the names of the
-// kernels that this processor runs.
+// What the library exports: RegisterCustomOps, which ONNX Runtime calls, the names of the kernels
+// that this processor runs, and what they can do at most.
 #include <string>
 
 #include "../kernels/kernels.h"
@@ -70,6 +70,16 @@ MPQ_EXPORT const char* MpqKernelNames() noexcept {
     return names.c_str();
   } catch (...) {
     return "";
+  }
+}
+
+// Runs the products of the chosen kernels on registers alone, and returns how many multiply-
+// accumulates these were; 0 where MPQ_CPU_KERNELS names kernels that do not run here.
+MPQ_EXPORT std::int64_t MpqSpin(std::int64_t rounds) noexcept {
+  try {
+    return mpq::chosen_kernels().spin(rounds);
+  } catch (...) {
+    return 0;
   }
 }
 
