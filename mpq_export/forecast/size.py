@@ -203,7 +203,9 @@ def _ort_bytes(
 
 @cache
 def _function_body_bytes() -> int:
+    from ..lowering.attention_nodes import attention_body
     from ..lowering.function_bodies import function_bodies
     from ..lowering.norm_nodes import norm_bodies
 
-    return sum(body.ByteSize() for body in (*function_bodies(), *norm_bodies()))
+    bodies = (*function_bodies(), *norm_bodies(), attention_body())
+    return sum(body.ByteSize() for body in bodies)

@@ -15,6 +15,7 @@ from onnx import helper
 from .graph import Graph
 from .nodes import DOMAIN
 from .norm_nodes import GROUP_NORM, GROUP_NORM_SILU
+from .unread import read_nodes
 
 
 def fuse_group_norms(graph: Graph) -> Graph:
@@ -27,19 +28,16 @@ def fuse_group_norms(graph: Graph) -> Graph:
     readers = _readers(nodes)
     outputs = {output.name for output in graph.model.graph.output}
     replaced: dict[int, onnx.NodeProto] = {}
-    dropped: set[int] = set()
-    places = {id(node): index for index, node in enumerate(nodes)}
-    for index, node in enumerate(nodes):
+    for node in nodes:
         if node.op_type != "GroupNormalization" or not values.keys() >= set(node.input[1:]):
             continue
         silu = _silu_after(node.output[0], readers)
         if silu is not None and outputs.isdisjoint((node.output[0], silu[0].output[0])):
-            sigmoid, product = silu
-            dropped |= {index, places[id(sigmoid)]}
-            replaced[places[id(product)]] = _norm(GROUP_NORM_SILU, node, product.output[0])
+            product = silu[1]
+            replaced[id(product)] = _norm(GROUP_NORM_SILU, node, product.output[0])
         else:
-            replaced[index] = _norm(GROUP_NORM, node, node.output[0])
-    kept = [replaced.get(index, node) for index, node in enumerate(nodes) if index not in dropped]
+            replaced[id(node)] = _norm(GROUP_NORM, node, node.output[0])
+    kept = read_nodes((replaced.get(id(node), node) for node in nodes), outputs)
     return graph.with_nodes(kept, values, with_mpq=True)
 
 

@@ -269,6 +269,8 @@ def model_from_graph(
 
 def _infer_linear(context: onnx.shape_inference.InferenceContext) -> None:
     x, rows = context.get_input_type(0), _rows(context)
+    if x is None:
+        return
     y = onnx.TypeProto()
     y.CopyFrom(x)
     if x.tensor_type.HasField("shape") and x.tensor_type.shape.dim:
@@ -280,6 +282,8 @@ def _infer_linear(context: onnx.shape_inference.InferenceContext) -> None:
 
 def _infer_conv(context: onnx.shape_inference.InferenceContext) -> None:
     x, rows = context.get_input_type(0), _rows(context)
+    if x is None:
+        return
     y = onnx.TypeProto()
     y.tensor_type.elem_type = x.tensor_type.elem_type
     if x.tensor_type.HasField("shape") and len(x.tensor_type.shape.dim) == 4:

@@ -58,7 +58,8 @@ def register_norm_schemas() -> None:
 
 
 def _same_as_x(context: onnx.shape_inference.InferenceContext) -> None:
-    context.set_output_type(0, context.get_input_type(0))
+    if (x := context.get_input_type(0)) is not None:
+        context.set_output_type(0, x)
 
 
 @cache

@@ -11,7 +11,7 @@ unless the activations stay below 128 or the session sets ``session.x64quantprec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -21,11 +21,13 @@ from onnx import TensorProto, helper
 
 from ..core.integer_reference import ConvGeometry, PackedLayer, column_factors
 from ..core.planes import ContractError, unpack
+from .attention_nodes import is_attention
 from .fusion import expanded_norm
 from .graph import Graph
 from .half_precision import is_half
-from .nodes import is_mpq, read_layer, subgraphs
+from .nodes import all_nodes, is_mpq, read_layer, subgraphs
 from .norm_nodes import is_norm
+from .unread import read_values
 
 _TO_THE_END = np.iinfo(np.int64).max
 
@@ -40,7 +42,9 @@ class WeightType(Enum):
 
 
 def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
-    """A graph without MPQ nodes; names of all other tensors stay as they were.
+    """A graph without packed nodes; names of all other tensors stay as they were.
+
+    ``MPQAttention`` holds no integers: it stays for the runtime that takes the graph.
 
     Raises ContractError on a node that breaks the contract, or stands in a subgraph.
     """
@@ -53,21 +57,18 @@ def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
             builder.nodes.extend(expanded_norm(node))
         else:
             builder.nodes.append(node)
-    still_read = set(_names_read(builder.nodes))
-    still_read |= {output.name for output in graph.model.graph.output}
-    kept = {name: value for name, value in values.items() if name in still_read}
-    return graph.with_nodes(builder.nodes, kept | builder.initializers, with_mpq=False)
+        _require_none_inside(node)
+    outputs = [output.name for output in graph.model.graph.output]
+    kept = read_values(values, builder.nodes, outputs)
+    return graph.with_nodes(
+        builder.nodes, kept | builder.initializers, with_mpq=any(map(is_attention, builder.nodes))
+    )
 
 
-def _names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
-    """The inputs of nodes, and of the nodes of their subgraphs, which see the outer tensors."""
-    for node in nodes:
-        yield from node.input
-        for graph in subgraphs(node):
-            if any(is_mpq(inner) for inner in graph.node):
-                raise ContractError(f"node {node.name} holds packed nodes in a subgraph")
-            yield from _names_read(graph.node)
-            yield from (output.name for output in graph.output)
+def _require_none_inside(node: onnx.NodeProto) -> None:
+    inner = all_nodes(inner for graph in subgraphs(node) for inner in graph.node)
+    if any(map(is_mpq, inner)):
+        raise ContractError(f"node {node.name} holds packed nodes in a subgraph")
 
 
 def layer_input(model: onnx.ModelProto, layer: str) -> str | None:

@@ -14,6 +14,8 @@ import onnx
 from ..core.planes import ContractError
 from ..errors import BundleError
 from ..files import read_manifest, staged_folder, verified_bytes, write_manifest
+from .attention_fusion import fuse_attention
+from .attention_nodes import attention_body, register_attention_schema
 from .external_data import attach_data, write_data
 from .function_bodies import function_bodies
 from .fusion import fuse_group_norms
@@ -29,10 +31,10 @@ ONE_FILE_BYTES = 2**31 - 2**26
 
 
 def _with_function_bodies(graph: Graph) -> Graph:
-    fused = fuse_group_norms(graph)
+    fused = fuse_attention(fuse_group_norms(graph))
     model = onnx.ModelProto()
     model.CopyFrom(fused.model)
-    model.functions.extend((*function_bodies(), *norm_bodies()))
+    model.functions.extend((*function_bodies(), *norm_bodies(), attention_body()))
     return Graph(model, fused.tensors)
 
 
@@ -53,6 +55,7 @@ def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
     """
     register_schemas()
     register_norm_schemas()
+    register_attention_schema()
     graph = _LOWER[target](packed_graph)
     onnx.checker.check_model(graph.structure(), full_check=True)
     folder = bundle / "onnx" / target.value

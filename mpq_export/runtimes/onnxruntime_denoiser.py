@@ -1,7 +1,8 @@
 """A bundle in ONNX Runtime, without torch.
 
 The ``ort`` target holds packed nodes. The native library runs them as they are; without it they
-are rewritten to the portable form when the session is made. The ``onnx`` target already is
+are rewritten to the portable form when the session is made. In both cases fused attention becomes
+ONNX Runtime's own operator. The ``onnx`` target already is
 portable.
 """
 
@@ -26,6 +27,7 @@ from ..lowering.portable import WeightType, to_portable
 from ..lowering.provenance import require_lowered_from
 from ..lowering.targets import read_lowered
 from ..schedulers import nearest_step
+from .multi_head_attention import with_multi_head_attention
 from .names import Runtime
 from .native_library import native_library
 from .selection import select
@@ -116,11 +118,15 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
     try:
         require_lowered_from(graph, bundle.layers)
         if runs is Runtime.ORT_PORTABLE:
-            return to_portable(graph, WeightType.INT8)
+            return with_multi_head_attention(to_portable(graph, WeightType.INT8))
         for node in filter(is_mpq, graph.model.graph.node):
             attributes_of(node)
         if runs is Runtime.ORT_FUNCTIONS and not graph.model.functions:
             raise ContractError("it has no function bodies")
+        if runs is Runtime.ORT:
+            # The native library is registered for exactly the nodes that have no body.
+            del graph.model.functions[:]
+            graph = with_multi_head_attention(graph)
     except ContractError as error:
         raise BundleError(
             "The lowered model does not belong to its bundle",
@@ -128,9 +134,6 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
             why=str(error),
             fix=f"Lower it again: mpq-export --ckpt {bundle.path} --target {target.value}",
         ) from error
-    if runs is Runtime.ORT:
-        # The native library is registered for exactly the nodes that have no body.
-        del graph.model.functions[:]
     return graph
 
 
