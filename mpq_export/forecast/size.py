@@ -30,7 +30,7 @@ TensorShape = tuple[str, tuple[int, ...]]
 _BYTES = {"F32": 4, "I32": 4, "I8": 1}
 _STORAGE_ORDER = ("F32", "I32", "I8")
 """safetensors stores wide types first, and tensors of one type by name."""
-_ONNX_TENSOR_BYTES, _ONNX_NODE_BYTES, _ONNX_MODULE_BYTES = 14, 260, 260
+_ONNX_TENSOR_BYTES, _ONNX_NODE_BYTES, _ONNX_MODULE_BYTES = 14, 260, 75
 """What protobuf adds to a tensor beside its name and data, to a packed node beside the names of its
 inputs, and the standard operators around one module with parameters; counted in exported UNets."""
 

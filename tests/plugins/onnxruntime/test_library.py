@@ -146,7 +146,7 @@ def test_without_it_ort_is_rewritten_and_says_so(no_library, lowered_folder):
     denoiser = OnnxRuntimeDenoiser(bundle, Runtime.ORT)
     assert denoiser.selection == chosen
     domains = {node.domain for node in runnable_graph(bundle, Runtime.ORT).model.graph.node}
-    assert domains == {""}
+    assert domains == {"", "com.microsoft"}
     labels, sample = np.zeros(1, np.int64), np.ones((1, 2, 8, 8), np.float32)
     portable = OnnxRuntimeDenoiser(bundle, Runtime.ORT_PORTABLE)
     np.testing.assert_array_equal(
