@@ -22,7 +22,7 @@ FOR_WORKSTATIONS = (
     "forecast", "evaluation.literature", "evaluation.scale_benchmark", "evaluation.size_table",
     "lowering.exporter", "lowering.translations", "runtimes.torch_denoiser",
     "evaluation.image_quality", "evaluation.weight_fit_benchmark", "quantized_bundle",
-    "trained_quantization",
+    "trained_quantization", "evaluation.cpu_benchmark", "lowering.tracing",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",
