@@ -1,4 +1,4 @@
-"""Torch operators that the exporter's own library translates wrongly, or into too many."""
+"""Torch operators that the exporter's own library translates wrongly for some models."""
 
 from __future__ import annotations
 
@@ -17,10 +17,4 @@ def corrected_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         axes: Any = [dim]
         return op.Squeeze(x, axes) if x.shape[dim] == 1 else op.Identity(x)
 
-    def group_norm(
-        x: Any, groups: int, weight: Any, bias: Any, eps: float = 1e-5, cudnn_enabled: bool = True
-    ) -> Any:
-        # One operator, for every target to lower as suits it; the library writes out its sums.
-        return op.GroupNormalization(x, weight, bias, epsilon=eps, num_groups=groups)
-
-    return {torch.ops.aten.squeeze.dim: squeeze, torch.ops.aten.group_norm.default: group_norm}
+    return {torch.ops.aten.squeeze.dim: squeeze}
