@@ -14,7 +14,7 @@ from onnx import helper
 
 from .graph import Graph
 from .nodes import DOMAIN
-from .norm_nodes import GROUP_NORM, GROUP_NORM_SILU
+from .norm_nodes import GROUP_NORM, GROUP_NORM_SILU, norm_attributes
 from .unread import read_nodes
 
 
@@ -42,8 +42,11 @@ def fuse_group_norms(graph: Graph) -> Graph:
 
 
 def expanded_norm(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """The standard operators that a fused normalisation stands for."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    """The standard operators that a fused normalisation stands for.
+
+    Raises ContractError on a node that its schema does not allow.
+    """
+    attributes = norm_attributes(node)
     silu = node.op_type == GROUP_NORM_SILU
     y = node.output[0]
     normal = f"{y}/normal" if silu else y

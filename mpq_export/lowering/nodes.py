@@ -83,6 +83,7 @@ _CONV_ATTRIBUTES = {
     "group": OpSchema.AttrType.INT,
 }
 _ATTRIBUTE_TYPES = {
+    OpSchema.AttrType.FLOAT: onnx.AttributeProto.FLOAT,
     OpSchema.AttrType.INT: onnx.AttributeProto.INT,
     OpSchema.AttrType.INTS: onnx.AttributeProto.INTS,
     OpSchema.AttrType.STRING: onnx.AttributeProto.STRING,
@@ -227,11 +228,18 @@ def _layer_of(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> Packed
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """The values of exactly the attributes that the schema names, each of the schema's type.
-
-    Raises ContractError on a packed node that has others; ONNX Runtime would not look at them.
-    """
+    """The attributes of a packed node; raises ContractError as :func:`exact_attributes` does."""
     kinds = _COMMON_ATTRIBUTES | (_CONV_ATTRIBUTES if node.op_type == CONV else {})
+    return exact_attributes(node, kinds)
+
+
+def exact_attributes(
+    node: onnx.NodeProto, kinds: Mapping[str, OpSchema.AttrType]
+) -> dict[str, Any]:
+    """The values of exactly the attributes that a schema names, each of the schema's type.
+
+    Raises ContractError on a node that has others; ONNX Runtime would not look at them.
+    """
     found = {attribute.name: attribute.type for attribute in node.attribute}
     if len(found) != len(node.attribute) or found != {
         key: _ATTRIBUTE_TYPES[kind] for key, kind in kinds.items()

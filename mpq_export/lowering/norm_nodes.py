@@ -9,12 +9,14 @@ operator multiplies the result by its sigmoid.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import onnx
 from onnx import defs
 from onnx.defs import OpSchema
 
-from .nodes import DOMAIN, OPSET, VERSION
+from ..core.planes import ContractError
+from .nodes import DOMAIN, OPSET, VERSION, exact_attributes
 
 GROUP_NORM, GROUP_NORM_SILU = "MPQGroupNorm", "MPQGroupNormSiLU"
 _INPUTS = (("X", "T"), ("scale", "tensor(float)"), ("bias", "tensor(float)"))
@@ -35,6 +37,13 @@ _SILU = """
 def is_norm(node: onnx.NodeProto) -> bool:
     """Whether the node is one of these."""
     return node.domain == DOMAIN and node.op_type in (GROUP_NORM, GROUP_NORM_SILU)
+
+
+def norm_attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """The attributes of such a node; raises ContractError on one that the schema does not allow."""
+    if len(node.input) != len(_INPUTS) or len(node.output) != 1:
+        raise ContractError(f"node {node.name} does not have three inputs and an output")
+    return exact_attributes(node, _ATTRIBUTES)
 
 
 @cache

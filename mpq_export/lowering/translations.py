@@ -1,4 +1,4 @@
-"""Torch operators that the exporter's own library translates wrongly, or into too many."""
+"""Torch operators that the exporter's own library translates wrongly, or into more than is needed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,6 @@ def corrected_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         # Torch leaves an axis alone that is longer than 1, ONNX refuses it. PixArt relies on it.
         axes: Any = [dim]
         return op.Squeeze(x, axes) if x.shape[dim] == 1 else op.Identity(x)
-
-    def group_norm(
-        x: Any, groups: int, weight: Any, bias: Any, eps: float = 1e-5, cudnn_enabled: bool = True
-    ) -> Any:
-        # One operator, for every target to lower as suits it; the library writes out its sums.
-        return op.GroupNormalization(x, weight, bias, epsilon=eps, num_groups=groups)
 
     def attention(
         query: Any,
@@ -46,6 +40,5 @@ def corrected_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     return {
         torch.ops.aten.squeeze.dim: squeeze,
-        torch.ops.aten.group_norm.default: group_norm,
         torch.ops.aten.scaled_dot_product_attention.default: attention,
     }

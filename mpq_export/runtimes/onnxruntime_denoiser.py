@@ -23,6 +23,7 @@ from ..lowering.graph import Graph
 from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
 from ..lowering.nodes import DOMAIN, all_nodes, attributes_of, is_mpq
+from ..lowering.norm_nodes import is_norm, norm_attributes
 from ..lowering.portable import WeightType, to_portable
 from ..lowering.provenance import require_lowered_from
 from ..lowering.targets import read_lowered
@@ -121,6 +122,8 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
             return with_multi_head_attention(to_portable(graph, WeightType.INT8))
         for node in filter(is_mpq, graph.model.graph.node):
             attributes_of(node)
+        for node in filter(is_norm, graph.model.graph.node):
+            norm_attributes(node)
         if runs is Runtime.ORT_FUNCTIONS and not graph.model.functions:
             raise ContractError("it has no function bodies")
         if runs is Runtime.ORT:

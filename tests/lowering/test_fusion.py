@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from mpq_export.core.planes import ContractError
 from mpq_export.lowering.fusion import expanded_norm, fuse_group_norms
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.nodes import model_from_graph
@@ -107,6 +108,24 @@ def test_expanding_gives_back_what_was_fused(after):
     assert operators(expanded) == operators(graph)
     x = np.random.default_rng(1).standard_normal((2, CHANNELS, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(run(expanded, x), run(graph, x))
+
+
+@pytest.mark.parametrize(
+    "break_node",
+    [
+        lambda node: node.attribute.append(helper.make_attribute("name", "evil")),
+        lambda node: node.attribute.append(helper.make_attribute("inputs", [1])),
+        lambda node: node.ClearField("attribute"),
+        lambda node: node.ClearField("output"),
+        lambda node: node.input.pop(),
+    ],
+    ids=["name", "inputs", "no attributes", "no output", "an input less"],
+)
+def test_a_norm_that_its_schema_does_not_allow_is_refused(break_node):
+    (node,) = fuse_group_norms(model()).model.graph.node
+    break_node(node)
+    with pytest.raises(ContractError):
+        list(expanded_norm(node))
 
 
 @pytest.mark.parametrize("after", [(), silu_to("Y")], ids=["plain", "silu"])

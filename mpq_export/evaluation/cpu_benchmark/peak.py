@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 from ...errors import RuntimeUnavailable
-from ...runtimes.native_library import native_library
+from ...runtimes.native_library import chosen_kernels, native_library
 
 _SAMPLES, _SAMPLE_SECONDS = 7, 0.02
 
@@ -16,12 +16,14 @@ _SAMPLES, _SAMPLE_SECONDS = 7, 0.02
 def measured_peak(threads: int) -> float | None:
     """MAC/ns on ``threads`` threads, measured in this process; None without the native library.
 
-    Every thread runs the kernels' product instruction on registers alone.
+    Every thread runs the kernels' product instruction on registers alone. Raises RuntimeUnavailable
+    where ``MPQ_CPU_KERNELS`` names others than this processor runs.
     """
     try:
         spin = ctypes.CDLL(str(native_library())).MpqSpin
     except RuntimeUnavailable:
         return None
+    chosen_kernels()
     spin.argtypes, spin.restype = [ctypes.c_int64], ctypes.c_int64
     with ThreadPoolExecutor(threads) as pool:
         rounds = 1000

@@ -235,6 +235,7 @@ void Layer::conv(const float* x, int64_t batch, int64_t height, int64_t width, i
   const PackedWeight& weight = *weight_;
   const std::array<int64_t, 2> size = output_size(height, width);
   if (batch == 0) return;
+  const IeeeArithmetic ieee;
   const StepConstants constants(weight, step);
   const Image image(weight, x, batch, height, width);
   const int64_t quads = batch * image.quads;

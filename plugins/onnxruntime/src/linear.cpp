@@ -65,6 +65,7 @@ void Layer::linear(const float* x, int64_t count, int32_t step, float* y,
                    Parallel& parallel) const {
   const PackedWeight& weight = *weight_;
   if (count == 0) return;
+  const IeeeArithmetic ieee;
   const StepConstants constants(weight, step);
   const Rows rows(weight, constants.activation, x, count);
   const int64_t* blocks = adjacent_blocks(weight);

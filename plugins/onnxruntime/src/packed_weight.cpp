@@ -7,8 +7,6 @@ namespace {
 
 constexpr int64_t kWordBits = 32;
 
-int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
-
 }  // namespace
 
 PackedWeight::PackedWeight(const LayerDescription& layer, const Kernels& kernels)

@@ -9,6 +9,8 @@
 
 namespace mpq {
 
+inline int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
 // Columns are tap-major, and a tap's channels are padded to four: products take four at once. Only
 // where that changes anything are planes copied; else they stay where the description has them.
 class PackedWeight {

@@ -1,13 +1,17 @@
 // Work that may be done by several threads at once.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+
+#include "ieee.h"
 
 namespace mpq {
 
 // Runs work(i) for every i below count, in any order, perhaps at once; returns when all are done.
-// `work` must not throw.
+// `work` must not throw: see run_all.
 class Parallel {
  public:
   using Work = void (*)(void* state, std::size_t index);
@@ -19,15 +23,29 @@ class Parallel {
   ~Parallel() = default;
 };
 
-// function(i) for every i below count.
+// function(i) for every i below count, in the contract's arithmetic on every thread. What the first
+// of them throws is thrown here, once all have returned: other threads end at an exception.
 template <typename Function>
 void run_all(Parallel& parallel, int64_t count, const Function& function) {
+  const IeeeArithmetic ieee;
   if (count == 1) return function(0);
+  struct State {
+    const Function& function;
+    std::atomic<bool> failed{false};
+    std::exception_ptr first;
+  } state{function, {}, {}};
   parallel.run(
-      [](void* state, std::size_t index) {
-        (*static_cast<const Function*>(state))(static_cast<int64_t>(index));
+      [](void* opaque, std::size_t index) {
+        State& state = *static_cast<State*>(opaque);
+        const IeeeArithmetic ieee;
+        try {
+          state.function(static_cast<int64_t>(index));
+        } catch (...) {
+          if (!state.failed.exchange(true)) state.first = std::current_exception();
+        }
       },
-      const_cast<Function*>(&function), static_cast<std::size_t>(count));
+      &state, static_cast<std::size_t>(count));
+  if (state.first) std::rethrow_exception(state.first);
 }
 
 }  // namespace mpq

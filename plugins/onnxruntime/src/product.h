@@ -11,8 +11,6 @@
 
 namespace mpq {
 
-inline int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
-
 // Values that are worth handing to another thread, in passes that read and write them once.
 constexpr int64_t kPieceValues = int64_t{1} << 15;
 

@@ -19,6 +19,14 @@ from numpy.typing import NDArray
 
 from mpq_export.core.integer_reference import ConvGeometry, run_layer
 
+# Output rows of whole sixteens and channels in sixty-fours; the first is cut into several pieces.
+_DIRECT = (
+    ((2, 64, 5, 32), 70, ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1))),
+    ((1, 128, 6, 16), 34, ConvGeometry((3, 3), (1, 1), (2, 2, 2, 2), (2, 2), 2)),
+    ((1, 64, 3, 18), 33, ConvGeometry((1, 3), (2, 1), (1, 0, 0, 0))),
+    ((3, 192, 1, 16), 9, ConvGeometry((1, 1))),
+)
+
 
 def write_cases(path: Path, cases: Iterable[LayerCase]) -> None:
     """Write the cases; float16 inputs are widened, outputs are those in float32."""
@@ -27,8 +35,13 @@ def write_cases(path: Path, cases: Iterable[LayerCase]) -> None:
 
 
 def all_cases() -> Iterator[LayerCase]:
-    """The golden cases, and random ones that are larger than a tile of any kernel."""
+    """The golden cases, those read without unfolding, and random ones larger than any tile."""
     yield from layer_cases()
+    for index, (shape, rows, conv) in enumerate(_DIRECT):
+        draws = Draws(500 + index)
+        layer = random_layer(draws, [3] * rows, 6, shape[1], conv, top_shift=2, factors=True)
+        x = draws.bell(shape).astype(np.float32)
+        yield LayerCase(f"direct_{index}", layer, x, 1, run_layer(layer, x, 1))
     for index in range(24):
         yield _random_case(index)
 

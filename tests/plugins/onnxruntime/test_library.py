@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def test_the_library_is_listed_by_the_installed_package(library):
     assert f"mpq_export/native/{library.name}" in files
 
 
-def test_it_exports_two_functions_and_nothing_else(library):
+def test_it_exports_three_functions_and_nothing_else(library):
     tool = shutil.which("nm")
     if tool is None:
         pytest.skip("nm is not installed")
@@ -64,7 +66,7 @@ def test_it_exports_two_functions_and_nothing_else(library):
         [tool, "-D", "--defined-only", library], capture_output=True, text=True, check=True
     ).stdout
     names = {line.split()[2] for line in listing.splitlines() if line.split()[1] == "T"}
-    assert names == {"RegisterCustomOps", "MpqKernelNames"}
+    assert names == {"RegisterCustomOps", "MpqKernelNames", "MpqSpin"}
 
 
 def test_a_runtime_that_is_too_old_is_told_so(library):
@@ -202,3 +204,40 @@ def test_threads_share_a_session(kernels, dtype):
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(differing, range(40))) == 0
+
+
+# --- a program that wants other arithmetic ------------------------------------------------------
+
+_DENORMALS = """
+import sys
+import numpy as np, onnxruntime
+model, library, x, y, threads = sys.argv[1:]
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(threads)
+options.add_session_config_entry("session.set_denormal_as_zero", "1")
+options.register_custom_ops_library(library)
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+feeds = {"X": np.load(x), "step_index": np.zeros(1, np.int32)}
+np.save(y, session.run(None, feeds)[0])
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_denormals_count_though_the_session_sets_them_to_zero(library, tmp_path, threads):
+    """ONNX Runtime heeds the first session's setting for a whole process: this has its own."""
+    layer = random_layer(Draws(1), [3] * 5, 4, 96)
+    layer = replace(
+        layer,
+        act_scale=np.full_like(layer.act_scale, 2.0**-8),
+        input_factor=np.full(96, 2.0**121, np.float32),
+    )
+    x = (np.random.default_rng(0).integers(-3, 4, (400, 96)) * 2.0**-129).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    model = packed_model(layer, [None] * 2)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    files = [str(tmp_path / "model.onnx"), str(library), str(tmp_path / "x.npy")]
+    y = tmp_path / "y.npy"
+    subprocess.run(
+        [sys.executable, "-c", _DENORMALS, *files, str(y), str(threads)], check=True, timeout=60
+    )
+    np.testing.assert_array_equal(np.load(y), run_layer(layer, x, 0).output)

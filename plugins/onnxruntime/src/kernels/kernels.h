@@ -1,5 +1,5 @@
 // What differs between processors: rounding, unpacking rows, integer products. The loops around
-// them are in layer.cpp.
+// them are in product.h, conv.cpp and linear.cpp.
 //
 // Everything is laid out for products of four: a *line* holds four columns of sixteen pixels,
 // pixel-major, 64 bytes; a *block* is sixteen lines, 64 columns. An output pixel, or a row of a

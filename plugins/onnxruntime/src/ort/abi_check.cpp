@@ -17,6 +17,7 @@ MPQ_SAME(OrtApi, GetTensorElementType);
 MPQ_SAME(OrtApi, GetDimensionsCount);
 MPQ_SAME(OrtApi, GetDimensions);
 MPQ_SAME(OrtApi, GetTensorTypeAndShape);
+MPQ_SAME(OrtApi, KernelInfoGetAttribute_float);
 MPQ_SAME(OrtApi, KernelInfoGetAttribute_int64);
 MPQ_SAME(OrtApi, KernelInfoGetAttribute_string);
 MPQ_SAME(OrtApi, KernelContext_GetInput);
