@@ -1,4 +1,4 @@
-"""Torch operators that the exporter's own library translates wrongly, or into more than is needed."""
+"""Torch operators that the exporter's own library translates wrongly, or into too many."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def main(
         _write_profiles(out, models, backends, batch, processors, rounds, work, layers, profile)
         return
     setting = {
-        "machine": {**describe_machine(), **_versions()},
+        "machine": {**describe_machine(), **_versions(), **_limits()},
         "threads": threads,
         "rounds": rounds,
     }
@@ -146,6 +146,12 @@ def _processors(count: int) -> list[int]:
             why=f"This process may use {len(usable)}",
         )
     return usable[:count]
+
+
+def _limits() -> dict[str, str]:
+    """Variables that keep ours and oneDNN from the processor's newest instructions."""
+    names = ("MPQ_CPU_KERNELS", "ONEDNN_MAX_CPU_ISA")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def _versions() -> dict[str, str]:

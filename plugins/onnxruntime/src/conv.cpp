@@ -238,12 +238,8 @@ void Layer::conv(const float* x, int64_t batch, int64_t height, int64_t width, i
   const IeeeArithmetic ieee;
   const StepConstants constants(weight, step);
   const Image image(weight, x, batch, height, width);
-  const int64_t quads = batch * image.quads;
-  const int64_t per_piece = std::max<int64_t>(kPieceValues / (4 * height * width), 1);
-  run_all(parallel, divided_up(quads, per_piece), [&](int64_t piece) {
-    for (int64_t i = piece * per_piece; i < std::min((piece + 1) * per_piece, quads); ++i)
-      image.quantize(i, constants.activation);
-  });
+  run_in_pieces(parallel, batch * image.quads, 4 * height * width,
+                [&](int64_t quad) { image.quantize(quad, constants.activation); });
   const OutputGroups groups(image, size);
   if (DirectInput::fits(weight, groups)) {
     multiply(weight, groups, DirectInput(image, groups), constants, y, parallel);

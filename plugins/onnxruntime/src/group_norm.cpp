@@ -12,7 +12,7 @@ void group_norm(const GroupNorm& norm, const Kernels& kernels, const float* x, i
                 int64_t channels, int64_t pixels, float* y, Parallel& parallel) {
   if (batch * channels * pixels == 0) return;
   const int64_t per_group = channels / norm.groups, values = per_group * pixels;
-  run_all(parallel, batch * norm.groups, [&](int64_t index) {
+  run_in_pieces(parallel, batch * norm.groups, values, [&](int64_t index) {
     const float* from = x + index * values;
     float* to = y + index * values;
     // Moments around a value near the mean: a large mean costs no digits.

@@ -1,6 +1,7 @@
 // Work that may be done by several threads at once.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +23,9 @@ class Parallel {
  protected:
   ~Parallel() = default;
 };
+
+// Values that are worth waking a thread for, in passes that read and write them once.
+constexpr int64_t kPieceValues = int64_t{1} << 15;
 
 // function(i) for every i below count, in the contract's arithmetic on every thread. What the first
 // of them throws is thrown here, once all have returned: other threads end at an exception.
@@ -46,6 +50,16 @@ void run_all(Parallel& parallel, int64_t count, const Function& function) {
       },
       &state, static_cast<std::size_t>(count));
   if (state.first) std::rethrow_exception(state.first);
+}
+
+// function(i) for every i below count, several to a piece of work where one has few values.
+template <typename Function>
+void run_in_pieces(Parallel& parallel, int64_t count, int64_t values, const Function& function) {
+  const int64_t per_piece = std::max<int64_t>(kPieceValues / values, 1);
+  run_all(parallel, (count + per_piece - 1) / per_piece, [&](int64_t piece) {
+    const int64_t end = std::min((piece + 1) * per_piece, count);
+    for (int64_t i = piece * per_piece; i < end; ++i) function(i);
+  });
 }
 
 }  // namespace mpq

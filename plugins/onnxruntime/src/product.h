@@ -11,9 +11,6 @@
 
 namespace mpq {
 
-// Values that are worth handing to another thread, in passes that read and write them once.
-constexpr int64_t kPieceValues = int64_t{1} << 15;
-
 struct ThreadScratch {
   Scratch image, correction, scale, blocks;  // of the thread that calls
   Scratch codes, panel, weights, outputs;    // of every thread that works
@@ -52,11 +49,10 @@ struct Partition {
             int64_t threads)
       : groups(all_groups) {
     constexpr int64_t kPanelBytes = int64_t{3} << 18;
-    constexpr int64_t kUnfoldedGroups = 8;                // worth unpacking the rows for
-    constexpr int64_t kPieceProducts = int64_t{1} << 22;  // worth waking a thread for
+    constexpr int64_t kUnfoldedGroups = 8;  // worth unpacking the rows for
     const int64_t rows = weight.group_rows(), chunks = divided_up(rows, kRows);
     const int64_t products = groups * kPixels * rows * weight.blocks() * kBlockColumns;
-    threads = std::min(threads, divided_up(products, kPieceProducts));
+    threads = std::min(threads, divided_up(products, weight.kernels().piece_products));
     panels = divided_up(groups, std::max<int64_t>(kPanelBytes / group_bytes, kMaxGroups));
     if (unfolded && panels < threads && groups >= kUnfoldedGroups * threads) panels = threads;
     if (!unfolded && chunks < threads) panels = std::max(panels, std::min(threads, groups));

@@ -111,6 +111,7 @@ const Kernels kAmx = {
     0,
     1,
     2,
+    int64_t{1} << 24,
     supported,
     begin,
     end,

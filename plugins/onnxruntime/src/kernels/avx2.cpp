@@ -94,6 +94,7 @@ const Kernels kAvx2 = {
     0,
     2,
     1,
+    int64_t{1} << 20,
     supported,
     nothing,
     nothing,

@@ -271,6 +271,7 @@ const Kernels kAvx512Vnni = {
     0,
     1,
     3,
+    int64_t{1} << 22,
     avx512::supported,
     nothing,
     nothing,

@@ -86,6 +86,7 @@ const Kernels kAvxVnni = {
     0,
     1,
     1,
+    int64_t{1} << 21,
     supported,
     nothing,
     nothing,

@@ -64,7 +64,8 @@ struct Kernels {
   // Stored codes are xored with this: 0x80 turns `code` into the signed `code - 128`.
   uint8_t flip;
   int64_t bytes_per_weight;
-  int64_t groups;  // groups of sixteen pixels that one product takes at most
+  int64_t groups;          // groups of sixteen pixels that one product takes at most
+  int64_t piece_products;  // multiply-accumulates that are worth waking a thread for: some 10 us
 
   bool (*supported)();
 

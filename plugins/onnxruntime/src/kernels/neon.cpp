@@ -119,6 +119,7 @@ const Kernels kNeon = {
     kFlip,
     1,
     1,
+    int64_t{1} << 20,
     supported,
     nothing,
     nothing,

@@ -76,6 +76,7 @@ const Kernels kPortable = {
     0,
     1,
     1,
+    int64_t{1} << 17,
     always,
     nothing,
     nothing,

@@ -14,10 +14,9 @@ namespace mpq::ort {
 // Converts in pieces on the session's threads.
 template <typename From, typename To, To (*convert)(From)>
 void converted(const From* from, To* to, int64_t size, Parallel& parallel) {
-  constexpr int64_t kPiece = 1 << 15;
-  run_all(parallel, (size + kPiece - 1) / kPiece, [&](int64_t piece) {
-    const int64_t end = std::min(size, (piece + 1) * kPiece);
-    for (int64_t i = piece * kPiece; i < end; ++i) to[i] = convert(from[i]);
+  run_all(parallel, (size + kPieceValues - 1) / kPieceValues, [&](int64_t piece) {
+    const int64_t end = std::min(size, (piece + 1) * kPieceValues);
+    for (int64_t i = piece * kPieceValues; i < end; ++i) to[i] = convert(from[i]);
   });
 }
 
