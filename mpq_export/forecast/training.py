@@ -15,6 +15,7 @@ from ..methods.recipe import Recipe
 from ..schedulers import SamplingSchedule
 from ..training.choices import Trained, TrainingChoices
 from ..training.output_bias import ROUNDS
+from ..training.step_sensitivity import walked_predictions
 from .cost import PROGRAM_BYTES, Span, work_of_call
 from .size import SizeForecast, quantizable
 from .speed import MachineSpeed, TrainingSpeed
@@ -67,11 +68,14 @@ def forecast_training(
     merging = (1 + _BACKWARD) * _merging_macs(model, plan, choices) * speed.per_mac
     again = 1 if choices.gradient_checkpointing else 0
     update = call + (1 + _BACKWARD + again) * call + rounding + merging
-    bias = ROUNDS * len(schedule.entries) * (2 * call + rounding) if choices.output_bias else 0.0
+    steps = len(schedule.entries)
+    bias = ROUNDS * steps * (2 * call + rounding) if choices.output_bias else 0.0
+    per_image = call / (choices.groups * choices.images_per_group)
+    weighing = walked_predictions(steps) * per_image if choices.step_power else 0.0
     return TrainingForecast(
         updates=choices.updates,
         images_per_update=images,
-        seconds=Span.about(choices.updates * update + bias),
+        seconds=Span.about(choices.updates * update + bias + weighing),
         peak_bytes=PROGRAM_BYTES
         + _state_bytes(choices, size, weights, branches)
         + _kept_bytes(choices, work, weights)

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..core.low_rank_form import LowRankStart
 from ..progress import ProgressReporter
+from ..schedulers import sampling_schedule
 from ..training.choices import RelationKind
 from ..training.log import TableChange, TrainingLog
 from ..training.loop import Trainer, train
@@ -24,6 +25,7 @@ from ..training.relations import (
     TimeSmoothedRelation,
 )
 from ..training.seeds import derived_seed
+from ..training.step_sensitivity import step_sensitivity, step_weights
 from ..training.student import LayerStart, Student, build_student
 from ..training.trajectory_pool import PoolSettings, TrajectoryPool
 from .quantize import QuantizedModel
@@ -55,6 +57,18 @@ class TrainingRun:
     seed: int
     conditions: Mapping[str, torch.Tensor] | None
     name: str
+
+    @property
+    def pool_settings(self) -> PoolSettings:
+        """What walks."""
+        training, recipe = self.recipe.training, self.recipe
+        return PoolSettings(
+            training.groups,
+            training.images_per_group,
+            self.num_steps,
+            recipe.guidance,
+            recipe.eta,
+        )
 
 
 def train_model(
@@ -95,7 +109,8 @@ def train_model(
         _pool, run, device, rank=processes.process_index, world=processes.num_processes
     )
     relation = _relation(run, len(start.timesteps), processes)
-    trainer = Trainer(student, relation, choices, run.model_config, processes, run.name)
+    weights = _step_weights(run, device, progress)
+    trainer = Trainer(student, relation, choices, run.model_config, processes, weights, run.name)
     train(trainer, pool_from, state_file, progress)
     bias = start.output_bias
     if choices.output_bias:
@@ -115,19 +130,11 @@ def _pool(
     run: TrainingRun, device: torch.device, first_update: int, rank: int = 0, world: int = 1
 ) -> TrajectoryPool:
     """The data from an update on, or a process's share of it."""
-    training = run.recipe.training
-    settings = PoolSettings(
-        training.groups,
-        training.images_per_group,
-        run.num_steps,
-        run.recipe.guidance,
-        run.recipe.eta,
-    )
     return TrajectoryPool(
         run.teacher,
         run.model_config,
         run.scheduler_config,
-        settings,
+        run.pool_settings,
         run.seed,
         first_update,
         run.conditions,
@@ -135,6 +142,26 @@ def _pool(
         world,
         device,
     )
+
+
+def _step_weights(
+    run: TrainingRun, device: torch.device, progress: ProgressReporter
+) -> torch.Tensor:
+    """How much the prediction's error at each step of the sampler counts."""
+    power = run.recipe.training.step_power
+    if power == 0:
+        return torch.ones(len(sampling_schedule(run.scheduler_config, run.num_steps).entries))
+    sensitivity = step_sensitivity(
+        run.teacher,
+        run.model_config,
+        run.scheduler_config,
+        run.pool_settings,
+        run.seed,
+        run.conditions,
+        device,
+        progress,
+    )
+    return step_weights(sensitivity, power)
 
 
 def _relation(run: TrainingRun, entries: int, processes: Accelerator) -> Relation | None:

@@ -78,12 +78,14 @@ class Trainer:
         choices: TrainingChoices,
         model_config: Mapping[str, Any],
         processes: Processes,
+        step_weights: torch.Tensor,
         run: str = "",
     ) -> None:
-        """``run`` names the run whose states this one takes and saves."""
+        """``step_weights`` ``[S]`` weigh the squared error at each step of the sampler; ``run``
+        names the run whose states this one takes and saves."""
         self.student, self.relation, self.choices = student, relation, choices
         self.model_config, self.run = model_config, run
-        self.processes = processes
+        self.processes, self._step_weights = processes, step_weights.to(processes.device)
         self.records: list[UpdateRecord] = []
         groups = student.parameter_groups(choices)
         self._optimizer = torch.optim.Adam(groups)
@@ -164,14 +166,15 @@ class Trainer:
     def _losses(
         self, batch: DistillationBatch, pool: TrajectoryPool, features: Features
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean squared error of the prediction, and the relation loss or 0."""
+        """Weighted mean squared error of the prediction, and the relation loss or 0."""
         student = self.student
         student.entries.value = batch.entries
         with self.processes.autocast():
             output = predict(
                 student.module, self.model_config, batch.sample, batch.timesteps, batch.conditions
             )
-        task = torch.nn.functional.mse_loss(pool.combined(output.float()), batch.target)
+        errors = (pool.combined(output.float()) - batch.target).square().flatten(1).mean(dim=1)
+        task = (errors * self._step_weights[batch.steps[: len(errors)]]).mean()
         if self.relation is None:
             return task, torch.zeros_like(task)
         return task, self.relation.loss(features.pixels, batch)

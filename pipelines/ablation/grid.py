@@ -125,7 +125,11 @@ class Overrides:
 def grid(overrides: Overrides = Overrides()) -> Mapping[str, Part]:
     """All parts by name."""
     parts = (
-        Part("digits", "Digits, a UNet, all weights trained", _digits("digits")),
+        Part(
+            "digits",
+            "Digits, a UNet, all weights trained",
+            [*_digits("digits"), _equal_steps("digits", "w3a6")],
+        ),
         Part("digits-dit", "Digits, a transformer, all weights trained", _digits("digits_dit")),
         Part("photos", "Photographs, a UNet", _photos()),
         Part("photos-ablation", "Photographs: one part changed at a time", _photos_ablation()),
@@ -173,6 +177,14 @@ def _digits(family: str) -> list[Cell]:
         for bits in _DIGITS_BITS
         for method in ALL_METHODS
     ]
+
+
+def _equal_steps(family: str, bits: str) -> Cell:
+    """The loss as published."""
+    recipe = budgeted(ABLATED, family, Trained.FULL)
+    training = recipe.training.model_copy(update={"step_power": 0.0})
+    changed = recipe.model_copy(update={"training": training})
+    return _cell(family, bits, changed, 0, 1000, f"{recipe.method}, steps alike")
 
 
 def _photos() -> list[Cell]:

@@ -19,6 +19,7 @@ from mpq_export.training.choices import Trained
 MACHINE = MachineSpeed({}, per_table_row=0, per_mac=1e-10, per_moved=1e-9, per_recorded=0)
 ROUNDING = TrainingSpeed(per_weight=1e-8, per_input=1e-8)
 SMALL = {"updates": 5, "groups": 1, "images_per_group": 1, "rank": 1}
+UPDATES_ALONE = {"output_bias": False, "step_power": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,7 @@ def test_a_teacher_and_three_passes_of_a_student(forecast, checkpoint):
     """By hand: all at one second per multiplication, nothing else costing anything."""
     machine = MachineSpeed({}, 0, per_mac=1.0, per_moved=0, per_recorded=0)
     free = TrainingSpeed(0, 0)
-    made = forecast(
-        machine=machine, rounding=free, trained=Trained.FULL, output_bias=False, **SMALL
-    )
+    made = forecast(machine=machine, rounding=free, trained=Trained.FULL, **UPDATES_ALONE, **SMALL)
     recipe = recipe_of("mpq-dmv2")
     architecture = architecture_of(checkpoint.model_config)
     plan = plan_layers(checkpoint.model, architecture, BitSpec(3, 4), recipe)
@@ -74,10 +73,11 @@ def test_what_takes_longer(forecast):
         {"gradient_checkpointing": True},
     ):
         assert forecast(**SMALL | changes).seconds.low > plain, changes
-    many = forecast(**SMALL | {"updates": 500, "output_bias": False}).seconds.low
-    few = forecast(**SMALL | {"output_bias": False}).seconds.low
+    many = forecast(**SMALL | UPDATES_ALONE | {"updates": 500}).seconds.low
+    few = forecast(**SMALL | UPDATES_ALONE).seconds.low
     assert many == pytest.approx(100 * few)
     assert few < plain
+    assert few < forecast(**SMALL | UPDATES_ALONE | {"step_power": 1.0}).seconds.low < plain
 
 
 def test_images_of_an_update(forecast):

@@ -62,10 +62,17 @@ def config(teacher):
 def trainer_of(teacher, config, bundle_folder):
     """A trainer at its start."""
 
-    def make(choices=FULL, relation="none"):
+    def make(choices=FULL, relation="none", weights=(1.0, 1.0, 1.0)):
         starts = fixtures.layer_starts(bundle_folder, teacher)
         student = build_student(teacher, starts, choices, seed=2)
-        return Trainer(student, RELATIONS[relation](), choices, config, fixtures.OneProcess())
+        return Trainer(
+            student,
+            RELATIONS[relation](),
+            choices,
+            config,
+            fixtures.OneProcess(),
+            torch.tensor(weights),
+        )
 
     return make
 
@@ -148,6 +155,24 @@ def test_a_signal_during_the_last_update_still_ends_the_run(trainer_of, pool_fro
     trainer = trainer_of()
     train(trainer, pool_from, tmp_path / "state.safetensors", StopsAt(6))
     assert trainer.update == 6
+
+
+def test_errors_count_by_their_step(trainer_of, pool_from):
+    """Losses that each see one step add up to the loss that sees all."""
+    batch = (pool := pool_from(0)).next()
+    assert sorted(batch.steps.unique().tolist()) == [0, 1]
+
+    def task(weights):
+        trainer = trainer_of(weights=weights)
+        trainer.step(batch, pool, Features())
+        return trainer.records[0].task
+
+    first, second, third = (task(tuple(row)) for row in torch.eye(3).tolist())
+    assert first > 0
+    assert second > 0
+    assert third == 0
+    assert task((1.0, 1.0, 1.0)) == pytest.approx(first + second, rel=1e-5)
+    assert task((5.0, 0.5, 2.0)) == pytest.approx(5 * first + second / 2, rel=1e-5)
 
 
 def test_rates_fall_to_nothing(trainer_of, pool_from):

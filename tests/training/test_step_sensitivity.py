@@ -1,0 +1,160 @@
+"""What an error at a step does to the image: closed form for a model that ignores its input."""
+
+import fixtures
+import numpy as np
+import pytest
+import torch
+from diffusers import DiTTransformer2DModel
+
+from mpq_export.errors import RecipeError
+from mpq_export.prediction import predict
+from mpq_export.schedulers import build_scheduler
+from mpq_export.training import step_sensitivity as module
+from mpq_export.training.condition_rows import drawn_conditions
+from mpq_export.training.step_sensitivity import (
+    probed_steps,
+    step_sensitivity,
+    step_weights,
+    walked_predictions,
+)
+from mpq_export.training.trajectory_pool import PoolSettings
+
+DDIM = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing", "clip_sample": False}
+SOLVER = {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}
+EULER = {"_class_name": "EulerAncestralDiscreteScheduler"}
+CONFIG = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 2, "out_channels": 2}
+
+
+class Constant(torch.nn.Module):
+    """Predicts the same for every image and timestep."""
+
+    def __init__(self):
+        super().__init__()
+        self.prediction = torch.nn.Parameter(torch.linspace(-1, 1, 128).reshape(1, 2, 8, 8))
+
+    def forward(self, sample, timestep, class_labels=None, return_dict=False):
+        return (self.prediction.expand(sample.shape),)
+
+
+def measured(model, config, scheduler=DDIM, progress=None, seed=3, **settings):
+    settings = PoolSettings(**{"groups": 1, "images_per_group": 1, "num_steps": 6, **settings})
+    return step_sensitivity(
+        model, config, scheduler, settings, seed, None, torch.device("cpu"),
+        progress or fixtures.SilentProgress(),
+    )  # fmt: skip
+
+
+def ddim_coefficients(num_steps):
+    """By hand, for steps that divide 1000.
+
+    x' = (a'/a) x + (s' - a' s / a) e, a and s being the shares of signal and noise; an error of e
+    is carried through the steps that follow.
+    """
+    scheduler = build_scheduler(DDIM)
+    scheduler.set_timesteps(num_steps)
+    signal = scheduler.alphas_cumprod[scheduler.timesteps].double()
+    after = torch.cat([signal[1:], torch.ones(1, dtype=torch.float64)])
+    carried = (after / signal).sqrt()
+    entering = (1 - after).sqrt() - carried * (1 - signal).sqrt()
+    later = torch.cat([carried.flip(0).cumprod(0).flip(0)[1:], torch.ones(1)])
+    return (entering * later).abs().float()
+
+
+def test_a_model_that_ignores_its_input_leaves_errors_to_the_sampler():
+    torch.testing.assert_close(
+        measured(Constant(), CONFIG, num_steps=5), ddim_coefficients(5), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_steps_between_probes_are_interpolated():
+    """Every second of many steps is walked, first and last among them."""
+    steps, exact = measured(Constant(), CONFIG, num_steps=40), ddim_coefficients(40)
+    probes = probed_steps(40)
+    assert len(probes) == len(set(probes)) == module.MAX_PROBES
+    assert (probes[0], probes[-1]) == (0, 39)
+    torch.testing.assert_close(steps[probes], exact[probes], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(steps, exact, rtol=0.1, atol=0)
+
+
+def test_it_is_what_one_disturbed_prediction_changes_whatever_the_model():
+    """A walk with a model that does look at its input, written out."""
+    unet = fixtures.tiny_unet()
+    config = {**unet.config, "_class_name": "UNet2DModel"}
+
+    labels = drawn_conditions(config, 64, seed=1)
+
+    def image(disturbed):
+        scheduler = build_scheduler(DDIM)
+        scheduler.set_timesteps(6)
+        generator = torch.Generator().manual_seed(1)
+        shape = (64, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        sample = torch.randn(shape, generator=generator)
+        error = 0.05 * torch.randn(shape, generator=generator)
+        for step, timestep in enumerate(scheduler.timesteps):
+            with torch.no_grad():
+                prediction = predict(unet, config, sample, timestep, labels)
+            if step == disturbed:
+                prediction = prediction + error
+            sample = scheduler.step(prediction, timestep, sample).prev_sample
+        return sample
+
+    plain = image(None)
+    expected = [float((image(step) - plain).square().mean().sqrt()) / 0.05 for step in range(6)]
+    np.testing.assert_allclose(measured(unet, config).numpy(), expected, rtol=0.1)
+
+
+@pytest.mark.parametrize("scheduler", [DDIM, SOLVER, EULER], ids=lambda s: s["_class_name"])
+def test_noise_of_the_sampler_is_not_taken_for_a_change(scheduler):
+    """An ancestral sampler's noise is the same in every walk; a solver that remembers predictions
+    has a memory of its own in each."""
+    progress = fixtures.SilentProgress()
+    steps = measured(Constant(), CONFIG, scheduler, progress)
+    assert len(steps) == 6
+    assert progress.tasks == ["sensitivity"]
+    torch.testing.assert_close(
+        steps, measured(Constant(), CONFIG, scheduler, seed=4), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_guidance_is_part_of_the_walk():
+    """With a learned variance, which is left alone."""
+    torch.manual_seed(0)
+    dit = DiTTransformer2DModel(
+        sample_size=8, in_channels=2, out_channels=4, num_layers=1, patch_size=2,
+        num_attention_heads=2, attention_head_dim=6, num_embeds_ada_norm=10,
+    ).eval()  # fmt: skip
+    with torch.no_grad():  # as initialised, it predicts zero
+        for parameter in dit.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    config = {**dit.config, "_class_name": "DiTTransformer2DModel"}
+    plain, guided = measured(dit, config), measured(dit, config, guidance=4.0)
+    assert not torch.allclose(plain, guided, rtol=0.01)
+    unet = fixtures.tiny_unet()
+    with pytest.raises(RecipeError, match="cannot be guided"):
+        measured(unet, {**unet.config, "_class_name": "UNet2DModel"}, guidance=4.0)
+
+
+@pytest.mark.parametrize("num_steps", [1, 6, 50])
+def test_the_price_is_told_beforehand(num_steps):
+    model, seen = Constant(), []
+    model.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output[0])))
+    measured(model, CONFIG, num_steps=num_steps)
+    assert sum(seen) == walked_predictions(num_steps)
+
+
+def test_a_power_of_0_counts_all_steps_alike():
+    assert torch.equal(step_weights(torch.tensor([0.5, 0.01, 0.1]), 0.0), torch.ones(3))
+
+
+def test_weights_are_powers_and_one_on_average():
+    weights = step_weights(torch.tensor([4.0, 1.0, 2.0, 1.0]), 1.0)
+    torch.testing.assert_close(weights, torch.tensor([2.0, 0.5, 1.0, 0.5]))
+
+
+def test_no_step_is_forgotten():
+    """Not even one that changes nothing at all, nor where no step does."""
+    weights = step_weights(torch.tensor([1.0, 0.0, 1e-9, 1.0]), 2.0)
+    assert float(weights.mean()) == pytest.approx(1)
+    assert float(weights.min()) > 0.04
+    nothing = module._interpolated([0, 2], [0.0, 0.0], 3)
+    assert torch.equal(step_weights(nothing, 1.5), torch.ones(3))
