@@ -42,31 +42,24 @@ struct Image {
     const int64_t n = index / quads, quad = index % quads, per_group = weight.group_quads();
     const int64_t group = quad / per_group, first = quad % per_group * 4;
     const int64_t channels = weight.group_channels() * conv.group;
-    const float* source[4] = {};
-    float factor[4] = {};
-    uint8_t shift[4] = {};
+    Quad values{};
     uint8_t padding[4] = {};
     const auto zero_point = static_cast<uint8_t>(step.zero_point);
     for (int64_t i = 0; i < std::min<int64_t>(4, weight.group_channels() - first); ++i) {
       const int64_t channel = group * weight.group_channels() + first + i;
-      source[i] = x + (n * channels + channel) * height * width;
-      factor[i] = weight.layer().input_factor.data[channel];
-      shift[i] = weight.input_shift()[channel];
-      padding[i] = static_cast<uint8_t>((zero_point << shift[i]) ^ weight.kernels().flip);
+      values.x[i] = x + (n * channels + channel) * height * width;
+      values.factor[i] = weight.layer().input_factor.data[channel];
+      values.shift[i] = weight.input_shift()[channel];
+      padding[i] = static_cast<uint8_t>((zero_point << values.shift[i]) ^ weight.kernels().flip);
     }
-    const Kernels& kernels = weight.kernels();
+    const int64_t top = conv.pads[0], left = conv.pads[1], right = conv.pads[3];
     for (int64_t row = 0; row < padded_height; ++row) {
-      uint8_t* out = at(n, row, quad);
-      if (row < conv.pads[0] || row >= conv.pads[0] + height) {
-        fill(out, padding, padded_width);
-        continue;
-      }
-      out = fill(out, padding, conv.pads[1]);
-      kernels.quantize_channels(source, factor, shift, step, width, out);
-      for (const float*& channel : source)
-        if (channel != nullptr) channel += width;
-      fill(out + 4 * width, padding, conv.pads[3]);
+      const bool inside = row >= top && row < top + height;
+      fill(at(n, row, quad), padding, inside ? left : padded_width);
+      if (inside) fill(at(n, row, quad) + 4 * (left + width), padding, right);
     }
+    weight.kernels().quantize_quad(values, step, height, width, at(n, top, quad) + 4 * left,
+                                   row_bytes());
   }
 
   const PackedWeight& weight;
@@ -76,9 +69,8 @@ struct Image {
   uint8_t* codes;
 
  private:
-  static uint8_t* fill(uint8_t* out, const uint8_t pixel[4], int64_t count) {
-    for (int64_t i = 0; i < count; ++i, out += 4) std::memcpy(out, pixel, 4);
-    return out;
+  static void fill(uint8_t* out, const uint8_t pixel[4], int64_t count) {
+    for (int64_t i = 0; i < count; ++i) std::memcpy(out + 4 * i, pixel, 4);
   }
 };
 

@@ -52,7 +52,11 @@ struct Partition {
     constexpr int64_t kUnfoldedGroups = 8;  // worth unpacking the rows for
     const int64_t rows = weight.group_rows(), chunks = divided_up(rows, kRows);
     const int64_t products = groups * kPixels * rows * weight.blocks() * kBlockColumns;
-    threads = std::min(threads, divided_up(products, weight.kernels().piece_products));
+    // Beside the products, outputs are finished, and where pieces unfold their input, also that.
+    const int64_t columns = unfolded ? weight.blocks() * kBlockColumns : 0;
+    const int64_t values = groups * kPixels * (rows + columns);
+    threads = std::min(
+        threads, divided_up(products, weight.kernels().piece_products) + values / kPieceValues);
     panels = divided_up(groups, std::max<int64_t>(kPanelBytes / group_bytes, kMaxGroups));
     if (unfolded && panels < threads && groups >= kUnfoldedGroups * threads) panels = threads;
     if (!unfolded && chunks < threads) panels = std::max(panels, std::min(threads, groups));

@@ -115,7 +115,7 @@ const Kernels kAmx = {
     supported,
     begin,
     end,
-    avx512::quantize_channels,
+    avx512::quantize_quad,
     avx512::quantize_row,
     avx512::unpack,
     multiply,

@@ -98,7 +98,7 @@ const Kernels kAvx2 = {
     supported,
     nothing,
     nothing,
-    generic_quantize_channels<0>,
+    generic_quantize_quad<0>,
     generic_quantize_row<0>,
     unpack_256<WidenedBlock>,
     multiply,

@@ -16,64 +16,106 @@ bool supported() {
 
 namespace {
 
-// (x * factor) / scale, rounded half to even, as it is after the clamp to codes. The contract
-// divides; here the quotient is a product with the reciprocal, and only where that lies so near a
-// tie that its error could matter is it divided. Within the codes (|q| <= 512, beyond them all
-// values saturate alike) product and quotient differ by less than 2 ulp of q, 2^-13; the guard is
+__mmask16 first_lanes(int64_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1u);
+}
+
+// clamp(rne((x * factor) / scale) + zero_point, 0, top). The contract divides; here the quotient is
+// a product with the reciprocal, and only where that lies so near a tie that its error could matter
+// is it divided. Clamping first, to whole numbers, does not change what is rounded; within the
+// codes (|q| <= 512) product and quotient differ by less than 4 ulp of q, 2^-12; the guard is
 // 2^-10.
 class Rounder {
  public:
   explicit Rounder(const ActivationStep& step)
       : scale_(_mm512_set1_ps(step.scale)),
-        zero_point_(_mm512_set1_ps(step.zero_point)),
-        top_(_mm512_set1_ps(step.top)),
-        // Outside these bounds the reciprocal is no normal number, or products with it are not.
-        divide_(!(step.scale > 0x1p-60f && step.scale < 0x1p60f)),
-        reciprocal_(_mm512_set1_ps(1.0f / step.scale)) {}
+        low_(_mm512_set1_ps(-step.zero_point)),
+        high_(_mm512_set1_ps(step.top - step.zero_point)),
+        zero_point_(_mm512_set1_epi32(static_cast<int32_t>(step.zero_point))),
+        reciprocal_(1.0f / step.scale),
+        scale_is_usual_(usual(step.scale)) {}
 
-  __m512i codes(__m512 x, __m512 factor) const {
-    const __m512 scaled = _mm512_mul_ps(x, factor);
-    __m512 value = _mm512_mul_ps(scaled, reciprocal_);
-    __m512 rounded = _mm512_roundscale_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 distance = _mm512_abs_ps(_mm512_sub_ps(value, rounded));
-    const __mmask16 near =
-        _mm512_cmp_ps_mask(distance, _mm512_set1_ps(0.5f - 0x1p-10f), _CMP_NLT_UQ);
-    if (__builtin_expect(divide_ || near != 0, 0)) {
-      value = _mm512_div_ps(scaled, scale_);
-      rounded = _mm512_roundscale_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    }
-    // The order of the operands makes a NaN 0.
-    const __m512 moved = _mm512_add_ps(rounded, zero_point_);
-    const __m512 code = _mm512_min_ps(_mm512_max_ps(moved, _mm512_setzero_ps()), top_);
-    return _mm512_cvttps_epi32(code);
+  // What x is multiplied with.
+  __m512 gain(float factor) const { return _mm512_set1_ps(factor * reciprocal_); }
+  __m512 gain(__m512 factor) const { return _mm512_mul_ps(factor, _mm512_set1_ps(reciprocal_)); }
+  // Whether no product with such a factor leaves the normal numbers unless its code is a clamped
+  // one, or that of 0.
+  bool multiplies(float factor) const { return scale_is_usual_ && (factor == 0 || usual(factor)); }
+  bool multiplies(__m512 factors) const {
+    const __m512 size = _mm512_abs_ps(factors);
+    const __mmask16 in = _mm512_cmp_ps_mask(size, _mm512_set1_ps(kLeast), _CMP_GT_OQ) &
+                         _mm512_cmp_ps_mask(size, _mm512_set1_ps(kMost), _CMP_LT_OQ);
+    const __mmask16 zero = _mm512_cmp_ps_mask(size, _mm512_setzero_ps(), _CMP_EQ_OQ);
+    return scale_is_usual_ && static_cast<__mmask16>(in | zero) == 0xffff;
+  }
+
+  // Codes of x; lanes of `near` are set where they may be wrong.
+  __m512i codes(__m512 x, __m512 gain, __mmask16& near) const {
+    const __m512 value = clamped(_mm512_mul_ps(x, gain));
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    const __m512 distance = _mm512_abs_ps(_mm512_reduce_ps(value, kNearest));
+    near |= _mm512_cmp_ps_mask(distance, _mm512_set1_ps(0.5f - 0x1p-10f), _CMP_GE_OQ);
+    return rounded(value);
+  }
+
+  __m512i divided_codes(__m512 x, __m512 factor) const {
+    return rounded(clamped(_mm512_div_ps(_mm512_mul_ps(x, factor), scale_)));
   }
 
  private:
-  __m512 scale_, zero_point_, top_;
-  bool divide_;
-  __m512 reciprocal_;
-};
+  static constexpr float kLeast = 0x1p-60f, kMost = 0x1p60f;
+  static bool usual(float value) {
+    const float size = value < 0 ? -value : value;
+    return size > kLeast && size < kMost;
+  }
+  // The order of the operands makes a NaN the lowest code.
+  __m512 clamped(__m512 value) const { return _mm512_min_ps(_mm512_max_ps(value, low_), high_); }
+  __m512i rounded(__m512 value) const {
+    return _mm512_add_epi32(_mm512_cvtps_epi32(value), zero_point_);
+  }
 
-__mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1u);
-}
+  __m512 scale_, low_, high_;
+  __m512i zero_point_;
+  float reciprocal_;
+  bool scale_is_usual_;
+};
 
 }  // namespace
 
-void quantize_channels(const float* const x[4], const float factor[4], const uint8_t shift[4],
-                       const ActivationStep& step, int64_t count, uint8_t* out) {
+void quantize_quad(const Quad& quad, const ActivationStep& step, int64_t rows, int64_t columns,
+                   uint8_t* out, int64_t out_stride) {
   const Rounder rounder(step);
-  for (int64_t first = 0; first < count; first += 16) {
-    const __mmask16 lanes = first_lanes(count - first);
-    __m512i words = _mm512_setzero_si512();
-    for (int channel = 0; channel < 4; ++channel) {
-      if (x[channel] == nullptr) continue;
-      const __m512 values = _mm512_maskz_loadu_ps(lanes, x[channel] + first);
-      const __m512i codes = rounder.codes(values, _mm512_set1_ps(factor[channel]));
-      const auto by = _mm_cvtsi32_si128(shift[channel] + 8 * channel);
-      words = _mm512_or_si512(words, _mm512_sll_epi32(codes, by));
+  bool divide = false;
+  __m512 gain[4];
+  __m128i by[4];
+  for (int channel = 0; channel < 4; ++channel) {
+    gain[channel] = rounder.gain(quad.factor[channel]);
+    by[channel] = _mm_cvtsi32_si128(quad.shift[channel] + 8 * channel);
+    divide |= quad.x[channel] != nullptr && !rounder.multiplies(quad.factor[channel]);
+  }
+  for (int64_t row = 0; row < rows; ++row, out += out_stride) {
+    for (int64_t first = 0; first < columns; first += 16) {
+      const __mmask16 lanes = first_lanes(columns - first);
+      const auto words_of = [&](const auto& codes_of) {
+        __m512i words = _mm512_setzero_si512();
+        for (int channel = 0; channel < 4; ++channel) {
+          if (quad.x[channel] == nullptr) continue;
+          const __m512 values =
+              _mm512_maskz_loadu_ps(lanes, quad.x[channel] + row * columns + first);
+          words = _mm512_or_si512(words, _mm512_sll_epi32(codes_of(values, channel), by[channel]));
+        }
+        return words;
+      };
+      __mmask16 near = 0;
+      __m512i words = words_of(
+          [&](__m512 values, int channel) { return rounder.codes(values, gain[channel], near); });
+      if (__builtin_expect(divide || near != 0, 0)) {
+        words = words_of([&](__m512 values, int channel) {
+          return rounder.divided_codes(values, _mm512_set1_ps(quad.factor[channel]));
+        });
+      }
+      _mm512_mask_storeu_epi32(out + 4 * first, lanes, words);
     }
-    _mm512_mask_storeu_epi32(out + 4 * first, lanes, words);
   }
 }
 
@@ -82,8 +124,12 @@ void quantize_row(const float* x, const float* factor, const uint8_t* shift,
   const Rounder rounder(step);
   for (int64_t first = 0; first < count; first += 16) {
     const __mmask16 lanes = first_lanes(count - first);
-    const __m512i codes = rounder.codes(_mm512_maskz_loadu_ps(lanes, x + first),
-                                        _mm512_maskz_loadu_ps(lanes, factor + first));
+    const __m512 values = _mm512_maskz_loadu_ps(lanes, x + first);
+    const __m512 factors = _mm512_maskz_loadu_ps(lanes, factor + first);
+    __mmask16 near = 0;
+    __m512i codes = rounder.codes(values, rounder.gain(factors), near);
+    if (__builtin_expect(near != 0 || !rounder.multiplies(factors), 0))
+      codes = rounder.divided_codes(values, factors);
     const __m512i by = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes, shift + first));
     _mm512_mask_cvtepi32_storeu_epi8(out + first, lanes, _mm512_sllv_epi32(codes, by));
   }
@@ -193,8 +239,38 @@ void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y)
   generic_normalize(x, count, norm, y);
 }
 
+namespace {
+
+// value * sigmoid(value), to about two units in the last place. exp2 of the rest, within half of 0,
+// is a polynomial of least error; the reciprocal is an estimate improved once.
+__m512 silu(__m512 value) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  // Below 2^126 the reciprocal is a normal number; a NaN becomes that here, and stays in `value`.
+  const __m512 exponent = _mm512_min_ps(_mm512_mul_ps(value, _mm512_set1_ps(-1.44269504088896341f)),
+                                        _mm512_set1_ps(126.0f));
+  const __m512 rest = _mm512_reduce_ps(exponent, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 power = _mm512_set1_ps(1.53458118e-4f);
+  for (const float coefficient :
+       {1.33999312e-3f, 9.61848896e-3f, 5.55032878e-2f, 2.40226469e-1f, 6.93147206e-1f, 1.0f})
+    power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(coefficient));
+  // scalef takes the whole part of its exponent, downwards.
+  const __m512 gate = _mm512_add_ps(one, _mm512_scalef_ps(power, _mm512_sub_ps(exponent, rest)));
+  const __m512 estimate = _mm512_rcp14_ps(gate);
+  const __m512 error = _mm512_fnmadd_ps(gate, estimate, one);
+  return _mm512_mul_ps(value, _mm512_fmadd_ps(estimate, error, estimate));
+}
+
+}  // namespace
+
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y) {
-  generic_normalize_silu(x, count, norm, y);
+  const __m512 mean = _mm512_set1_ps(norm.mean), factor = _mm512_set1_ps(norm.factor);
+  const __m512 bias = _mm512_set1_ps(norm.bias);
+  for (int64_t first = 0; first < count; first += 16) {
+    const __mmask16 lanes = first_lanes(count - first);
+    const __m512 moved = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + first), mean);
+    const __m512 normal = _mm512_add_ps(_mm512_mul_ps(moved, factor), bias);
+    _mm512_mask_storeu_ps(y + first, lanes, silu(normal));
+  }
 }
 
 namespace {
@@ -275,7 +351,7 @@ const Kernels kAvx512Vnni = {
     avx512::supported,
     nothing,
     nothing,
-    avx512::quantize_channels,
+    avx512::quantize_quad,
     avx512::quantize_row,
     avx512::unpack,
     avx512::multiply,

@@ -7,8 +7,8 @@ namespace mpq {
 namespace avx512 {
 
 bool supported();
-void quantize_channels(const float* const x[4], const float factor[4], const uint8_t shift[4],
-                       const ActivationStep& step, int64_t count, uint8_t* out);
+void quantize_quad(const Quad& quad, const ActivationStep& step, int64_t rows, int64_t columns,
+                   uint8_t* out, int64_t out_stride);
 void quantize_row(const float* x, const float* factor, const uint8_t* shift,
                   const ActivationStep& step, int64_t count, uint8_t* out);
 void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);

@@ -90,7 +90,7 @@ const Kernels kAvxVnni = {
     supported,
     nothing,
     nothing,
-    generic_quantize_channels<0>,
+    generic_quantize_quad<0>,
     generic_quantize_row<0>,
     unpack_256<Block>,
     multiply,

@@ -43,27 +43,29 @@ inline uint32_t code_of(float x, float factor, const ActivationStep& step) {
 }
 
 template <uint8_t flip>
-[[maybe_unused]] void generic_quantize_channels(const float* const x[4], const float factor[4],
-                                                const uint8_t shift[4], const ActivationStep& step,
-                                                int64_t count, uint8_t* out) {
+[[maybe_unused]] void generic_quantize_quad(const Quad& quad, const ActivationStep& step,
+                                            int64_t rows, int64_t columns, uint8_t* out,
+                                            int64_t out_stride) {
   constexpr int64_t kBatch = 16;
-  for (int64_t first = 0; first < count; first += kBatch) {
-    const int64_t batch = count - first < kBatch ? count - first : kBatch;
-    uint32_t words[kBatch] = {};
-    for (int channel = 0; channel < 4; ++channel) {
-      if (x[channel] == nullptr) continue;
-      const float* source = x[channel] + first;
-      const float r = factor[channel];
-      const int by = shift[channel], lane = 8 * channel;
-      if (batch == kBatch) {
-        for (int64_t i = 0; i < kBatch; ++i)
-          words[i] |= ((code_of(source[i], r, step) << by) ^ flip) << lane;
-      } else {
-        for (int64_t i = 0; i < batch; ++i)
-          words[i] |= ((code_of(source[i], r, step) << by) ^ flip) << lane;
+  for (int64_t row = 0; row < rows; ++row, out += out_stride) {
+    for (int64_t first = 0; first < columns; first += kBatch) {
+      const int64_t batch = columns - first < kBatch ? columns - first : kBatch;
+      uint32_t words[kBatch] = {};
+      for (int channel = 0; channel < 4; ++channel) {
+        if (quad.x[channel] == nullptr) continue;
+        const float* source = quad.x[channel] + row * columns + first;
+        const float r = quad.factor[channel];
+        const int by = quad.shift[channel], lane = 8 * channel;
+        if (batch == kBatch) {
+          for (int64_t i = 0; i < kBatch; ++i)
+            words[i] |= ((code_of(source[i], r, step) << by) ^ flip) << lane;
+        } else {
+          for (int64_t i = 0; i < batch; ++i)
+            words[i] |= ((code_of(source[i], r, step) << by) ^ flip) << lane;
+        }
       }
+      memcpy(out + 4 * first, words, static_cast<size_t>(4 * batch));
     }
-    memcpy(out + 4 * first, words, static_cast<size_t>(4 * batch));
   }
 }
 

@@ -43,6 +43,13 @@ struct ActivationStep {
   float top;  // the largest code
 };
 
+// Four channels of an image. x[channel] may be null: that channel's stored bytes are 0.
+struct Quad {
+  const float* x[4];
+  float factor[4];
+  uint8_t shift[4];
+};
+
 // How sums of a row become outputs: y = float(acc - correction) * scale + bias.
 struct RowEpilogue {
   const int32_t* correction;
@@ -73,10 +80,10 @@ struct Kernels {
   void (*begin)();
   void (*end)();
 
-  // Codes, shifted, of four channels of `count` pixels, interleaved: out[4 * pixel + channel].
-  // x[channel] may be null: that channel's stored bytes are 0.
-  void (*quantize_channels)(const float* const x[4], const float factor[4], const uint8_t shift[4],
-                            const ActivationStep& step, int64_t count, uint8_t* out);
+  // Codes, shifted, of four channels of rows of pixels, interleaved: out[4 * pixel + channel]. Rows
+  // of x are adjacent, those of `out` `out_stride` bytes apart.
+  void (*quantize_quad)(const Quad& quad, const ActivationStep& step, int64_t rows, int64_t columns,
+                        uint8_t* out, int64_t out_stride);
 
   // Codes, shifted, of one row of `count` values, each with its own factor and shift.
   void (*quantize_row)(const float* x, const float* factor, const uint8_t* shift,

@@ -123,7 +123,7 @@ const Kernels kNeon = {
     supported,
     nothing,
     nothing,
-    generic_quantize_channels<kFlip>,
+    generic_quantize_quad<kFlip>,
     generic_quantize_row<kFlip>,
     unpack,
     multiply,

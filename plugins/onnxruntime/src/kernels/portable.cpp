@@ -80,7 +80,7 @@ const Kernels kPortable = {
     always,
     nothing,
     nothing,
-    generic_quantize_channels<0>,
+    generic_quantize_quad<0>,
     generic_quantize_row<0>,
     unpack,
     multiply,
