@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from core.strategies import inputs_for, layers, seeds
@@ -51,23 +53,27 @@ def test_any_layer(kernels: str, data: st.DataObject, layer, seed: int):
 
 
 @every_kernel
-@pytest.mark.parametrize("act_bits", [3, 4, 8])
-def test_ties_and_their_neighbours(act_bits: int, kernels: str):
-    """Quotients at, just below and just above every half, for awkward steps."""
+@pytest.mark.parametrize("conv", [None, ConvGeometry((1, 1))], ids=["linear", "conv"])
+@pytest.mark.parametrize("factor", [1.0, 2.0**-62 * 1.7, 2.0**61 * 1.3])
+@pytest.mark.parametrize("act_bits", [3, 8])
+def test_ties_and_their_neighbours(act_bits: int, factor: float, conv, kernels: str):
+    """Quotients at, just below and just above every half, for awkward steps and factors."""
     steps = np.float32([1 / 3, 0.1, 0.37, 1.5, 2.0**-130 * 1.1, 2.0**100 * 1.3])
-    layer = random_layer(Draws(act_bits), [3] * 5, act_bits, 96)
-    layer = type(layer)(
-        layer.weight, layer.bias, np.maximum(steps, np.finfo(np.float32).tiny),
-        np.full(len(steps), 2 ** (act_bits - 1), np.int32), act_bits, layer.input_factor,
-        layer.input_shift,
-    )  # fmt: skip
+    layer = random_layer(Draws(act_bits), [3] * 5, act_bits, 96, conv)
+    layer = replace(
+        layer,
+        act_scale=np.maximum(steps, np.finfo(np.float32).tiny),
+        act_zero_point=np.full(len(steps), 2 ** (act_bits - 1), np.int32),
+        input_factor=np.full(96, factor, np.float32),
+    )
     halves = np.arange(-150, 150, dtype=np.float32) + np.float32(0.5)
     for index, step in enumerate(layer.act_scale):
-        middle = (halves * step).astype(np.float32)
+        with np.errstate(over="ignore", under="ignore"):
+            middle = (halves * np.float64(step) / np.float32(factor)).astype(np.float32)
         ties = [middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)]
         values = np.concatenate([*ties, AWKWARD]).astype(np.float32)
-        x = np.resize(values, (10, 96)).astype(np.float32)
-        assert_exact(layer, x, index, kernels)
+        shape = (10, 96) if conv is None else (1, 96, 3, 5)
+        assert_exact(layer, np.resize(values, shape), index, kernels)
 
 
 @every_kernel
