@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "avx512.h"
-#include "generic.h"
 
 namespace mpq {
 namespace {
@@ -103,28 +102,20 @@ void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t
   (count == 2 ? multiply_two : multiply_one)(weights, lines, blocks, acc);
 }
 
+constexpr Kernels table() {
+  Kernels kernels = avx512::shared_kernels("amx", int64_t{1} << 24);
+  kernels.groups = 2;
+  kernels.supported = supported;
+  kernels.begin = begin;
+  kernels.end = end;
+  kernels.multiply = multiply;
+  kernels.spin = spin;
+  return kernels;
+}
+
 }  // namespace
 
 extern const Kernels kAmx;
-const Kernels kAmx = {
-    "amx",
-    0,
-    1,
-    2,
-    int64_t{1} << 24,
-    supported,
-    begin,
-    end,
-    avx512::quantize_quad,
-    avx512::quantize_row,
-    avx512::unpack,
-    multiply,
-    avx512::finish,
-    spin,
-    avx512::transpose,
-    avx512::moments,
-    avx512::normalize,
-    avx512::normalize_silu,
-};
+const Kernels kAmx = table();
 
 }  // namespace mpq

@@ -21,93 +21,67 @@ struct WidenedBlock {
   }
 };
 
-constexpr int64_t kTileRows = 4;
-
 int64_t spin(int64_t rounds) {
-  constexpr int64_t kChains = 8, kProducts = 16;
-  __m256i codes = _mm256_set1_epi16(1), weights = _mm256_set1_epi16(1);
-  __m256i sums[kChains];
-#pragma GCC unroll 8
-  for (__m256i& sum : sums) sum = _mm256_setzero_si256();
-  for (int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 8
-    for (__m256i& sum : sums) {
-      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(codes, weights));
-      touch(codes);
-      touch(sum);
-    }
-  }
-  touch(codes);
-  touch(weights);
-  return rounds * kChains * kProducts;
+  return spin_chains<8, 16>(rounds, _mm256_setzero_si256(), _mm256_set1_epi16(1),
+                            [](__m256i sum, __m256i& codes, __m256i weights) {
+                              touch(codes);  // else one product serves all chains
+                              return _mm256_add_epi32(sum, _mm256_madd_epi16(codes, weights));
+                            });
 }
 
 // Every loop over `sums` is unrolled: only then do they stay in registers.
-void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
-                   int32_t* acc) {
-  const __m256i even = _mm256_set1_epi16(255);
-  __m256i sums[kTileRows][2];
+struct Tile {
+  static constexpr int64_t kTileRows = 4, kRowBytes = WidenedBlock::kBytes;
+
+  static void multiply(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
+                       int32_t* acc) {
+    const __m256i even = _mm256_set1_epi16(255);
+    __m256i sums[kTileRows][2];
 #pragma GCC unroll 4
-  for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int8_t* w = weights + block * kRows * WidenedBlock::kBytes;
-    const uint8_t* codes = lines.first[group] + lines.blocks[block];
-    for (int64_t line = 0; line < kBlockLines; ++line, codes += lines.stride) {
-      const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-      const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes) + 1);
-      const __m256i a_even = _mm256_and_si256(a, even), a_odd = _mm256_srli_epi16(a, 8);
-      const __m256i b_even = _mm256_and_si256(b, even), b_odd = _mm256_srli_epi16(b, 8);
+    for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int8_t* w = weights + block * kRows * WidenedBlock::kBytes;
+      const uint8_t* codes = lines.first[group] + lines.blocks[block];
+      for (int64_t line = 0; line < kBlockLines; ++line, codes += lines.stride) {
+        const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+        const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes) + 1);
+        const __m256i a_even = _mm256_and_si256(a, even), a_odd = _mm256_srli_epi16(a, 8);
+        const __m256i b_even = _mm256_and_si256(b, even), b_odd = _mm256_srli_epi16(b, 8);
 #pragma GCC unroll 4
-      for (int64_t r = 0; r < kTileRows; ++r) {
-        int32_t pair[2];
-        memcpy(&pair[0], w + r * WidenedBlock::kBytes + 4 * line, 4);
-        memcpy(&pair[1], w + r * WidenedBlock::kBytes + kBlockColumns + 4 * line, 4);
-        const __m256i w_even = _mm256_set1_epi32(pair[0]), w_odd = _mm256_set1_epi32(pair[1]);
-        sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a_even, w_even));
-        sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b_even, w_even));
-        sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a_odd, w_odd));
-        sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b_odd, w_odd));
+        for (int64_t r = 0; r < kTileRows; ++r) {
+          int32_t pair[2];
+          memcpy(&pair[0], w + r * WidenedBlock::kBytes + 4 * line, 4);
+          memcpy(&pair[1], w + r * WidenedBlock::kBytes + kBlockColumns + 4 * line, 4);
+          const __m256i w_even = _mm256_set1_epi32(pair[0]), w_odd = _mm256_set1_epi32(pair[1]);
+          sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a_even, w_even));
+          sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b_even, w_even));
+          sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a_odd, w_odd));
+          sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(b_odd, w_odd));
+        }
       }
     }
-  }
 #pragma GCC unroll 4
-  for (int64_t r = 0; r < kTileRows; ++r) {
-    auto* to = reinterpret_cast<__m256i*>(acc + r * kPixels);
-    _mm256_storeu_si256(to, sums[r][0]);
-    _mm256_storeu_si256(to + 1, sums[r][1]);
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      auto* to = reinterpret_cast<__m256i*>(acc + r * kPixels);
+      _mm256_storeu_si256(to, sums[r][0]);
+      _mm256_storeu_si256(to + 1, sums[r][1]);
+    }
   }
-}
+};
 
-void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
-              int32_t* acc) {
-  for (int64_t g = 0; g < count; ++g)
-    for (int64_t r = 0; r < kRows; r += kTileRows)
-      multiply_tile(weights + r * WidenedBlock::kBytes, lines, g, blocks,
-                    acc + g * kGroupSums + r * kPixels);
+constexpr Kernels table() {
+  Kernels kernels = generic_kernels<0>("avx2", int64_t{1} << 20);
+  kernels.bytes_per_weight = 2;
+  kernels.supported = supported;
+  kernels.unpack = unpack_256<WidenedBlock>;
+  kernels.multiply = multiply_by_tiles<Tile>;
+  kernels.spin = spin;
+  return kernels;
 }
 
 }  // namespace
 
 extern const Kernels kAvx2;
-const Kernels kAvx2 = {
-    "avx2",
-    0,
-    2,
-    1,
-    int64_t{1} << 20,
-    supported,
-    nothing,
-    nothing,
-    generic_quantize_quad<0>,
-    generic_quantize_row<0>,
-    unpack_256<WidenedBlock>,
-    multiply,
-    generic_finish,
-    spin,
-    generic_transpose,
-    generic_moments,
-    generic_normalize,
-    generic_normalize_silu,
-};
+const Kernels kAvx2 = table();
 
 }  // namespace mpq

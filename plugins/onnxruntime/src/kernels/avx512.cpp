@@ -3,8 +3,6 @@
 
 #include <immintrin.h>
 
-#include "generic.h"
-
 namespace mpq {
 namespace avx512 {
 
@@ -278,21 +276,10 @@ namespace {
 constexpr int64_t kTileRows = 8;
 
 int64_t spin(int64_t rounds) {
-  constexpr int64_t kChains = 20, kProducts = 64;
-  __m512i codes = _mm512_set1_epi8(1), weights = _mm512_set1_epi8(1);
-  __m512i sums[kChains];
-#pragma GCC unroll 20
-  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-  for (int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 20
-    for (__m512i& sum : sums) {
-      sum = _mm512_dpbusd_epi32(sum, codes, weights);
-      touch(sum);
-    }
-  }
-  touch(codes);
-  touch(weights);
-  return rounds * kChains * kProducts;
+  return spin_chains<20, 64>(rounds, _mm512_setzero_si512(), _mm512_set1_epi8(1),
+                             [](__m512i sum, __m512i codes, __m512i weights) {
+                               return _mm512_dpbusd_epi32(sum, codes, weights);
+                             });
 }
 
 // Every loop over `sums` is unrolled: only then do they stay in registers.
@@ -338,29 +325,18 @@ void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t
     kByGroups[count - 1](weights + r * kBlockColumns, lines, blocks, acc + r * kPixels);
 }
 
+constexpr Kernels table() {
+  Kernels kernels = shared_kernels("avx512vnni", int64_t{1} << 22);
+  kernels.groups = 3;
+  kernels.multiply = multiply;
+  kernels.spin = spin;
+  return kernels;
+}
+
 }  // namespace
 }  // namespace avx512
 
 extern const Kernels kAvx512Vnni;
-const Kernels kAvx512Vnni = {
-    "avx512vnni",
-    0,
-    1,
-    3,
-    int64_t{1} << 22,
-    avx512::supported,
-    nothing,
-    nothing,
-    avx512::quantize_quad,
-    avx512::quantize_row,
-    avx512::unpack,
-    avx512::multiply,
-    avx512::finish,
-    avx512::spin,
-    avx512::transpose,
-    avx512::moments,
-    avx512::normalize,
-    avx512::normalize_silu,
-};
+const Kernels kAvx512Vnni = avx512::table();
 
 }  // namespace mpq

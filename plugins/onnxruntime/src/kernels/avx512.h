@@ -1,7 +1,7 @@
 // What the AVX-512 kernels share with those that multiply by other means.
 #pragma once
 
-#include "kernels.h"
+#include "generic.h"
 
 namespace mpq {
 namespace avx512 {
@@ -21,5 +21,23 @@ Moments moments(const float* x, int64_t count, float pivot);
 void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 
+namespace {
+
+// Has no multiply and spin.
+constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
+  Kernels kernels = generic_kernels<0>(name, piece_products);
+  kernels.supported = supported;
+  kernels.quantize_quad = quantize_quad;
+  kernels.quantize_row = quantize_row;
+  kernels.unpack = unpack;
+  kernels.finish = finish;
+  kernels.transpose = transpose;
+  kernels.moments = moments;
+  kernels.normalize = normalize;
+  kernels.normalize_silu = normalize_silu;
+  return kernels;
+}
+
+}  // namespace
 }  // namespace avx512
 }  // namespace mpq

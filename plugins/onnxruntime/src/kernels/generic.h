@@ -28,6 +28,37 @@ inline void touch(Register& value) {
 #endif
 }
 
+// Products on registers alone: `chains` sums that do not wait for one another, each of `products`
+// multiply-accumulates at a time. product(sum, codes, weights) returns the sum.
+template <int64_t chains, int64_t products, typename Sum, typename Input, typename Product>
+inline int64_t spin_chains(int64_t rounds, Sum zero, Input ones, const Product& product) {
+  Input codes = ones, weights = ones;
+  Sum sums[chains];
+#pragma GCC unroll 32
+  for (Sum& sum : sums) sum = zero;
+  for (int64_t round = 0; round < rounds; ++round) {
+    touch(codes);
+#pragma GCC unroll 32
+    for (Sum& sum : sums) {
+      sum = product(sum, codes, weights);
+      touch(sum);
+    }
+  }
+  touch(weights);
+  return rounds * chains * products;
+}
+
+// kRows rows, `tile_rows` of them at a time, and one group after another. Tile::multiply does one
+// tile of one group; a row has Tile::kRowBytes in each block.
+template <typename Tile>
+[[maybe_unused]] void multiply_by_tiles(const int8_t* weights, const Lines& lines, int64_t blocks,
+                                        int64_t count, int32_t* acc) {
+  for (int64_t g = 0; g < count; ++g)
+    for (int64_t r = 0; r < kRows; r += Tile::kTileRows)
+      Tile::multiply(weights + r * Tile::kRowBytes, lines, g, blocks,
+                     acc + g * kGroupSums + r * kPixels);
+}
+
 // clamp(rne((x * factor) / scale) + zero_point, 0, top). Beyond 2^20 every value saturates, and
 // below it adding and subtracting 1.5 * 2^23 rounds half to even. NaN becomes 0.
 inline uint32_t code_of(float x, float factor, const ActivationStep& step) {
@@ -226,6 +257,32 @@ inline void for_each_lanes(const float* x, int64_t count, float* y, const Functi
                                              float* y) {
   const ChannelNorm n = norm;
   for_each_lanes(x, count, y, [n](Lanes v) { return silu((v - n.mean) * n.factor + n.bias); });
+}
+
+// What processors have in common; each changes what it does in a way of its own. Has no unpack,
+// multiply and spin.
+template <uint8_t flip>
+constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
+  return {
+      name,
+      flip,
+      1,
+      1,
+      piece_products,
+      always,
+      nothing,
+      nothing,
+      generic_quantize_quad<flip>,
+      generic_quantize_row<flip>,
+      nullptr,
+      nullptr,
+      generic_finish,
+      nullptr,
+      generic_transpose,
+      generic_moments,
+      generic_normalize,
+      generic_normalize_silu,
+  };
 }
 
 }  // namespace

@@ -44,95 +44,68 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
   }
 }
 
-constexpr int64_t kTileRows = 4;
-
-template <int lane>
-inline void multiply_line(const uint8_t* line, const int8x16_t w[kTileRows],
-                          int32x4_t sums[kTileRows][4]) {
-#pragma GCC unroll 4
-  for (int quarter = 0; quarter < 4; ++quarter) {
-    const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(line + 16 * quarter));
-#pragma GCC unroll 4
-    for (int64_t r = 0; r < kTileRows; ++r)
-      sums[r][quarter] = vdotq_laneq_s32(sums[r][quarter], codes, w[r], lane);
-  }
-}
-
 int64_t spin(int64_t rounds) {
-  constexpr int64_t kChains = 20, kProducts = 16;
-  int8x16_t codes = vdupq_n_s8(1), weights = vdupq_n_s8(1);
-  int32x4_t sums[kChains];
-#pragma GCC unroll 20
-  for (int32x4_t& sum : sums) sum = vdupq_n_s32(0);
-  for (int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 20
-    for (int32x4_t& sum : sums) {
-      sum = vdotq_s32(sum, codes, weights);
-      touch(sum);
-    }
-  }
-  touch(codes);
-  touch(weights);
-  return rounds * kChains * kProducts;
+  return spin_chains<20, 16>(rounds, vdupq_n_s32(0), vdupq_n_s8(1),
+                             [](int32x4_t sum, int8x16_t codes, int8x16_t weights) {
+                               return vdotq_s32(sum, codes, weights);
+                             });
 }
 
 // Every loop over `sums` is unrolled: only then do they stay in registers.
-void multiply_tile(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
-                   int32_t* acc) {
-  int32x4_t sums[kTileRows][4];
+struct Tile {
+  static constexpr int64_t kTileRows = 4, kRowBytes = kBlockColumns;
+
+  template <int lane>
+  static void multiply_line(const uint8_t* line, const int8x16_t w[kTileRows],
+                            int32x4_t sums[kTileRows][4]) {
 #pragma GCC unroll 4
-  for (auto& row : sums)
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(line + 16 * quarter));
 #pragma GCC unroll 4
-    for (int32x4_t& sum : row) sum = vdupq_n_s32(0);
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int8_t* row = weights + block * kRows * kBlockColumns;
-    const uint8_t* codes = lines.first[group] + lines.blocks[block];
-    for (int64_t four = 0; four < kBlockColumns; four += 16, codes += 4 * lines.stride) {
-      int8x16_t w[kTileRows];
-      for (int64_t r = 0; r < kTileRows; ++r) w[r] = vld1q_s8(row + r * kBlockColumns + four);
-      multiply_line<0>(codes, w, sums);
-      multiply_line<1>(codes + lines.stride, w, sums);
-      multiply_line<2>(codes + 2 * lines.stride, w, sums);
-      multiply_line<3>(codes + 3 * lines.stride, w, sums);
+      for (int64_t r = 0; r < kTileRows; ++r)
+        sums[r][quarter] = vdotq_laneq_s32(sums[r][quarter], codes, w[r], lane);
     }
   }
-#pragma GCC unroll 4
-  for (int64_t r = 0; r < kTileRows; ++r)
-#pragma GCC unroll 4
-    for (int quarter = 0; quarter < 4; ++quarter)
-      vst1q_s32(acc + r * kPixels + 4 * quarter, sums[r][quarter]);
-}
 
-void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
-              int32_t* acc) {
-  for (int64_t g = 0; g < count; ++g)
-    for (int64_t r = 0; r < kRows; r += kTileRows)
-      multiply_tile(weights + r * kBlockColumns, lines, g, blocks,
-                    acc + g * kGroupSums + r * kPixels);
+  static void multiply(const int8_t* weights, const Lines& lines, int64_t group, int64_t blocks,
+                       int32_t* acc) {
+    int32x4_t sums[kTileRows][4];
+#pragma GCC unroll 4
+    for (auto& row : sums)
+#pragma GCC unroll 4
+      for (int32x4_t& sum : row) sum = vdupq_n_s32(0);
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int8_t* row = weights + block * kRows * kBlockColumns;
+      const uint8_t* codes = lines.first[group] + lines.blocks[block];
+      for (int64_t four = 0; four < kBlockColumns; four += 16, codes += 4 * lines.stride) {
+        int8x16_t w[kTileRows];
+        for (int64_t r = 0; r < kTileRows; ++r) w[r] = vld1q_s8(row + r * kBlockColumns + four);
+        multiply_line<0>(codes, w, sums);
+        multiply_line<1>(codes + lines.stride, w, sums);
+        multiply_line<2>(codes + 2 * lines.stride, w, sums);
+        multiply_line<3>(codes + 3 * lines.stride, w, sums);
+      }
+    }
+#pragma GCC unroll 4
+    for (int64_t r = 0; r < kTileRows; ++r)
+#pragma GCC unroll 4
+      for (int quarter = 0; quarter < 4; ++quarter)
+        vst1q_s32(acc + r * kPixels + 4 * quarter, sums[r][quarter]);
+  }
+};
+
+constexpr Kernels table() {
+  Kernels kernels = generic_kernels<kFlip>("neon", int64_t{1} << 20);
+  kernels.supported = supported;
+  kernels.unpack = unpack;
+  kernels.multiply = multiply_by_tiles<Tile>;
+  kernels.spin = spin;
+  return kernels;
 }
 
 }  // namespace
 
 extern const Kernels kNeon;
-const Kernels kNeon = {
-    "neon",
-    kFlip,
-    1,
-    1,
-    int64_t{1} << 20,
-    supported,
-    nothing,
-    nothing,
-    generic_quantize_quad<kFlip>,
-    generic_quantize_row<kFlip>,
-    unpack,
-    multiply,
-    generic_finish,
-    spin,
-    generic_transpose,
-    generic_moments,
-    generic_normalize,
-    generic_normalize_silu,
-};
+const Kernels kNeon = table();
 
 }  // namespace mpq

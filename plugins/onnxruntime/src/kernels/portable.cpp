@@ -39,15 +39,9 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
 }
 
 int64_t spin(int64_t rounds) {
-  constexpr int kChains = 16;
-  int32_t sums[kChains] = {}, codes[kChains], weight = 3;
-  for (int i = 0; i < kChains; ++i) codes[i] = i;
-  for (int64_t round = 0; round < rounds; ++round) {
-    touch(weight);
-    for (int i = 0; i < kChains; ++i) sums[i] += codes[i] * weight;
-  }
-  for (int32_t& sum : sums) touch(sum);
-  return rounds * kChains;
+  return spin_chains<16, 1>(
+      rounds, int32_t{0}, int32_t{3},
+      [](int32_t sum, int32_t codes, int32_t weights) { return sum + codes * weights; });
 }
 
 void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
@@ -68,28 +62,17 @@ void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t
   }
 }
 
+constexpr Kernels table() {
+  Kernels kernels = generic_kernels<0>("portable", int64_t{1} << 17);
+  kernels.unpack = unpack;
+  kernels.multiply = multiply;
+  kernels.spin = spin;
+  return kernels;
+}
+
 }  // namespace
 
 extern const Kernels kPortable;
-const Kernels kPortable = {
-    "portable",
-    0,
-    1,
-    1,
-    int64_t{1} << 17,
-    always,
-    nothing,
-    nothing,
-    generic_quantize_quad<0>,
-    generic_quantize_row<0>,
-    unpack,
-    multiply,
-    generic_finish,
-    spin,
-    generic_transpose,
-    generic_moments,
-    generic_normalize,
-    generic_normalize_silu,
-};
+const Kernels kPortable = table();
 
 }  // namespace mpq
