@@ -1,0 +1,168 @@
+#include "device.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "fibres.h"
+#include "memory.h"
+
+namespace mpq::emulation {
+
+dim3 thread_index, block_index, block_size, grid_size;
+
+namespace {
+
+struct Copy {
+  SharedAddress to;
+  const void* from;
+  int32_t count;
+};
+
+// A thread's copies that are still under way, commit by commit; the last is not committed yet.
+struct Copies {
+  std::vector<std::vector<Copy>> groups{1};
+};
+
+// When copies take place: at their wait, at once, or now so and now so.
+enum class CopyTime { kLate, kEarly, kAny };
+
+struct Launch {
+  Body body = nullptr;
+  const void *kernel = nullptr, *argument = nullptr;
+  GuardedBytes* shared = nullptr;
+  std::vector<Copies> copies;
+  CopyTime copy_time = CopyTime::kLate;
+};
+
+Launch running;
+
+char* shared_at(SharedAddress address) {
+  if (address % 16 != 0) undefined("a misaligned address in shared memory");
+  if (size_t{address} + 16 > running.shared->size()) undefined("an address beyond shared memory");
+  return running.shared->begin() + address;
+}
+
+void perform(const Copy& copy) {
+  if (reinterpret_cast<uintptr_t>(copy.from) % 16 != 0) undefined("a copy from a misaligned address");
+  char* to = shared_at(copy.to);
+  std::memset(to, 0, 16);
+  std::memcpy(to, copy.from, static_cast<size_t>(copy.count));
+}
+
+void run_thread() {
+  running.body(running.kernel, running.argument);
+  for (const auto& group : running.copies[current_fibre()].groups) {
+    if (!group.empty()) undefined("a thread ends before its copies");
+  }
+}
+
+int8_t byte_of(uint32_t word, int i) { return static_cast<int8_t>(word >> 8 * i & 255); }
+
+void multiply_warp(const void* const (&brought)[kLanes]) {
+  int16_t a[16][32], b[8][32];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const auto& product = *static_cast<const Product*>(brought[lane]);
+    const int row = lane / 4, column = lane % 4 * 4;
+    for (int i = 0; i < 4; ++i) {
+      for (int part = 0; part < 4; ++part) {
+        a[row + 8 * (part % 2)][column + 16 * (part / 2) + i] = byte_of(product.a[part], i);
+      }
+      for (int part = 0; part < 2; ++part) b[row][column + 16 * part + i] = byte_of(product.b[part], i);
+    }
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    int32_t* sums = static_cast<const Product*>(brought[lane])->sums;
+    for (int part = 0; part < 4; ++part) {
+      const int16_t* row = a[lane / 4 + 8 * (part / 2)];
+      const int16_t* column = b[lane % 4 * 2 + part % 2];
+      int32_t sum = 0;
+      for (int k = 0; k < 32; ++k) sum += row[k] * column[k];
+      sums[part] += sum;
+    }
+  }
+}
+
+void load_for_warp(const void* const (&brought)[kLanes]) {
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    for (int row = 0; row < 8; ++row) {
+      const char* from =
+          shared_at(static_cast<const MatrixRow*>(brought[8 * matrix + row])->row);
+      for (int part = 0; part < 4; ++part) {
+        std::memcpy(static_cast<const MatrixRow*>(brought[4 * row + part])->to + matrix,
+                    from + 4 * part, 4);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void undefined(const char* what) {
+  std::fprintf(stderr, "undefined on a GPU: %s (block %u %u %u, thread %u)\n", what, block_index.x,
+               block_index.y, block_index.z, thread_index.x);
+  std::abort();
+}
+
+char* shared_bytes() { return running.shared->begin(); }
+
+void barrier() { meet_in_block(); }
+void warp_barrier() { meet_in_warp("__syncwarp", nullptr, nullptr); }
+void pause() { yield(); }
+
+void multiply_add(const Product& lane) { meet_in_warp("mma", &lane, multiply_warp); }
+void load_matrices(const MatrixRow& lane) { meet_in_warp("ldmatrix", &lane, load_for_warp); }
+
+void copy_async(SharedAddress to, const void* from, int32_t count) {
+  if (count != 0 && count != 16) undefined("a copy of neither 0 nor 16 bytes");
+  const Copy copy{to, from, count};
+  const bool now = running.copy_time == CopyTime::kEarly ||
+                   (running.copy_time == CopyTime::kAny && random.below(2) == 0);
+  if (now) {
+    perform(copy);
+  } else {
+    running.copies[current_fibre()].groups.back().push_back(copy);
+  }
+}
+
+void commit_copies() { running.copies[current_fibre()].groups.emplace_back(); }
+
+void wait_for_copies(int pending) {
+  auto& groups = running.copies[current_fibre()].groups;
+  const int done = static_cast<int>(groups.size()) - 1 - pending;
+  if (done <= 0) return;
+  for (int group = 0; group < done; ++group) {
+    for (const Copy& copy : groups[group]) perform(copy);
+  }
+  groups.erase(groups.begin(), groups.begin() + done);
+}
+
+int launch(Body body, const void* kernel, const void* argument, dim3 grid, int threads,
+           size_t shared_bytes) {
+  GuardedBytes shared(shared_bytes);
+  running = {body, kernel, argument, &shared, {}, CopyTime::kLate};
+  grid_size = grid;
+  block_size = dim3(static_cast<unsigned>(threads));
+  std::vector<uint32_t> order(size_t{grid.x} * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), 0u);
+  for (auto i = static_cast<uint32_t>(order.size()) - 1; i > 0; --i) {
+    std::swap(order[i], order[random.below(i + 1)]);
+  }
+  for (const uint32_t index : order) {
+    block_index = dim3(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
+    shared.fill_with_noise(random);
+    running.copies.assign(static_cast<size_t>(threads), Copies());
+    running.copy_time = static_cast<CopyTime>(random.below(3));
+    run_block(threads, run_thread);
+  }
+  return 0;
+}
+
+}  // namespace mpq::emulation
+
+// For tests: the seed of all that is drawn.
+extern "C" void mpq_emulation_seed(uint64_t seed) {
+  mpq::emulation::random = mpq::emulation::Random(seed);
+}

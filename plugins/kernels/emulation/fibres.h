@@ -1,0 +1,41 @@
+// The threads of one thread block, one of which runs at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mpq::emulation {
+
+constexpr int kLanes = 32;
+constexpr int kMaxThreads = 1024;
+
+// Numbers that a seed decides.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 1) {}
+  uint64_t next();
+  uint32_t below(uint32_t bound) { return static_cast<uint32_t>((next() >> 32) * bound >> 32); }
+
+ private:
+  uint64_t state_;
+};
+
+extern Random random;
+
+// Runs `run` on fibres 0..threads - 1 until all have returned.
+void run_block(int threads, void (*run)());
+
+// The fibre that runs.
+int current_fibre();
+
+// Lets any fibre that can go on, this one among them, go on.
+void yield();
+
+// All lanes of the running fibre's warp come here with the same `what`. The last one calls `act`
+// with what each of them brought.
+void meet_in_warp(const char* what, const void* brought, void (*act)(const void* const (&)[kLanes]));
+
+// All fibres come here.
+void meet_in_block();
+
+}  // namespace mpq::emulation

@@ -1,0 +1,140 @@
+// Bit planes to int8 weights, four at a time.
+//
+// Planes are taken in groups of four. A group of n planes has n words for every 32 weights of a
+// lane; from them come four selectors, whose eight nibbles are codes of n bits: the lower four of
+// the row that the lane holds in the upper half of a fragment, the others of that in the lower. One
+// __byte_perm looks four codes up in a table of eight bytes. A fourth plane has its own table: its
+// bit is stored inverted, and where it is set __byte_perm gives the sign of a byte below 128: 0.
+#pragma once
+
+#include <cstdint>
+
+#include "instructions.h"
+
+namespace mpq {
+
+constexpr int kGroupPlanes = 4;
+
+// Planes of one group.
+template <int kPlanes, int kGroup>
+inline constexpr int kPlanesOfGroup = kPlanes - kGroupPlanes * kGroup < kGroupPlanes
+                                          ? kPlanes - kGroupPlanes * kGroup
+                                          : kGroupPlanes;
+
+template <int kPlanes>
+inline constexpr int kGroupsOf = (kPlanes + kGroupPlanes - 1) / kGroupPlanes;
+
+// Selector `quarter` of a group's words.
+template <int kPlanes>
+__device__ __forceinline__ uint32_t selector(const uint32_t* words, int quarter) {
+  if constexpr (kPlanes == 4) {
+    return words[quarter];
+  } else if constexpr (kPlanes == 3) {
+    if (quarter < 3) return words[quarter] & 0x77777777u;
+    return (words[0] >> 3 & 0x11111111u) | (words[1] >> 2 & 0x22222222u) |
+           (words[2] >> 1 & 0x44444444u);
+  } else if constexpr (kPlanes == 2) {
+    return words[quarter / 2] >> 2 * (quarter % 2) & 0x33333333u;
+  } else {
+    return words[0] >> quarter & 0x11111111u;
+  }
+}
+
+// Levels of one row by their codes. Rows of one group are looked up as they are; those of more than
+// three planes are summed from `c0 + 128`, so that no byte ever carries into the next.
+template <int kPlanes>
+struct RowLevels {
+  static constexpr int kGroups = kGroupsOf<kPlanes>;
+  static constexpr bool kSummed = kPlanes > 3;
+
+  uint32_t low[kGroups], high[kGroups], fourth[kGroups];
+
+  // `steps` is this row's column of [1 + planes, stride].
+  __device__ __forceinline__ void load(const int8_t* steps, int64_t stride) {
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      const auto step = [&](int plane) -> uint32_t {
+        const int index = kGroupPlanes * group + plane;
+        return index < kPlanes ? static_cast<uint8_t>(steps[(1 + index) * stride]) : 0u;
+      };
+      const uint32_t offset = static_cast<uint8_t>(steps[0]) ^ 0x80u;
+      uint32_t table = group == 0 ? offset * 0x01010101u : 0u;
+      table += step(0) * 0x01000100u + step(1) * 0x01010000u;
+      low[group] = table;
+      high[group] = table + step(2) * 0x01010101u;
+      fourth[group] = step(3) * 0x01010101u;
+    }
+    if (!kSummed) {
+      low[0] ^= 0x80808080u;
+      high[0] ^= 0x80808080u;
+    }
+  }
+
+  // Four weights from the lower nibbles of one selector per group.
+  __device__ __forceinline__ uint32_t look_up(const uint32_t (&selectors)[kGroups]) const {
+    uint32_t sum = group_levels<0>(selectors[0]);
+    if constexpr (kGroups == 2) sum += group_levels<1>(selectors[1]);
+    return kSummed ? sum ^ 0x80808080u : sum;
+  }
+
+ private:
+  template <int kGroup>
+  __device__ __forceinline__ uint32_t group_levels(uint32_t codes) const {
+    constexpr int planes = kPlanesOfGroup<kPlanes, kGroup>;
+    if constexpr (planes == 4) {
+      return __byte_perm(low[kGroup], high[kGroup], codes & 0x77777777u) +
+             __byte_perm(fourth[kGroup], fourth[kGroup], codes);
+    } else {
+      return __byte_perm(low[kGroup], planes == 3 ? high[kGroup] : low[kGroup], codes);
+    }
+  }
+};
+
+// The words of a lane for one block of columns of a tile: [plane][2 * fragment + half].
+template <int kPlanes>
+struct BlockWords {
+  uint32_t words[kPlanes][4];
+
+  __device__ __forceinline__ void load(const uint4* from) {
+#pragma unroll
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      const uint4 read = load_once(from + plane * 32);
+      words[plane][0] = read.x;
+      words[plane][1] = read.y;
+      words[plane][2] = read.z;
+      words[plane][3] = read.w;
+    }
+  }
+};
+
+// The A operands of both fragments of a tile for columns 32 * step .. 32 * step + 31 of a block.
+// `rows` are those of a lane: [2 * fragment + half].
+template <int kPlanes>
+__device__ __forceinline__ void unpack(const BlockWords<kPlanes>& block,
+                                       const RowLevels<kPlanes> (&rows)[4], int step,
+                                       uint32_t (&a)[2][4]) {
+  constexpr int groups = kGroupsOf<kPlanes>;
+#pragma unroll
+  for (int fragment = 0; fragment < 2; ++fragment) {
+    uint32_t words[kPlanes];
+#pragma unroll
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      words[plane] = block.words[plane][2 * fragment + step / 2];
+    }
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      const int quarter = 2 * (step % 2) + part;
+      uint32_t upper[groups], lower[groups];
+      upper[0] = selector<kPlanesOfGroup<kPlanes, 0>>(words, quarter);
+      if constexpr (groups == 2) {
+        upper[1] = selector<kPlanesOfGroup<kPlanes, 1>>(words + kGroupPlanes, quarter);
+      }
+#pragma unroll
+      for (int group = 0; group < groups; ++group) lower[group] = upper[group] >> 16;
+      a[fragment][2 * part] = rows[2 * fragment].look_up(upper);
+      a[fragment][2 * part + 1] = rows[2 * fragment + 1].look_up(lower);
+    }
+  }
+}
+
+}  // namespace mpq
