@@ -1,7 +1,9 @@
 #include "device.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -11,7 +13,7 @@
 
 namespace mpq::emulation {
 
-dim3 thread_index, block_index, block_size, grid_size;
+dim3 block_size, grid_size;
 
 namespace {
 
@@ -29,20 +31,34 @@ struct Copies {
 // When copies take place: at their wait, at once, or now so and now so.
 enum class CopyTime { kLate, kEarly, kAny };
 
+// A thread block that is there now.
+struct Resident {
+  explicit Resident(size_t bytes) : shared(bytes) {}
+
+  dim3 index;
+  GuardedBytes shared;
+  std::vector<Copies> copies;  // of each thread
+  CopyTime copy_time = CopyTime::kLate;
+};
+
+constexpr uint32_t kMaxResidents = 3;
+
 struct Launch {
   Body body = nullptr;
   const void *kernel = nullptr, *argument = nullptr;
-  GuardedBytes* shared = nullptr;
-  std::vector<Copies> copies;
-  CopyTime copy_time = CopyTime::kLate;
+  std::vector<std::unique_ptr<Resident>> residents;
 };
 
 Launch running;
 
+Resident& resident() { return *running.residents[current_block()]; }
+Copies& copies() { return resident().copies[current_thread()]; }
+
 char* shared_at(SharedAddress address) {
+  const GuardedBytes& shared = resident().shared;
   if (address % 16 != 0) undefined("a misaligned address in shared memory");
-  if (size_t{address} + 16 > running.shared->size()) undefined("an address beyond shared memory");
-  return running.shared->begin() + address;
+  if (size_t{address} + 16 > shared.size()) undefined("an address beyond shared memory");
+  return shared.begin() + address;
 }
 
 void perform(const Copy& copy) {
@@ -54,7 +70,7 @@ void perform(const Copy& copy) {
 
 void run_thread() {
   running.body(running.kernel, running.argument);
-  for (const auto& group : running.copies[current_fibre()].groups) {
+  for (const auto& group : copies().groups) {
     if (!group.empty()) undefined("a thread ends before its copies");
   }
 }
@@ -100,13 +116,17 @@ void load_for_warp(const void* const (&brought)[kLanes]) {
 
 }  // namespace
 
+dim3 thread_index() { return dim3(static_cast<unsigned>(current_thread()), 0, 0); }
+dim3 block_index() { return resident().index; }
+
 void undefined(const char* what) {
-  std::fprintf(stderr, "undefined on a GPU: %s (block %u %u %u, thread %u)\n", what, block_index.x,
-               block_index.y, block_index.z, thread_index.x);
+  const dim3 block = block_index();
+  std::fprintf(stderr, "undefined on a GPU: %s (block %u %u %u, thread %d)\n", what, block.x, block.y,
+               block.z, current_thread());
   std::abort();
 }
 
-char* shared_bytes() { return running.shared->begin(); }
+char* shared_bytes() { return resident().shared.begin(); }
 
 void barrier() { meet_in_block(); }
 void warp_barrier() { meet_in_warp("__syncwarp", nullptr, nullptr); }
@@ -118,19 +138,19 @@ void load_matrices(const MatrixRow& lane) { meet_in_warp("ldmatrix", &lane, load
 void copy_async(SharedAddress to, const void* from, int32_t count) {
   if (count != 0 && count != 16) undefined("a copy of neither 0 nor 16 bytes");
   const Copy copy{to, from, count};
-  const bool now = running.copy_time == CopyTime::kEarly ||
-                   (running.copy_time == CopyTime::kAny && random.below(2) == 0);
+  const bool now = resident().copy_time == CopyTime::kEarly ||
+                   (resident().copy_time == CopyTime::kAny && random.below(2) == 0);
   if (now) {
     perform(copy);
   } else {
-    running.copies[current_fibre()].groups.back().push_back(copy);
+    copies().groups.back().push_back(copy);
   }
 }
 
-void commit_copies() { running.copies[current_fibre()].groups.emplace_back(); }
+void commit_copies() { copies().groups.emplace_back(); }
 
 void wait_for_copies(int pending) {
-  auto& groups = running.copies[current_fibre()].groups;
+  auto& groups = copies().groups;
   const int done = static_cast<int>(groups.size()) - 1 - pending;
   if (done <= 0) return;
   for (int group = 0; group < done; ++group) {
@@ -141,8 +161,7 @@ void wait_for_copies(int pending) {
 
 int launch(Body body, const void* kernel, const void* argument, dim3 grid, int threads,
            size_t shared_bytes) {
-  GuardedBytes shared(shared_bytes);
-  running = {body, kernel, argument, &shared, {}, CopyTime::kLate};
+  running = {body, kernel, argument, {}};
   grid_size = grid;
   block_size = dim3(static_cast<unsigned>(threads));
   std::vector<uint32_t> order(size_t{grid.x} * grid.y * grid.z);
@@ -150,12 +169,20 @@ int launch(Body body, const void* kernel, const void* argument, dim3 grid, int t
   for (auto i = static_cast<uint32_t>(order.size()) - 1; i > 0; --i) {
     std::swap(order[i], order[random.below(i + 1)]);
   }
-  for (const uint32_t index : order) {
-    block_index = dim3(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
-    shared.fill_with_noise(random);
-    running.copies.assign(static_cast<size_t>(threads), Copies());
-    running.copy_time = static_cast<CopyTime>(random.below(3));
-    run_block(threads, run_thread);
+  while (!order.empty()) {
+    const auto together = std::min<size_t>(1 + random.below(kMaxResidents), order.size());
+    running.residents.clear();
+    for (size_t i = 0; i < together; ++i) {
+      auto added = std::make_unique<Resident>(shared_bytes);
+      const uint32_t index = order.back();
+      order.pop_back();
+      added->index = dim3(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
+      added->shared.fill_with_noise(random);
+      added->copies.resize(static_cast<size_t>(threads));
+      added->copy_time = static_cast<CopyTime>(random.below(3));
+      running.residents.push_back(std::move(added));
+    }
+    run_blocks(static_cast<int>(together), threads, run_thread);
   }
   return 0;
 }

@@ -2,11 +2,12 @@
 //
 // A thread is a fibre, and fibres change places only where threads meet: at barriers, at warp-wide
 // instructions, at atomics. Which goes on is drawn from a seed. Copies into shared memory happen no
-// earlier than their wait, and shared memory holds noise until then. Thread blocks run one after
-// another in an order drawn as well.
+// earlier than their wait, at once, or now so and now so, and shared memory holds noise until then.
+// Up to three thread blocks, drawn as well, run together.
 //
-// What is not seen: memory order between thread blocks that would run at once (a missing fence),
-// and accesses between two buffers of one workspace.
+// What is not seen: the order in which memory becomes visible to others (a missing fence), places
+// between two parts of one workspace, and whether the lanes' shares of mma and ldmatrix are those of
+// real hardware: they were written from the PTX ISA.
 #pragma once
 
 #include <cmath>
@@ -39,8 +40,10 @@ using SharedAddress = uint32_t;
 
 namespace emulation {
 
+extern dim3 block_size, grid_size;
 // Of the fibre that runs.
-extern dim3 thread_index, block_index, block_size, grid_size;
+dim3 thread_index();
+dim3 block_index();
 
 void barrier();
 void warp_barrier();
@@ -138,8 +141,8 @@ int launch(void (*kernel)(Argument), dim3 grid, int threads, size_t shared_bytes
 
 }  // namespace mpq
 
-#define threadIdx (::mpq::emulation::thread_index)
-#define blockIdx (::mpq::emulation::block_index)
+#define threadIdx (::mpq::emulation::thread_index())
+#define blockIdx (::mpq::emulation::block_index())
 #define blockDim (::mpq::emulation::block_size)
 #define gridDim (::mpq::emulation::grid_size)
 
@@ -181,4 +184,9 @@ T max(T a, T b) {
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __uint_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
 inline float __int2float_rn(int32_t a) { return static_cast<float>(a); }

@@ -43,23 +43,28 @@ struct Warp {
 };
 
 struct Block {
-  std::vector<Fibre> fibres = std::vector<Fibre>(kMaxThreads);
+  int finished = 0, at_barrier = 0;
+};
+
+// Fibres of one block follow one another.
+struct Multiprocessor {
+  std::vector<Fibre> fibres = std::vector<Fibre>(kMaxFibres);
   std::vector<Warp> warps;
+  std::vector<Block> blocks;
   std::vector<int> priority;  // warps, the most urgent first
   bool by_priority = false;
-  int threads = 0, current = -1, finished = 0, at_barrier = 0;
+  int threads = 0, current = -1, finished = 0;
   void (*run)() = nullptr;
   jmp_buf caller;
 };
 
-Block block;
+Multiprocessor here;
 
 void fibre_main();
 
 void resume(int fibre) {
-  block.current = fibre;
-  thread_index = dim3(static_cast<unsigned>(fibre), 0, 0);
-  Fibre& next = block.fibres[fibre];
+  here.current = fibre;
+  Fibre& next = here.fibres[fibre];
   if (next.begun) _longjmp(next.context, 1);
   next.begun = true;
   if (!next.stack) next.stack.reset(new char[kStackBytes]);
@@ -73,21 +78,21 @@ void resume(int fibre) {
 
 // With priorities a warp runs ahead until it must wait; without, all keep together.
 int chosen_warp() {
-  if (block.by_priority && random.below(kPriorityChange) == 0) {
-    const auto count = static_cast<uint32_t>(block.priority.size());
-    std::swap(block.priority[random.below(count)], block.priority[random.below(count)]);
+  if (here.by_priority && random.below(kPriorityChange) == 0) {
+    const auto count = static_cast<uint32_t>(here.priority.size());
+    std::swap(here.priority[random.below(count)], here.priority[random.below(count)]);
   }
-  const auto count = static_cast<uint32_t>(block.priority.size());
-  const uint32_t first = block.by_priority ? 0 : random.below(count);
+  const auto count = static_cast<uint32_t>(here.priority.size());
+  const uint32_t first = here.by_priority ? 0 : random.below(count);
   for (uint32_t i = 0; i < count; ++i) {
-    const int warp = block.priority[(first + i) % count];
-    if (!block.warps[warp].ready.empty()) return warp;
+    const int warp = here.priority[(first + i) % count];
+    if (!here.warps[warp].ready.empty()) return warp;
   }
   undefined("threads wait for others that never come");
 }
 
 int chosen_fibre() {
-  std::vector<int>& ready = block.warps[chosen_warp()].ready;
+  std::vector<int>& ready = here.warps[chosen_warp()].ready;
   std::swap(ready[random.below(static_cast<uint32_t>(ready.size()))], ready.back());
   const int fibre = ready.back();
   ready.pop_back();
@@ -96,71 +101,78 @@ int chosen_fibre() {
 
 void switch_away() {
   const int next = chosen_fibre();
-  if (next == block.current) return;
-  if (_setjmp(block.fibres[block.current].context) == 0) resume(next);
+  if (next == here.current) return;
+  if (_setjmp(here.fibres[here.current].context) == 0) resume(next);
 }
 
-void make_ready(int fibre) { block.warps[fibre / kLanes].ready.push_back(fibre); }
+void make_ready(int fibre) { here.warps[fibre / kLanes].ready.push_back(fibre); }
 
 void fibre_main() {
   for (;;) {
-    block.run();
+    here.run();
+    Block& block = here.blocks[current_block()];
     if (block.at_barrier > 0) undefined("a thread ended while others waited at a barrier");
-    if (++block.finished < block.threads) {
+    ++block.finished;
+    if (++here.finished < here.threads * static_cast<int>(here.blocks.size())) {
       switch_away();
-    } else if (_setjmp(block.fibres[block.current].context) == 0) {
-      _longjmp(block.caller, 1);
+    } else if (_setjmp(here.fibres[here.current].context) == 0) {
+      _longjmp(here.caller, 1);
     }
   }
 }
 
 }  // namespace
 
-int current_fibre() { return block.current; }
+int current_block() { return here.current / here.threads; }
+int current_thread() { return here.current % here.threads; }
 
-void run_block(int threads, void (*run)()) {
-  const int warps = (threads + kLanes - 1) / kLanes;
-  block.threads = threads;
-  block.run = run;
-  block.finished = block.at_barrier = 0;
-  block.warps.assign(static_cast<size_t>(warps), Warp());
-  block.priority.resize(static_cast<size_t>(warps));
-  std::iota(block.priority.begin(), block.priority.end(), 0);
+void run_blocks(int blocks, int threads, void (*run)()) {
+  const int fibres = blocks * threads, warps = fibres / kLanes;
+  if (threads % kLanes != 0 || fibres > kMaxFibres) undefined("an odd number of threads");
+  here.threads = threads;
+  here.run = run;
+  here.finished = 0;
+  here.blocks.assign(static_cast<size_t>(blocks), Block());
+  here.warps.assign(static_cast<size_t>(warps), Warp());
+  here.priority.resize(static_cast<size_t>(warps));
+  std::iota(here.priority.begin(), here.priority.end(), 0);
   for (int i = warps - 1; i > 0; --i) {
-    std::swap(block.priority[i], block.priority[random.below(static_cast<uint32_t>(i + 1))]);
+    std::swap(here.priority[i], here.priority[random.below(static_cast<uint32_t>(i + 1))]);
   }
-  block.by_priority = random.below(2) == 0;
-  for (int fibre = 0; fibre < threads; ++fibre) make_ready(fibre);
-  if (_setjmp(block.caller) == 0) resume(chosen_fibre());
+  here.by_priority = random.below(2) == 0;
+  for (int fibre = 0; fibre < fibres; ++fibre) make_ready(fibre);
+  if (_setjmp(here.caller) == 0) resume(chosen_fibre());
 }
 
 void yield() {
-  make_ready(block.current);
+  make_ready(here.current);
   switch_away();
 }
 
 void meet_in_warp(const char* what, const void* brought,
                   void (*act)(const void* const (&)[kLanes])) {
-  const int first = block.current / kLanes * kLanes;
-  Warp& warp = block.warps[block.current / kLanes];
+  const int first = here.current / kLanes * kLanes;
+  Warp& warp = here.warps[here.current / kLanes];
   if (warp.arrived > 0 && warp.what != what) undefined("a warp's lanes diverge");
   warp.what = what;
-  warp.brought[block.current % kLanes] = brought;
+  warp.brought[here.current % kLanes] = brought;
   if (++warp.arrived < kLanes) return switch_away();
   warp.arrived = 0;
   if (act != nullptr) act(warp.brought);
   for (int fibre = first; fibre < first + kLanes; ++fibre) {
-    if (fibre != block.current) make_ready(fibre);
+    if (fibre != here.current) make_ready(fibre);
   }
   yield();
 }
 
 void meet_in_block() {
+  Block& block = here.blocks[current_block()];
   if (block.finished > 0) undefined("a thread waits at a barrier after others ended");
-  if (++block.at_barrier < block.threads) return switch_away();
+  if (++block.at_barrier < here.threads) return switch_away();
   block.at_barrier = 0;
-  for (int fibre = 0; fibre < block.threads; ++fibre) {
-    if (fibre != block.current) make_ready(fibre);
+  const int first = current_block() * here.threads;
+  for (int fibre = first; fibre < first + here.threads; ++fibre) {
+    if (fibre != here.current) make_ready(fibre);
   }
   yield();
 }

@@ -1,4 +1,4 @@
-// The threads of one thread block, one of which runs at a time.
+// The threads of thread blocks that are on one multiprocessor together; one of them runs at a time.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 namespace mpq::emulation {
 
 constexpr int kLanes = 32;
-constexpr int kMaxThreads = 1024;
+constexpr int kMaxFibres = 1024;
 
 // Numbers that a seed decides.
 class Random {
@@ -22,11 +22,12 @@ class Random {
 
 extern Random random;
 
-// Runs `run` on fibres 0..threads - 1 until all have returned.
-void run_block(int threads, void (*run)());
+// Runs `run` on all threads of `blocks` blocks until all have returned; threads are whole warps.
+void run_blocks(int blocks, int threads, void (*run)());
 
-// The fibre that runs.
-int current_fibre();
+// Of the fibre that runs.
+int current_block();
+int current_thread();
 
 // Lets any fibre that can go on, this one among them, go on.
 void yield();
@@ -35,7 +36,7 @@ void yield();
 // with what each of them brought.
 void meet_in_warp(const char* what, const void* brought, void (*act)(const void* const (&)[kLanes]));
 
-// All fibres come here.
+// All threads of the running fibre's block come here.
 void meet_in_block();
 
 }  // namespace mpq::emulation

@@ -25,4 +25,24 @@ __device__ __forceinline__ float rounded_element(float value, bool half) {
   return half ? from_half(to_half(value)) : value;
 }
 
+__device__ __forceinline__ uint32_t word_of(const uint4& words, int index) {
+  return index == 0 ? words.x : index == 1 ? words.y : index == 2 ? words.z : words.w;
+}
+
+// Sixteen elements that begin at a multiple of 16 bytes.
+__device__ __forceinline__ void load_adjacent(const void* from, bool half, float (&values)[16]) {
+  const auto* parts = static_cast<const uint4*>(from);
+  if (half) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t pair = word_of(parts[i / 4], i % 4);
+      values[2 * i] = from_half(static_cast<uint16_t>(pair));
+      values[2 * i + 1] = from_half(static_cast<uint16_t>(pair >> 16));
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) values[i] = __uint_as_float(word_of(parts[i / 4], i % 4));
+  }
+}
+
 }  // namespace mpq

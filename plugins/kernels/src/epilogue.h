@@ -8,23 +8,37 @@
 
 namespace mpq {
 
-// A pixel's place in y, and how far the next channel is.
-struct PixelOutput {
-  int64_t begin, channel_stride;
-  bool inside;
-};
+// A pixel's place in y, and the way to the next ones.
+class OutputCursor {
+ public:
+  __device__ __forceinline__ OutputCursor(const Problem& p, int32_t pixel)
+      : pixel_(pixel), within_(pixel % p.image_pixels) {
+    const int64_t image = pixel / p.image_pixels;
+    place_ = image * p.layer.rows * p.image_pixels + int64_t{within_} * p.pixel_stride;
+  }
 
-__device__ __forceinline__ PixelOutput pixel_output(const Problem& p, int32_t pixel) {
-  const bool inside = pixel < p.pixels;
-  if (p.layer.linear != 0) return {int64_t{pixel} * p.layer.rows, 1, inside};
-  const int32_t image = pixel / p.image_pixels;
-  const int64_t begin = int64_t{image} * p.layer.rows * p.image_pixels + pixel % p.image_pixels;
-  return {begin, p.image_pixels, inside};
-}
+  __device__ __forceinline__ void advance(const Problem& p, int32_t pixels) {
+    pixel_ += pixels;
+    within_ += pixels;
+    place_ += pixels * p.pixel_stride;
+    while (within_ >= p.image_pixels) {
+      within_ -= p.image_pixels;
+      place_ += int64_t{p.layer.rows - p.pixel_stride} * p.image_pixels;
+    }
+  }
+
+  __device__ __forceinline__ bool inside(const Problem& p) const { return pixel_ < p.pixels; }
+  // Where its first channel is.
+  __device__ __forceinline__ int64_t place() const { return place_; }
+
+ private:
+  int32_t pixel_, within_;
+  int64_t place_;
+};
 
 // One padded row of the layer.
 struct RowEpilogue {
-  int32_t channel;     // -1: padding
+  int64_t place;  // from a pixel's first channel; -1: padding
   uint32_t correction;  // what int8 activations leave out of the sums; modulo 2^32
   float scale, bias;
 
@@ -33,18 +47,19 @@ struct RowEpilogue {
     const auto zero_point = static_cast<uint32_t>(p.layer.act_zero_point[step]);
     const auto sum = static_cast<uint32_t>(p.layer.row_sums[row]);
     const auto shifted = static_cast<uint32_t>(p.layer.row_sums[p.padded_rows + row]);
-    channel = p.layer.output_rows[row];
+    const int32_t channel = p.layer.output_rows[row];
+    place = channel < 0 ? -1 : int64_t{channel} * p.channel_stride;
     correction = p.offset_form ? 128u * sum - zero_point * shifted : 0u;
     scale = __fmul_rn(p.layer.act_scale[step], p.layer.scale[row]);
     bias = p.layer.bias[row];
   }
 
   __device__ __forceinline__ void store(const Problem& p, int32_t sum,
-                                        const PixelOutput& pixel) const {
-    if (channel < 0 || !pixel.inside) return;
+                                        const OutputCursor& pixel) const {
+    if (place < 0 || !pixel.inside(p)) return;
     const bool half = p.call.float16 != 0;
     const auto corrected = static_cast<int32_t>(static_cast<uint32_t>(sum) + correction);
-    const int64_t index = pixel.begin + channel * pixel.channel_stride;
+    const int64_t index = pixel.place() + place;
     float y = __fadd_rn(__fmul_rn(__int2float_rn(corrected), scale), bias);
     if (p.call.residual != nullptr) {
       y = __fadd_rn(rounded_element(y, half), load_element(p.call.residual, index, half));

@@ -55,7 +55,7 @@ class StageFiller {
     const int8_t* from = base_ + max(offset_, 0);
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
-      copy_async(to + i * kRowStep * kBlockColumns, from + pixels_[i], count);
+      copy_async(to + i * kRowStep * kBlockColumns, from + static_cast<uint32_t>(pixels_[i]), count);
     }
   }
 
@@ -192,14 +192,15 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm(const Problem p) {
   const int32_t first_row = tile * kTileRows + lane / 4;
   const RowEpilogue rows[4] = {RowEpilogue(p, first_row), RowEpilogue(p, first_row + 8),
                                RowEpilogue(p, first_row + 16), RowEpilogue(p, first_row + 24)};
+  OutputCursor pixel(p, first_pixel + lane % 4 * 2);
 #pragma unroll
   for (int i = 0; i < kPixels / 4; ++i) {
     const int column = i / 2, odd = i % 2;
-    const PixelOutput pixel = pixel_output(p, first_pixel + 8 * column + lane % 4 * 2 + odd);
 #pragma unroll
     for (int row = 0; row < 4; ++row) {
       rows[row].store(p, sums.tile_sums[row / 2][column][row % 2 * 2 + odd], pixel);
     }
+    pixel.advance(p, odd == 0 ? 1 : 7);
   }
 }
 

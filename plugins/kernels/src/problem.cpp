@@ -112,6 +112,8 @@ int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem) {
   problem.out_width = static_cast<int32_t>(out_width);
   problem.image_pixels = static_cast<int32_t>(out_height * out_width);
   problem.pixels = call.batch * problem.image_pixels;
+  problem.pixel_stride = layer.linear != 0 ? layer.rows : 1;
+  problem.channel_stride = layer.linear != 0 ? 1 : problem.image_pixels;
 
   const int64_t taps = int64_t{kernel[0]} * kernel[1];
   problem.blocks = static_cast<int32_t>(divided_up(taps * group_bytes, kBlockColumns));

@@ -36,6 +36,7 @@ struct Problem {
   int32_t group_channels, group_bytes, pixel_bytes;
   int32_t padded_height, padded_width, padded_pixels;
   int32_t out_height, out_width, image_pixels, pixels;
+  int32_t pixel_stride, channel_stride;  // of y
 
   int32_t group_rows, group_tiles, padded_rows;
   int32_t blocks;  // blocks of columns

@@ -41,6 +41,23 @@ __device__ __forceinline__ Source source_of(const Problem& p, int32_t pixel) {
   return {image * p.layer.channels * plane + int64_t{y} * p.call.width + x, plane, inside};
 }
 
+// The values of a chunk; `count` are there, 16 bytes at a time where they lie side by side.
+__device__ __forceinline__ void load_chunk(const Problem& p, const Source& source, int32_t channel,
+                                           int32_t count, float (&values)[kChunk]) {
+  const bool half = p.call.float16 != 0;
+  const int64_t begin = source.begin + channel * source.channel_stride;
+  const char* from = static_cast<const char*>(p.call.x) + begin * (half ? 2 : 4);
+  if (source.channel_stride == 1 && count == kChunk &&
+      reinterpret_cast<uintptr_t>(from) % sizeof(uint4) == 0) {
+    load_adjacent(from, half, values);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) {
+    values[i] = i < count ? load_element(p.call.x, begin + i * source.channel_stride, half) : 0.0f;
+  }
+}
+
 // One chunk of one padded pixel.
 __device__ __forceinline__ void quantize_chunk(const Problem& p, const Step& step, int32_t pixel,
                                                int32_t chunk) {
@@ -48,20 +65,18 @@ __device__ __forceinline__ void quantize_chunk(const Problem& p, const Step& ste
   const auto zero_point = static_cast<int32_t>(step.zero_point);
   const int32_t group_chunks = p.group_bytes / kChunk, group = chunk / group_chunks;
   const int32_t first = chunk % group_chunks * kChunk;
+  const int32_t channel = group * p.group_channels + first;
+  const int32_t count = min(p.group_channels - first, kChunk);
+  float values[kChunk];
+  if (source.inside) load_chunk(p, source, channel, count, values);
   uint32_t words[4] = {};
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) {
-    if (first + i < p.group_channels) {
-      const int32_t channel = group * p.group_channels + first + i;
+    if (i < count) {
       int32_t code = zero_point;
-      if (source.inside) {
-        const float x = load_element(p.call.x, source.begin + channel * source.channel_stride,
-                                     p.call.float16 != 0);
-        code = code_of(x, p.layer.input_factor[channel], step);
-      }
-      const int32_t power = int32_t{1} << p.layer.input_shift[channel];
-      const int32_t value =
-          p.offset_form ? code * power - 128 : (code - zero_point) * power;
+      if (source.inside) code = code_of(values[i], p.layer.input_factor[channel + i], step);
+      const int32_t power = int32_t{1} << p.layer.input_shift[channel + i];
+      const int32_t value = p.offset_form ? code * power - 128 : (code - zero_point) * power;
       words[i / 4] |= (static_cast<uint32_t>(value) & 255u) << 8 * (i % 4);
     }
   }

@@ -52,7 +52,8 @@ class PixelReader {
 
   __device__ __forceinline__ uint32_t read(int column, int chunk) const {
     if (chunks_[chunk] == kNoColumn) return 0;
-    return *reinterpret_cast<const uint32_t*>(base_ + pixels_[column] + chunks_[chunk]);
+    const auto place = static_cast<uint32_t>(pixels_[column] + chunks_[chunk]);
+    return *reinterpret_cast<const uint32_t*>(base_ + place);
   }
 
  private:
@@ -138,7 +139,6 @@ __global__ void __launch_bounds__(kSmallThreads) multiply_small(const Problem p)
       mine[i] += shared[(other * kSums + i * kSmallWarps + warp) * 32 + lane];
     }
   }
-  __syncthreads();
   if (!last_split<kSums / kSmallWarps, kSmallThreads>(p, tile, split, mine,
                                                       shared_memory<uint32_t>())) {
     return;
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kSmallThreads) multiply_small(const Problem p)
     const int sum = i * kSmallWarps + warp, fragment = sum / (kSums / 2);
     const int column = sum / 4 % (kPixels / 8), part = sum % 4;
     const RowEpilogue row(p, tile * kTileRows + 16 * fragment + part / 2 * 8 + lane / 4);
-    row.store(p, mine[i], pixel_output(p, 8 * column + lane % 4 * 2 + part % 2));
+    row.store(p, mine[i], OutputCursor(p, 8 * column + lane % 4 * 2 + part % 2));
   }
 }
 

@@ -1,0 +1,104 @@
+"""Random layers and inputs that reach every path of the kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from golden.draws import Draws
+from golden.layer_cases import random_layer
+from golden.reader import LayerCase
+from numpy.typing import NDArray
+
+from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, run_layer
+
+from .emulated import EmulatedGpu, output_shape
+
+_MULTIPROCESSORS = (1, 2, 8, 20, 132)
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """A layer case, the GPU it runs on and what is added to its output."""
+
+    case: LayerCase
+    multiprocessors: int
+    residual: NDArray[np.floating] | None
+    seed: int
+
+    @property
+    def expected(self) -> NDArray[np.floating]:
+        """y, the residual added in float32 to y as its type holds it, and rounded again."""
+        y = self.case.y
+        if self.residual is None:
+            return y
+        with np.errstate(over="ignore"):
+            wide = y.astype(np.float32) + self.residual.astype(np.float32)
+            return wide.astype(y.dtype)
+
+    def found(self, gpu: EmulatedGpu) -> NDArray[np.floating]:
+        """What the kernels make of it."""
+        gpu = EmulatedGpu(gpu.library, self.multiprocessors)
+        case = self.case
+        return gpu.run(case.layer, case.x, case.step_index, self.residual, self.seed)
+
+    def holds(self, gpu: EmulatedGpu) -> bool:
+        """Whether the kernels give exactly what is expected."""
+        return np.array_equal(self.found(gpu), self.expected, equal_nan=True)
+
+
+def golden(case: LayerCase) -> KernelCase:
+    """A golden case as it is."""
+    return KernelCase(case, 16, None, 0)
+
+
+def random_case(index: int) -> KernelCase:
+    """Case ``index``: which path it takes follows from its number, all else is drawn."""
+    draws = Draws(7000 + index)
+
+    def any_of(*values):
+        return values[int(draws.integers(0, len(values) - 1))]
+
+    many = index % 2 == 0  # more pixels than the path for few of them takes
+    conv = None if index % 4 < 2 else _geometry(draws, grouped=index % 8 == 7)
+    group = 1 if conv is None else conv.group
+    rows = group * any_of(1, 9, 32, 47, 130) if group == 1 else group * any_of(1, 5, 33)
+    channels = group * any_of(3, 16, 33, 64, 130)
+    if conv is None:
+        channels = any_of(17, 128, 129, 300, 640, 1100)
+    top = any_of(3, 5, 8)
+    planes = [int(draws.integers(1, top))] * rows
+    if group == 1:
+        planes = draws.integers(max(1, top - 2), top, rows).tolist()
+    act_bits = any_of(2, 4, 6, 7, 8)
+    layer = random_layer(
+        draws, planes, act_bits, channels, conv, top_shift=any_of(0, 8 - act_bits),
+        factors=bool(draws.integers(0, 1)),
+    )  # fmt: skip
+    if conv is None:
+        shape: tuple[int, ...] = (any_of(33, 64, 70, 150) if many else any_of(1, 7, 9, 16, 30), channels)
+    else:
+        sides = (any_of(7, 12), any_of(8, 13)) if many else (any_of(3, 5), any_of(2, 4))
+        shape = (any_of(1, 2), channels, *sides)
+    dtype = any_of(np.float32, np.float16)
+    x = draws.bell(shape).astype(dtype)
+    step_index = int(draws.integers(0, 2))
+    case = LayerCase(f"random_{index}", layer, x, step_index, run_layer(layer, x, step_index))
+    residual = None
+    if any_of(False, True):
+        residual = draws.bell(output_shape(layer, shape)).astype(dtype)
+    return KernelCase(case, any_of(*_MULTIPROCESSORS), residual, index)
+
+
+def _geometry(draws: Draws, grouped: bool) -> ConvGeometry:
+    def any_of(*values: int) -> int:
+        return values[int(draws.integers(0, len(values) - 1))]
+
+    kernel = (any_of(1, 2, 3), any_of(1, 3))
+    pads = tuple(int(pad) for pad in draws.integers(0, 2, 4))
+    dilations = (any_of(1, 2), any_of(1, 2))
+    # Narrow inputs must still have an output.
+    return ConvGeometry(
+        kernel, (any_of(1, 2), any_of(1, 1, 2)), (pads[0] + 1, pads[1] + 2, pads[2] + 1, pads[3] + 1),
+        dilations, any_of(2, 3) if grouped else 1,
+    )  # fmt: skip

@@ -1,0 +1,194 @@
+"""Faults planted into copies of the kernels, each of which the emulation must notice.
+
+    python -m plugins.kernels.planted_faults [NAME...]
+
+It prints what gave each fault away; exit code 1 if one was missed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGSEGV
+
+from golden.reader import layer_cases
+
+from .cases import KernelCase, golden, random_case
+from .emulated import KERNELS, EmulatedGpu
+
+_RANDOM_CASES = 160
+_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A piece of a source file, found exactly once, and what stands there instead."""
+
+    name: str
+    file: str
+    found: str
+    planted: str
+
+    def plant(self, kernels: Path) -> None:
+        """Change the file below a copy of the kernels."""
+        path = kernels / "src" / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.found) != 1:
+            raise ValueError(f"{self.name}: {text.count(self.found)} places in {self.file}")
+        path.write_text(text.replace(self.found, self.planted), encoding="utf-8")
+
+
+_LOOP_WAIT = "    wait_for_copies<kStages - 2>();\n    __syncthreads();\n"
+_FMA_FROM = "__fadd_rn(__fmul_rn(__int2float_rn(corrected), scale), bias)"
+
+FAULTS = (
+    # Pipeline.
+    Fault("loop without its barrier", "gemm.h", _LOOP_WAIT, "    wait_for_copies<kStages - 2>();\n"),
+    Fault("loop without its wait", "gemm.h", _LOOP_WAIT, "    __syncthreads();\n"),
+    Fault("wait for one copy too few", "gemm.h", "<kStages - 2>()", "<kStages - 1>()"),
+    Fault("barrier before the wait", "gemm.h", _LOOP_WAIT,
+          "    __syncthreads();\n    wait_for_copies<kStages - 2>();\n"),
+    Fault("fills before the barrier", "gemm.h",
+          "    __syncthreads();\n    if (block + kStages - 1 < part.end) filler.fill(fill_stage);\n",
+          "    if (block + kStages - 1 < part.end) filler.fill(fill_stage);\n    __syncthreads();\n"),
+    Fault("reads the wrong stage", "gemm.h", "read_stage = 0, fill", "read_stage = 1, fill"),
+    Fault("fills the stage that is read", "gemm.h", "fill_stage = kStages - 1;",
+          "fill_stage = kStages - 2;"),
+    Fault("stages wrap too late", "gemm.h", "read_stage == kStages - 1", "read_stage == kStages"),
+    Fault("prologue without commits", "gemm.h",
+          "filler.fill(stage);\n    commit_copies();", "filler.fill(stage);"),
+    Fault("chunks looked up too late", "gemm.h", "filler.look_up(block + kStages)",
+          "filler.look_up(block + kStages - 1)"),
+    Fault("weights read beyond the last block", "gemm.h", "if (block + 1 < part.end) next",
+          "next"),
+    # Operands.
+    Fault("stage filled without swizzle", "gemm.h", "(chunk ^ (row % 8))", "(chunk)"),
+    Fault("stage read without swizzle", "gemm.h", "(chunk_ + 2 * step) ^ swizzle_",
+          "(chunk_ + 2 * step)"),
+    Fault("swizzle of the wrong rows", "gemm.h", "swizzle_ = lane % 8", "swizzle_ = lane / 4"),
+    Fault("fragments swapped", "gemm.h", "2 * pair], a[fragment]", "2 * pair], a[1 - fragment]"),
+    Fault("halves of B swapped", "gemm.h", "b[2], b[3]", "b[3], b[2]"),
+    Fault("halves of B swapped, few pixels", "small.h", "b0, b1);", "b1, b0);"),
+    Fault("rows of a fragment's halves swapped", "levels.h", "rows[2 * fragment + 1].look_up",
+          "rows[2 * fragment].look_up"),
+    Fault("lower rows with upper codes", "levels.h", "upper[group] >> 16", "upper[group] >> 12"),
+    Fault("quarters of a step swapped", "levels.h", "2 * (step % 2) + part",
+          "2 * (step % 2) + 1 - part"),
+    Fault("fourth bit left in the selector", "levels.h", "codes & 0x77777777u", "codes"),
+    Fault("summed levels stay unsigned", "levels.h", "kSummed ? sum ^ 0x80808080u : sum", "sum"),
+    Fault("fourth quarter of three planes", "levels.h", "words[1] >> 2", "words[1] >> 1"),
+    Fault("a plane's step forgotten", "levels.h", "step(1) * 0x01010000u", "step(1) * 0x01000000u"),
+    # Columns and pixels.
+    Fault("columns beyond the last", "gemm.h", "offset_ == kNoColumn ? 0 : kChunk", "kChunk"),
+    Fault("columns beyond the last, few pixels", "small.h",
+          "if (chunks_[chunk] == kNoColumn) return 0;",
+          "if (chunks_[chunk] == kNoColumn) return 0x01010101;"),
+    Fault("pixels beyond the last", "gemm.h", "min(pixel, p.pixels - 1)", "pixel"),
+    Fault("outputs beyond the last", "epilogue.h", "pixel_ < p.pixels", "pixel_ <= p.pixels"),
+    Fault("padding rows stored", "epilogue.h", "place < 0 || ", ""),
+    Fault("groups read the first one's channels", "gemm.h",
+          "base_(p.activations + group * p.group_bytes)", "base_(p.activations)"),
+    Fault("stride across swapped", "pixels.h", "y * p.layer.strides[0]", "y * p.layer.strides[1]"),
+    Fault("dilation forgotten", "quantize.cu", "y * p.layer.dilations[0]", "y"),
+    Fault("images of a batch mixed up", "epilogue.h", "image * p.layer.rows", "image * p.pixels"),
+    Fault("cursor stays in its image", "epilogue.h", "within_ >= p", "within_ > p"),
+    # Activations.
+    Fault("padding one pixel off", "quantize.cu", "column - p.layer.pads[1]",
+          "column - p.layer.pads[1] + 1"),
+    Fault("padding of the wrong side", "quantize.cu", "- p.layer.pads[0]", "- p.layer.pads[2]"),
+    Fault("padding of code 0", "quantize.cu", "int32_t code = zero_point;", "int32_t code = 0;"),
+    Fault("row beyond the image", "quantize.cu", "y < p.call.height", "y <= p.call.height"),
+    Fault("padding channels hold a code", "quantize.cu", "uint32_t words[4] = {};",
+          "uint32_t words[4] = {0x01010101, 0x01010101, 0x01010101, 0x01010101};"),
+    Fault("offset form without -128", "quantize.cu", "code * power - 128", "code * power"),
+    Fault("shift forgotten", "quantize.cu", "int32_t{1} << p.layer.input_shift[channel]", "1"),
+    Fault("reciprocal for division", "quantize.cu", "__fdiv_rn(__fmul_rn(x, factor), step.scale)",
+          "__fmul_rn(__fmul_rn(x, factor), __fdiv_rn(1.0f, step.scale))"),
+    Fault("halves rounded away from zero", "quantize.cu", "rintf(", "roundf("),
+    Fault("not a number clamped to the top", "quantize.cu",
+          "fminf(fmaxf(__fadd_rn(rounded, step.zero_point), 0.0f), step.top)",
+          "fmaxf(fminf(__fadd_rn(rounded, step.zero_point), step.top), 0.0f)"),
+    # Epilogue.
+    Fault("offset form uncorrected", "epilogue.h", "128u * sum - zero_point", "0u - zero_point"),
+    Fault("zero point uncorrected", "epilogue.h", " - zero_point * shifted", ""),
+    Fault("fused multiply-add", "epilogue.h", _FMA_FROM,
+          "std::fma(__int2float_rn(corrected), scale, bias)"),
+    Fault("first step for all", "epilogue.h", "p.layer.act_scale[step]", "p.layer.act_scale[0]"),
+    Fault("residual added before rounding", "epilogue.h", "rounded_element(y, half)", "y"),
+    # Several thread blocks or warps for one output.
+    Fault("tickets not cleared", "quantize.cu", "p.tickets[i] = 0", "p.tickets[i] += 0"),
+    Fault("own sums counted twice", "splits.h", "if (other == split) continue;", ""),
+    Fault("first split taken for the last", "splits.h", "(p.cut.splits) - 1)", "(0))"),
+    Fault("ticket read before it is drawn", "splits.h",
+          "atomicAdd(p.tickets + output, 1u);\n  __syncthreads();",
+          "atomicAdd(p.tickets + output, 1u);"),
+    Fault("parts overlap", "splits.h", "(split + 1) / p.cut.splits", "(split + 1) / p.cut.splits + 1"),
+    Fault("warps added up before they are done", "small.h",
+          "  }\n  __syncthreads();\n  // Sum i", "  }\n  // Sum i"),
+    Fault("ticket drawn before all sums are there", "splits.h",
+          "__threadfence();\n  __syncthreads();\n  if", "__threadfence();\n  if"),
+)  # fmt: skip
+
+
+def detecting_cases() -> Iterator[KernelCase]:
+    """What the kernels are tried on, until one case gives the fault away."""
+    yield from map(golden, layer_cases())
+    yield from map(random_case, range(_RANDOM_CASES))
+
+
+def first_difference(library: Path) -> str | None:
+    """The first case in which a library is wrong; the process may end on the way."""
+    gpu = EmulatedGpu.of(library)
+    for case in detecting_cases():
+        if not case.holds(gpu):
+            return case.case.name
+    return None
+
+
+def what_gives_away(fault: Fault) -> str | None:
+    """How a fault shows: a case that differs, or what the emulation says; None if it does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        kernels = Path(folder) / "kernels"
+        shutil.copytree(KERNELS, kernels)
+        fault.plant(kernels)
+        library = Path(folder) / "faulty.so"
+        build = [kernels / "emulation" / "build.sh", library]
+        subprocess.run(build, check=True, capture_output=True)
+        command = [sys.executable, "-m", "plugins.kernels.planted_faults", "--try", str(library)]
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    if tried.returncode == 0:
+        return None
+    said = (tried.stdout + tried.stderr).strip().splitlines()
+    if tried.returncode == 1:
+        return f"{said[-1]} differs"
+    if said:
+        return said[0]
+    return "an access outside of its buffer" if tried.returncode == -SIGSEGV else "a trap of C++"
+
+
+def main(arguments: list[str]) -> int:
+    """Try the named faults, or all; or one library, for which this is the process."""
+    if arguments[:1] == ["--try"]:
+        difference = first_difference(Path(arguments[1]))
+        if difference is not None:
+            print(difference)
+        return 0 if difference is None else 1
+    missed = []
+    for fault in FAULTS:
+        if arguments and fault.name not in arguments:
+            continue
+        found = what_gives_away(fault)
+        print(f"{fault.name:40} {found or 'MISSED'}", flush=True)
+        if found is None:
+            missed.append(fault.name)
+    print(f"{len(missed)} of {len(arguments or FAULTS)} missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
