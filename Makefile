@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-emulation planted-faults kernel-table digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
 
 setup: $(READY)
 
@@ -68,6 +68,20 @@ native-fuzz:
 	cmake --build build/native/fuzz --target fuzz_layer --parallel 2
 	build/native/fuzz/fuzz_layer build/native/corpus -max_total_time=$(SECONDS) -max_len=8192 \
 	  -artifact_prefix=build/native/
+
+# The GPU kernels on the processor, exact on many random layers.
+CASES ?= 400
+gpu-emulation: setup
+	MPQ_KERNEL_CASES=$(CASES) $(BIN)/python -m pytest -n auto tests/plugins/kernels
+
+# Mistakes in copies of the GPU kernels: all must be noticed. Some minutes.
+planted-faults: setup
+	PYTHONPATH=tests $(BIN)/python -m plugins.kernels.planted_faults
+
+# What nvcc makes of the GPU kernels, for every architecture; needs CUDA 13's nvcc, no GPU.
+kernel-table: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt nvidia-cuda-nvdisasm
+	$(BIN)/python plugins/kernels/compiled_code.py docs/results/kernel_table.md
 
 # Trains the shipped model anew: about 15 minutes on two cores.
 digits-checkpoint: setup

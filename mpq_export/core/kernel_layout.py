@@ -1,10 +1,10 @@
 """The order in which GPU kernels read a packed layer, made from the canonical form and undone.
 
 A permutation of the canonical bits, specified in ``docs/gpu_kernels.md``: rows stay sorted by plane
-count and are cut into *tiles* of 32, columns into *blocks* of 128, and one 128-bit word of a lane
-holds one plane's worth of bits of that lane's part of a block. A tile has the planes of its first
-row, so rows of different plane counts run in one launch and no more than 31 rows per plane count
-carry a plane they do not have. Whatever runs or writes packed layers for GPUs calls
+count and are cut into *tiles* of 32, columns into *blocks* of 128, and every lane of a warp finds
+its part of a plane of half a block in 64 bits. A tile has the planes of its first row, so rows of
+different plane counts run in one launch, and no more than 31 rows per plane count carry planes
+they do not have. Whatever runs or writes packed layers for GPUs calls
 :func:`to_kernel_layout`: runtimes when they load, the TensorRT lowering when it writes.
 """
 
@@ -122,7 +122,7 @@ def from_kernel_layout(kernel: KernelLayer) -> PackedMatrix:
     tiles = []
     for first, last, count in _runs(np.diff(begins)):
         part = kernel.words[begins[first] * blocks * 128 : begins[last] * blocks * 128]
-        shape = (last - first, blocks, count, _LANES, 2, 2)
+        shape = (last - first, blocks, 2, count, _LANES, 2)
         tiles.append(_codes(_decode(part.reshape(shape), count)))
     codes = _without_padding(np.concatenate(tiles)[places], kernel.columns, kernel.taps)
     padded = np.zeros((len(codes), -(-kernel.columns // WORD_BITS) * WORD_BITS), np.uint8)
@@ -222,7 +222,7 @@ def _plane_groups(planes: int) -> Iterator[tuple[int, int]]:
 
 
 def _encode(selectors: Uint8, planes: int) -> Int32:
-    """Selectors to words, int32 ``[tiles, B, P, lane, f, h]``: a group of n planes has n words."""
+    """Selectors to words, int32 ``[tiles, B, h, P, lane, f]``: a group of n planes has n words."""
     words = []
     for first, count in _plane_groups(planes):
         code = (selectors >> first) & (2**count - 1)
@@ -236,11 +236,12 @@ def _encode(selectors: Uint8, planes: int) -> Int32:
         else:
             nibbles = [part[0] | part[1] << 1 | part[2] << 2 | part[3] << 3]
         words += [_joined(word) for word in nibbles]
-    return np.stack(words, axis=2)
+    return np.moveaxis(np.stack(words, axis=2), -1, 2)
 
 
 def _decode(words: Int32, planes: int) -> Uint8:
     """The inverse of :func:`_encode`."""
+    words = np.moveaxis(words, 2, -1)
     selectors = np.zeros((*words.shape[:2], _LANES, 2, 2, _QUARTERS, _NIBBLES), np.uint8)
     for first, count in _plane_groups(planes):
         nibbles = [_split(words[:, :, first + index]) for index in range(count)]

@@ -3,8 +3,8 @@
     python plugins/kernels/compiled_code.py TABLE [ARCHITECTURE...]
 
 compiles the kernels with nvcc for the architectures (all that are supported), writes the table and
-prints it. Tests compare fresh figures with the committed table, docs/results/kernel_table.md, so that
-a compiler or a change that doubles the unpacking is seen without a GPU.
+prints it. Tests compare fresh figures with the committed table, docs/results/kernel_table.md, so
+that a compiler or a change that doubles the unpacking is seen without a GPU.
 
 nvcc says how many registers a kernel has; loops are read with nvdisasm, which lies beside nvcc or
 comes from PyPI as nvidia-cuda-nvdisasm.
@@ -25,10 +25,10 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "src"
 ARCHITECTURES = (80, 86, 87, 89, 90, 110, 120)
 # What is no arithmetic: products, memory, control.
-_OTHERS = frozenset(
-    "IMMA LDSM LDG LDGSTS LDS STS LDC LDCU BAR BRA BSSY BSYNC BREAK WARPSYNC LDGDEPBAR DEPBAR NOP "
-    "CALL RET EXIT CS2R".split()
-)
+_OTHERS = (
+    "IMMA", "LDSM", "LDG", "LDGSTS", "LDS", "STS", "LDC", "LDCU", "BAR", "BRA", "BSSY", "BSYNC",
+    "BREAK", "WARPSYNC", "LDGDEPBAR", "DEPBAR", "NOP", "CALL", "RET", "EXIT", "CS2R",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def table(rows: Iterable[LoopFigures], compiler: str) -> str:
     body = "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in lines)
     return (
         "# What the compiler makes of the GPU kernels\n\n"
-        f"Made by `make kernel-table` with {compiler}. Instructions of the loop over blocks of 128\n"
-        "columns, by the planes of a tile; registers and spilled bytes are those of the whole kernel.\n"
+        f"Made by `make kernel-table` with {compiler}. Instructions of the loop over blocks of\n"
+        "128 columns, by the planes of a tile; registers and spilled bytes are of whole kernels.\n"
         f"\n{body}\n"
     )
 

@@ -59,12 +59,12 @@ def test_a_bit_lies_where_the_specification_says():
     """docs/gpu_kernels.md: row 16f + 8e + g, column 64h + 16t + 4q + i; one plane, one tile."""
     layer = random_layer(Draws(1), [1] * TILE_ROWS, 4, 256)
     codes = unpack(layer.weight).codes
-    words = to_kernel_layout(layer).words.reshape(2, 1, 32, 2, 2).view(np.uint32)
+    words = to_kernel_layout(layer).words.reshape(2, 2, 1, 32, 2).view(np.uint32)
     for row, column in ((0, 0), (31, 255), (21, 77), (8, 130), (16, 64)):
         (f, e, g), (block, rest) = (row // 16, row // 8 % 2, row % 8), divmod(column, 128)
         h, t, q, i = rest // 64, rest // 16 % 4, rest // 4 % 4, rest % 4
         bit = 4 * (4 * e + i) + t
-        assert (words[block, 0, 4 * g + q, f, h] >> bit) & 1 == codes[row, column]
+        assert (words[block, h, 0, 4 * g + q, f] >> bit) & 1 == codes[row, column]
 
 
 def test_mixed_rows_cost_little_more_than_their_planes():

@@ -62,7 +62,8 @@ char* shared_at(SharedAddress address) {
 }
 
 void perform(const Copy& copy) {
-  if (reinterpret_cast<uintptr_t>(copy.from) % 16 != 0) undefined("a copy from a misaligned address");
+  if (reinterpret_cast<uintptr_t>(copy.from) % 16 != 0)
+    undefined("a copy from a misaligned address");
   char* to = shared_at(copy.to);
   std::memset(to, 0, 16);
   std::memcpy(to, copy.from, static_cast<size_t>(copy.count));
@@ -86,7 +87,8 @@ void multiply_warp(const void* const (&brought)[kLanes]) {
       for (int part = 0; part < 4; ++part) {
         a[row + 8 * (part % 2)][column + 16 * (part / 2) + i] = byte_of(product.a[part], i);
       }
-      for (int part = 0; part < 2; ++part) b[row][column + 16 * part + i] = byte_of(product.b[part], i);
+      for (int part = 0; part < 2; ++part)
+        b[row][column + 16 * part + i] = byte_of(product.b[part], i);
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -104,8 +106,7 @@ void multiply_warp(const void* const (&brought)[kLanes]) {
 void load_for_warp(const void* const (&brought)[kLanes]) {
   for (int matrix = 0; matrix < 4; ++matrix) {
     for (int row = 0; row < 8; ++row) {
-      const char* from =
-          shared_at(static_cast<const MatrixRow*>(brought[8 * matrix + row])->row);
+      const char* from = shared_at(static_cast<const MatrixRow*>(brought[8 * matrix + row])->row);
       for (int part = 0; part < 4; ++part) {
         std::memcpy(static_cast<const MatrixRow*>(brought[4 * row + part])->to + matrix,
                     from + 4 * part, 4);
@@ -121,8 +122,8 @@ dim3 block_index() { return resident().index; }
 
 void undefined(const char* what) {
   const dim3 block = block_index();
-  std::fprintf(stderr, "undefined on a GPU: %s (block %u %u %u, thread %d)\n", what, block.x, block.y,
-               block.z, current_thread());
+  std::fprintf(stderr, "undefined on a GPU: %s (block %u %u %u, thread %d)\n", what, block.x,
+               block.y, block.z, current_thread());
   std::abort();
 }
 

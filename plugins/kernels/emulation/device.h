@@ -6,8 +6,8 @@
 // Up to three thread blocks, drawn as well, run together.
 //
 // What is not seen: the order in which memory becomes visible to others (a missing fence), places
-// between two parts of one workspace, and whether the lanes' shares of mma and ldmatrix are those of
-// real hardware: they were written from the PTX ISA.
+// between two parts of one workspace, and whether the lanes' shares of mma and ldmatrix are those
+// of real hardware: they were written from the PTX ISA.
 #pragma once
 
 #include <cmath>
@@ -24,6 +24,10 @@
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+struct alignas(8) uint2 {
+  uint32_t x, y;
 };
 
 struct alignas(16) uint4 {
@@ -103,7 +107,7 @@ void wait_for_copies() {
   emulation::wait_for_copies(kPending);
 }
 
-inline uint4 load_once(const uint4* from) { return *from; }
+inline uint2 load_once(const uint2* from) { return *from; }
 inline int32_t load_fresh(const int32_t* from) { return *from; }
 
 // IEEE binary16 and back, half to even; in arithmetic that is exact until the one rounding.

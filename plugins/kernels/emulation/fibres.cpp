@@ -1,10 +1,11 @@
 #include "fibres.h"
 
+#include <ucontext.h>
+
 #include <csetjmp>
 #include <cstdlib>
 #include <memory>
 #include <numeric>
-#include <ucontext.h>
 #include <utility>
 #include <vector>
 

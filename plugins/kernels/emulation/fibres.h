@@ -34,7 +34,8 @@ void yield();
 
 // All lanes of the running fibre's warp come here with the same `what`. The last one calls `act`
 // with what each of them brought.
-void meet_in_warp(const char* what, const void* brought, void (*act)(const void* const (&)[kLanes]));
+void meet_in_warp(const char* what, const void* brought,
+                  void (*act)(const void* const (&)[kLanes]));
 
 // All threads of the running fibre's block come here.
 void meet_in_block();

@@ -1,10 +1,11 @@
 #include "memory.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <sys/mman.h>
-#include <unistd.h>
 
 namespace mpq::emulation {
 
@@ -60,7 +61,5 @@ void mpq_emulation_forbid_writing(void* bytes) {
   static_cast<mpq::emulation::GuardedBytes*>(bytes)->forbid_writing();
 }
 
-void mpq_emulation_free(void* bytes) {
-  delete static_cast<mpq::emulation::GuardedBytes*>(bytes);
-}
+void mpq_emulation_free(void* bytes) { delete static_cast<mpq::emulation::GuardedBytes*>(bytes); }
 }

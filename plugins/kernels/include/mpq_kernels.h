@@ -1,8 +1,9 @@
 /* The packed layers on NVIDIA GPUs: plain C, no allocation, no synchronisation.
  *
- * A layer runs in two launches on one stream, mpq_quantize and mpq_multiply, which share a workspace.
- * Both can be captured in a CUDA graph. All pointers are the device's; sizes are the caller's word.
- * Row tables are made by mpq_export.core.kernel_layout and specified in docs/gpu_kernels.md.
+ * A layer runs in two launches on one stream, mpq_quantize and mpq_multiply, which share a
+ * workspace. Both can be captured in a CUDA graph. All pointers are the device's; sizes are the
+ * caller's word. Row tables are made by mpq_export.core.kernel_layout and specified in
+ * docs/gpu_kernels.md.
  */
 #ifndef MPQ_KERNELS_H
 #define MPQ_KERNELS_H
@@ -10,41 +11,43 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define MPQ_PUBLIC __attribute__((visibility("default")))
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 typedef struct CUstream_st* MpqStream;
 
-/* Negative: nothing was launched. Positive: what cudaGetLastError said of the launch. */
+/* Negative: nothing was launched. Positive: a cudaError_t of the launch. */
 enum {
   MPQ_OK = 0,
-  MPQ_BAD_LAYER = -1,     /* a size or a bit width that the contract does not allow */
-  MPQ_BAD_CALL = -2,      /* no output, or a null pointer */
-  MPQ_TOO_LARGE = -3,     /* activations beyond 2 GiB, or more tiles than a grid has */
+  MPQ_BAD_LAYER = -1, /* a size or a bit width that the contract does not allow */
+  MPQ_BAD_CALL = -2,  /* no output, or a null pointer */
+  MPQ_TOO_LARGE = -3, /* activations beyond 2 GiB, or more tiles than a grid has */
   MPQ_SMALL_WORKSPACE = -4
 };
 
 /* Constants of one layer. V padded rows, I input channels, T sampler steps. */
 typedef struct MpqLayer {
-  const int32_t* words;        /* 16-byte aligned */
-  const int32_t* tile_begins;  /* [tiles + 1] */
-  const int8_t* steps;         /* [1 + max_planes, V] */
-  const float* scale;          /* [V] */
-  const float* bias;           /* [V] */
-  const int32_t* row_sums;     /* [2, V] */
-  const int32_t* output_rows;  /* [V] */
-  const float* act_scale;            /* [T] */
-  const int32_t* act_zero_point;     /* [T] */
-  const float* input_factor;         /* [I] */
-  const int8_t* input_shift;         /* [I] */
-  int32_t rows;        /* O */
-  int32_t channels;    /* I; of a linear layer K */
+  const int32_t* words;          /* 16-byte aligned */
+  const int32_t* tile_begins;    /* [tiles + 1] */
+  const int8_t* steps;           /* [1 + max_planes, V] */
+  const float* scale;            /* [V] */
+  const float* bias;             /* [V] */
+  const int32_t* row_sums;       /* [2, V] */
+  const int32_t* output_rows;    /* [V] */
+  const float* act_scale;        /* [T] */
+  const int32_t* act_zero_point; /* [T] */
+  const float* input_factor;     /* [I] */
+  const int8_t* input_shift;     /* [I] */
+  int32_t rows;                  /* O */
+  int32_t channels;              /* I; of a linear layer K */
   int32_t group;
-  int32_t max_planes;  /* 1..8 */
-  int32_t act_bits;    /* 2..8 */
-  int32_t top_shift;   /* the largest input_shift */
-  int32_t linear;      /* 0: a convolution */
+  int32_t max_planes; /* 1..8 */
+  int32_t act_bits;   /* 2..8 */
+  int32_t top_shift;  /* the largest input_shift */
+  int32_t linear;     /* 0: a convolution */
   int32_t kernel_shape[2];
   int32_t strides[2];
   int32_t pads[4]; /* top, left, bottom, right */
@@ -66,13 +69,13 @@ typedef struct MpqCall {
 } MpqCall;
 
 /* Bytes that a call needs, 0 for one that would fail. Reads sizes alone, no pointers. */
-size_t mpq_workspace_bytes(const MpqLayer* layer, const MpqCall* call);
+MPQ_PUBLIC size_t mpq_workspace_bytes(const MpqLayer* layer, const MpqCall* call);
 
 /* x to channels-last int8 in the workspace, spatial padding included. */
-int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
+MPQ_PUBLIC int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
 
 /* y from the workspace. */
-int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
+MPQ_PUBLIC int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
 
 #ifdef __cplusplus
 }

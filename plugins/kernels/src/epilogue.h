@@ -38,7 +38,7 @@ class OutputCursor {
 
 // One padded row of the layer.
 struct RowEpilogue {
-  int64_t place;  // from a pixel's first channel; -1: padding
+  int64_t place;        // from a pixel's first channel; -1: padding
   uint32_t correction;  // what int8 activations leave out of the sums; modulo 2^32
   float scale, bias;
 

@@ -55,7 +55,8 @@ class StageFiller {
     const int8_t* from = base_ + max(offset_, 0);
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
-      copy_async(to + i * kRowStep * kBlockColumns, from + static_cast<uint32_t>(pixels_[i]), count);
+      copy_async(to + i * kRowStep * kBlockColumns, from + static_cast<uint32_t>(pixels_[i]),
+                 count);
     }
   }
 
@@ -106,15 +107,18 @@ __device__ __forceinline__ void multiply_tile(const Problem& p, const Part& part
   constexpr bool kHasRows = kPlanes > 0;
   const int32_t lane = threadIdx.x % 32;
   RowLevels<kHasRows ? kPlanes : 1> rows[4];
-  BlockWords<kHasRows ? kPlanes : 1> words, next;
-  const uint4* from = reinterpret_cast<const uint4*>(p.layer.words) + lane;
+  using Words = BlockWords<kHasRows ? kPlanes : 1>;
+  Words words;
+  const uint2* from = reinterpret_cast<const uint2*>(p.layer.words) + lane;
   if constexpr (kHasRows) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       rows[i].load(p.layer.steps + tile * kTileRows + 8 * i + lane / 4, p.padded_rows);
     }
-    from += (int64_t{p.layer.tile_begins[tile]} * p.blocks + int64_t{part.begin} * kPlanes) * 32;
-    next.load(from);
+    from += int64_t{p.layer.tile_begins[tile]} * p.blocks * BlockWords<1>::kStride +
+            part.begin * Words::kStride;
+    words.load_half(0, from);
+    words.load_half(1, from);
   }
   filler.look_up(part.begin);
 #pragma unroll
@@ -132,13 +136,13 @@ __device__ __forceinline__ void multiply_tile(const Problem& p, const Part& part
     commit_copies();
     if (block + kStages < part.end) filler.look_up(block + kStages);
     if constexpr (kHasRows) {
-      words = next;
-      from += kPlanes * 32;
-      if (block + 1 < part.end) next.load(from);
+      from += Words::kStride;
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         uint32_t a[2][4];
         unpack(words, rows, step, a);
+        // A half is read again as soon as its last step has been unpacked.
+        if (step % 2 == 1 && block + 1 < part.end) words.load_half(step / 2, from);
 #pragma unroll
         for (int pair = 0; pair < kPixels / 16; ++pair) {
           uint32_t b[4];
@@ -167,7 +171,7 @@ __device__ __forceinline__ void multiply_planes(const Problem& p, const Part& pa
 }
 
 // Grid: row blocks, pixel tiles, groups * splits.
-template <int kPixels, int kMaxPlanes>
+template <int kPixels, int kWidest>
 __global__ void __launch_bounds__(kGemmThreads, 2) gemm(const Problem p) {
   const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int32_t group = blockIdx.z / p.cut.splits, split = blockIdx.z % p.cut.splits;
@@ -175,15 +179,14 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm(const Problem p) {
   const int32_t tile = group * p.group_tiles + group_tile;
   const int32_t first_pixel = blockIdx.y * kPixels;
   const bool has_rows = group_tile < p.group_tiles;
-  const int32_t planes =
-      has_rows ? p.layer.tile_begins[tile + 1] - p.layer.tile_begins[tile] : 0;
+  const int32_t planes = has_rows ? p.layer.tile_begins[tile + 1] - p.layer.tile_begins[tile] : 0;
   StageFiller<kPixels> filler(p, group, first_pixel);
   constexpr int kSums = kPixels;  // of a thread: 32 rows by kPixels over 32 lanes
   union {
     TileSums<kPixels> tile_sums;
     int32_t flat[kSums];
   } sums = {};
-  multiply_planes<kPixels, kMaxPlanes>(p, Part(p, split), tile, planes, filler, sums.tile_sums);
+  multiply_planes<kPixels, kWidest>(p, Part(p, split), tile, planes, filler, sums.tile_sums);
   const int32_t output = (group * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
   if (!last_split<kSums, kGemmThreads>(p, output, split, sums.flat, shared_memory<uint32_t>())) {
     return;

@@ -65,10 +65,10 @@ __device__ __forceinline__ void wait_for_copies() {
 }
 
 // Constants that are read once: they need no place in the first cache.
-__device__ __forceinline__ uint4 load_once(const uint4* from) {
-  uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+__device__ __forceinline__ uint2 load_once(const uint2* from) {
+  uint2 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
                : "l"(from));
   return value;
 }
@@ -91,8 +91,10 @@ __device__ __forceinline__ uint16_t to_half(float value) {
 template <typename Argument>
 int launch(void (*kernel)(Argument), dim3 grid, int threads, size_t shared_bytes, void* stream,
            const Argument& argument) {
-  kernel<<<grid, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(argument);
-  return static_cast<int>(cudaGetLastError());
+  void* arguments[] = {const_cast<Argument*>(&argument)};
+  return static_cast<int>(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid,
+                                           dim3(static_cast<unsigned>(threads)), arguments,
+                                           shared_bytes, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace mpq

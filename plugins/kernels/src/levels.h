@@ -17,9 +17,8 @@ constexpr int kGroupPlanes = 4;
 
 // Planes of one group.
 template <int kPlanes, int kGroup>
-inline constexpr int kPlanesOfGroup = kPlanes - kGroupPlanes * kGroup < kGroupPlanes
-                                          ? kPlanes - kGroupPlanes * kGroup
-                                          : kGroupPlanes;
+inline constexpr int kPlanesOfGroup =
+    kPlanes - kGroupPlanes * kGroup < kGroupPlanes ? kPlanes - kGroupPlanes * kGroup : kGroupPlanes;
 
 template <int kPlanes>
 inline constexpr int kGroupsOf = (kPlanes + kGroupPlanes - 1) / kGroupPlanes;
@@ -90,19 +89,20 @@ struct RowLevels {
   }
 };
 
-// The words of a lane for one block of columns of a tile: [plane][2 * fragment + half].
+// The words of a lane for one block of columns of a tile.
 template <int kPlanes>
 struct BlockWords {
-  uint32_t words[kPlanes][4];
+  // Per lane of a warp, for a half of the columns: one plane of both fragments.
+  static constexpr int64_t kHalfStride = 32 * kPlanes;
+  static constexpr int64_t kStride = 2 * kHalfStride;
 
-  __device__ __forceinline__ void load(const uint4* from) {
+  uint2 words[2][kPlanes];  // [half][plane]: x is fragment 0's, y fragment 1's
+
+  // `from` is this lane's place in the block.
+  __device__ __forceinline__ void load_half(int half, const uint2* from) {
 #pragma unroll
     for (int plane = 0; plane < kPlanes; ++plane) {
-      const uint4 read = load_once(from + plane * 32);
-      words[plane][0] = read.x;
-      words[plane][1] = read.y;
-      words[plane][2] = read.z;
-      words[plane][3] = read.w;
+      words[half][plane] = load_once(from + half * kHalfStride + 32 * plane);
     }
   }
 };
@@ -119,7 +119,8 @@ __device__ __forceinline__ void unpack(const BlockWords<kPlanes>& block,
     uint32_t words[kPlanes];
 #pragma unroll
     for (int plane = 0; plane < kPlanes; ++plane) {
-      words[plane] = block.words[plane][2 * fragment + step / 2];
+      const uint2 both = block.words[step / 2][plane];
+      words[plane] = fragment == 0 ? both.x : both.y;
     }
 #pragma unroll
     for (int part = 0; part < 2; ++part) {

@@ -8,15 +8,16 @@ namespace {
 template <int kPixels>
 int launch_small(const Problem& p, MpqStream stream) {
   const dim3 grid(p.layer.group * p.group_tiles, p.cut.splits);
-  return launch(multiply_small<kPixels>, grid, kSmallThreads, small_shared_bytes<kPixels>(), stream,
-                p);
+  const auto kernel = p.layer.max_planes <= kFewPlanes ? multiply_small<kPixels, kFewPlanes>
+                                                       : multiply_small<kPixels, kMaxPlanes>;
+  return launch(kernel, grid, kSmallThreads, small_shared_bytes<kPixels>(), stream, p);
 }
 
-template <int kPixels, int kMaxPlanes>
+template <int kPixels, int kWidest>
 int launch_gemm(const Problem& p, MpqStream stream) {
   const dim3 grid((p.group_tiles + kBlockTiles - 1) / kBlockTiles, p.pixel_tiles,
                   p.layer.group * p.cut.splits);
-  return launch(gemm<kPixels, kMaxPlanes>, grid, kGemmThreads, gemm_shared_bytes<kPixels>(), stream,
+  return launch(gemm<kPixels, kWidest>, grid, kGemmThreads, gemm_shared_bytes<kPixels>(), stream,
                 p);
 }
 
@@ -28,10 +29,15 @@ int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream) {
   const int status = mpq::prepare(layer, call, problem);
   if (status != MPQ_OK) return status;
   switch (problem.cut.pixels) {
-    case 8: return mpq::launch_small<8>(problem, stream);
-    case 16: return mpq::launch_small<16>(problem, stream);
-    case 32: return mpq::launch_small<32>(problem, stream);
-    case 64: return mpq::launch_gemm<64, 8>(problem, stream);
-    default: return mpq::launch_gemm<128, 5>(problem, stream);
+    case 8:
+      return mpq::launch_small<8>(problem, stream);
+    case 16:
+      return mpq::launch_small<16>(problem, stream);
+    case 32:
+      return mpq::launch_small<32>(problem, stream);
+    case 64:
+      return mpq::launch_gemm<64, mpq::kMaxPlanes>(problem, stream);
+    default:
+      return mpq::launch_gemm<128, mpq::kFewPlanes>(problem, stream);
   }
 }

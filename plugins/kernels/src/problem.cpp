@@ -12,9 +12,8 @@ constexpr int64_t kMaxColumns = INT32_MAX / (255 * 127);
 constexpr int64_t kMaxGridSide = 65535;
 constexpr size_t kAlignment = 256;
 constexpr int kMaxSplits = 16;
-constexpr int kMinSplitBlocks = 4;       // of columns: fewer are not worth a thread block's prologue
+constexpr int kMinSplitBlocks = 4;  // of columns: fewer are not worth a thread block's prologue
 constexpr int kMinSmallSplitBlocks = 8;  // one for each warp
-constexpr int kWidePlanes = 5;           // more do not fit beside the sums of 128 pixels
 
 int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 int64_t padded(int64_t value, int64_t to) { return divided_up(value, to) * to; }
@@ -27,7 +26,7 @@ bool within(const int32_t* values, int count, int32_t least) {
 bool plausible(const MpqLayer& layer) {
   if (layer.group < 1 || layer.rows < 1 || layer.channels < 1) return false;
   if (layer.rows % layer.group != 0 || layer.channels % layer.group != 0) return false;
-  if (layer.max_planes < 1 || layer.max_planes > 8) return false;
+  if (layer.max_planes < 1 || layer.max_planes > kMaxPlanes) return false;
   if (layer.act_bits < 2 || layer.top_shift < 0) return false;
   if (layer.top_shift > 8 || layer.act_bits + layer.top_shift > 8) return false;
   if (!within(layer.kernel_shape, 2, 1) || !within(layer.strides, 2, 1)) return false;
@@ -55,10 +54,9 @@ Cut cut_for(const Problem& problem, int64_t tiles, int32_t multiprocessors) {
     const int32_t pixels = problem.pixels <= 8 ? 8 : problem.pixels <= 16 ? 16 : kSmallPixels;
     return {pixels, splits_for(tiles, problem.blocks, 2 * multiprocessors, kMinSmallSplitBlocks)};
   }
-  const int64_t row_blocks =
-      problem.layer.group * divided_up(problem.group_tiles, kBlockTiles);
+  const int64_t row_blocks = problem.layer.group * divided_up(problem.group_tiles, kBlockTiles);
   const int64_t wide = row_blocks * divided_up(problem.pixels, 128);
-  if (problem.layer.max_planes <= kWidePlanes && wide >= multiprocessors) return {128, 1};
+  if (problem.layer.max_planes <= kFewPlanes && wide >= multiprocessors) return {128, 1};
   const int64_t narrow = row_blocks * divided_up(problem.pixels, 64);
   return {64, splits_for(narrow, problem.blocks, 2 * multiprocessors, kMinSplitBlocks)};
 }
@@ -125,8 +123,7 @@ int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem) {
   problem.offset_form = layer.act_bits + layer.top_shift > 7;
 
   problem.cut = cut_for(problem, tiles, call.multiprocessors);
-  problem.pixel_tiles =
-      static_cast<int32_t>(divided_up(problem.pixels, problem.cut.pixels));
+  problem.pixel_tiles = static_cast<int32_t>(divided_up(problem.pixels, problem.cut.pixels));
   if (problem.pixel_tiles > kMaxGridSide) return MPQ_TOO_LARGE;
   if (int64_t{layer.group} * problem.cut.splits > kMaxGridSide) return MPQ_TOO_LARGE;
   const Cut& cut = problem.cut;
@@ -137,8 +134,8 @@ int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem) {
   problem.activations = arena.take<int8_t>(padded_pixels * pixel_bytes);
   problem.chunk_offsets = arena.take<int32_t>(int64_t{problem.blocks} * kBlockChunks);
   problem.tickets = arena.take<uint32_t>(problem.ticket_count);
-  problem.partials = arena.take<int32_t>(int64_t{problem.ticket_count} * cut.splits *
-                                         cut.tiles() * kTileRows * cut.pixels);
+  problem.partials = arena.take<int32_t>(int64_t{problem.ticket_count} * cut.splits * cut.tiles() *
+                                         kTileRows * cut.pixels);
   problem.workspace_bytes = arena.size();
   return MPQ_OK;
 }
@@ -147,11 +144,21 @@ int prepare(const MpqLayer* layer, const MpqCall* call, Problem& problem) {
   if (layer == nullptr || call == nullptr) return MPQ_BAD_CALL;
   const int status = describe(*layer, *call, problem);
   if (status != MPQ_OK) return status;
-  const std::initializer_list<const void*> pointers = {
-      layer->words,        layer->tile_begins, layer->steps,          layer->scale,
-      layer->bias,         layer->row_sums,    layer->output_rows,    layer->act_scale,
-      layer->act_zero_point, layer->input_factor, layer->input_shift, call->x,
-      call->y,             call->step_index,   call->workspace};
+  const std::initializer_list<const void*> pointers = {layer->words,
+                                                       layer->tile_begins,
+                                                       layer->steps,
+                                                       layer->scale,
+                                                       layer->bias,
+                                                       layer->row_sums,
+                                                       layer->output_rows,
+                                                       layer->act_scale,
+                                                       layer->act_zero_point,
+                                                       layer->input_factor,
+                                                       layer->input_shift,
+                                                       call->x,
+                                                       call->y,
+                                                       call->step_index,
+                                                       call->workspace};
   if (std::any_of(pointers.begin(), pointers.end(), [](auto* one) { return one == nullptr; })) {
     return MPQ_BAD_CALL;
   }

@@ -15,6 +15,8 @@ constexpr int kBlockChunks = kBlockColumns / kChunk;
 constexpr int kBlockTiles = 4;    // tiles of rows of a thread block that shares activations
 constexpr int kSmallPixels = 32;  // at most this many take the path without shared activations
 constexpr int32_t kNoColumn = -1;
+constexpr int kFewPlanes = 5;  // layers of more take kernels of their own: tables need registers
+constexpr int kMaxPlanes = 8;
 
 // How the products are cut into thread blocks.
 struct Cut {
@@ -39,7 +41,7 @@ struct Problem {
   int32_t pixel_stride, channel_stride;  // of y
 
   int32_t group_rows, group_tiles, padded_rows;
-  int32_t blocks;  // blocks of columns
+  int32_t blocks;    // blocks of columns
   bool offset_form;  // int8 activations are (code << e) - 128, else (code - z) << e
   Cut cut;
   int32_t pixel_tiles;

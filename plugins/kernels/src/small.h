@@ -1,8 +1,8 @@
 // Few pixels: every weight is read for at most 32 of them, so reading is what takes time.
 //
-// A thread block has one tile of rows; its warps share the columns, each with blocks of its own, and
-// add up what they have at the end. Activations are few and come from the caches as the tensor cores
-// want them.
+// A thread block has one tile of rows; its warps share the columns, each with blocks of its own,
+// and add up what they have at the end. Activations are few and come from the caches as the tensor
+// cores want them.
 #pragma once
 
 #include <cstdint>
@@ -64,8 +64,8 @@ class PixelReader {
 };
 
 template <int kPixels, int kPlanes>
-__device__ __forceinline__ void multiply_small_tile(const Problem& p, const Part& part, int32_t tile,
-                                                    PixelReader<kPixels>& pixels,
+__device__ __forceinline__ void multiply_small_tile(const Problem& p, const Part& part,
+                                                    int32_t tile, PixelReader<kPixels>& pixels,
                                                     int32_t (&sums)[2][kPixels / 8][4]) {
   const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   RowLevels<kPlanes> rows[4];
@@ -73,15 +73,20 @@ __device__ __forceinline__ void multiply_small_tile(const Problem& p, const Part
   for (int i = 0; i < 4; ++i) {
     rows[i].load(p.layer.steps + tile * kTileRows + 8 * i + lane / 4, p.padded_rows);
   }
-  const uint4* from = reinterpret_cast<const uint4*>(p.layer.words) + lane +
-                      int64_t{p.layer.tile_begins[tile]} * p.blocks * 32;
-  BlockWords<kPlanes> words, next;
+  using Words = BlockWords<kPlanes>;
+  const uint2* from = reinterpret_cast<const uint2*>(p.layer.words) + lane +
+                      int64_t{p.layer.tile_begins[tile]} * p.blocks * BlockWords<1>::kStride;
+  Words words, next;
   int32_t block = part.begin + warp;
-  if (block < part.end) next.load(from + int64_t{block} * kPlanes * 32);
+  if (block < part.end) {
+    next.load_half(0, from + block * Words::kStride);
+    next.load_half(1, from + block * Words::kStride);
+  }
   for (; block < part.end; block += kSmallWarps) {
     words = next;
     if (block + kSmallWarps < part.end) {
-      next.load(from + int64_t{block + kSmallWarps} * kPlanes * 32);
+      next.load_half(0, from + (block + kSmallWarps) * Words::kStride);
+      next.load_half(1, from + (block + kSmallWarps) * Words::kStride);
     }
     pixels.look_up(block);
 #pragma unroll
@@ -113,15 +118,16 @@ __device__ __forceinline__ void multiply_small_planes(const Problem& p, const Pa
 }
 
 // Grid: tiles of all groups, splits.
-template <int kPixels>
-__global__ void __launch_bounds__(kSmallThreads) multiply_small(const Problem p) {
+template <int kPixels, int kWidest>
+__global__ void __launch_bounds__(kSmallThreads, kWidest <= kFewPlanes && kPixels <= 16 ? 2 : 1)
+    multiply_small(const Problem p) {
   constexpr int kSums = kSmallSums<kPixels>;
   const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int32_t tile = blockIdx.x, split = blockIdx.y;
   const int32_t planes = p.layer.tile_begins[tile + 1] - p.layer.tile_begins[tile];
   PixelReader<kPixels> pixels(p, tile / p.group_tiles);
   int32_t sums[2][kPixels / 8][4] = {};
-  multiply_small_planes<kPixels, 8>(p, Part(p, split), tile, planes, pixels, sums);
+  multiply_small_planes<kPixels, kWidest>(p, Part(p, split), tile, planes, pixels, sums);
 
   auto* shared = shared_memory<int32_t>();
 #pragma unroll

@@ -10,7 +10,7 @@ from golden.layer_cases import random_layer
 from golden.reader import LayerCase
 from numpy.typing import NDArray
 
-from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, run_layer
+from mpq_export.core.integer_reference import ConvGeometry, run_layer
 
 from .emulated import EmulatedGpu, output_shape
 
@@ -76,7 +76,10 @@ def random_case(index: int) -> KernelCase:
         factors=bool(draws.integers(0, 1)),
     )  # fmt: skip
     if conv is None:
-        shape: tuple[int, ...] = (any_of(33, 64, 70, 150) if many else any_of(1, 7, 9, 16, 30), channels)
+        shape: tuple[int, ...] = (
+            any_of(33, 64, 70, 150) if many else any_of(1, 7, 9, 16, 30),
+            channels,
+        )
     else:
         sides = (any_of(7, 12), any_of(8, 13)) if many else (any_of(3, 5), any_of(2, 4))
         shape = (any_of(1, 2), channels, *sides)
@@ -95,10 +98,9 @@ def _geometry(draws: Draws, grouped: bool) -> ConvGeometry:
         return values[int(draws.integers(0, len(values) - 1))]
 
     kernel = (any_of(1, 2, 3), any_of(1, 3))
-    pads = tuple(int(pad) for pad in draws.integers(0, 2, 4))
-    dilations = (any_of(1, 2), any_of(1, 2))
     # Narrow inputs must still have an output.
+    top, left, bottom, right = (int(pad) for pad in draws.integers(1, 3, 4))
     return ConvGeometry(
-        kernel, (any_of(1, 2), any_of(1, 1, 2)), (pads[0] + 1, pads[1] + 2, pads[2] + 1, pads[3] + 1),
-        dilations, any_of(2, 3) if grouped else 1,
+        kernel, (any_of(1, 2), any_of(1, 1, 2)), (top, left, bottom, right),
+        (any_of(1, 2), any_of(1, 2)), any_of(2, 3) if grouped else 1,
     )  # fmt: skip

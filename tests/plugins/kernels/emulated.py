@@ -1,4 +1,4 @@
-"""The kernels on an emulated GPU: built by the C++ compiler, called through their own C interface."""
+"""The kernels on an emulated GPU: built by the C++ compiler, called through their C interface."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ class EmulatedGpu:
 def layer_arrays(layer: PackedLayer) -> dict[str, NDArray]:
     """What the pointers of MpqLayer point to."""
     kernel = to_kernel_layout(layer)
-    return {name: getattr(kernel if hasattr(kernel, name) else layer, name) for name in _LAYER_ARRAYS}
+    return {
+        name: getattr(kernel if hasattr(kernel, name) else layer, name) for name in _LAYER_ARRAYS
+    }
 
 
 def layer_sizes(layer: PackedLayer) -> dict[str, object]:

@@ -43,19 +43,18 @@ class Fault:
         path.write_text(text.replace(self.found, self.planted), encoding="utf-8")
 
 
-_LOOP_WAIT = "    wait_for_copies<kStages - 2>();\n    __syncthreads();\n"
+_WAIT = "    wait_for_copies<kStages - 2>();\n"
+_BARRIER = "    __syncthreads();\n"
+_FILL = "    if (block + kStages - 1 < part.end) filler.fill(fill_stage);\n"
 _FMA_FROM = "__fadd_rn(__fmul_rn(__int2float_rn(corrected), scale), bias)"
 
 FAULTS = (
     # Pipeline.
-    Fault("loop without its barrier", "gemm.h", _LOOP_WAIT, "    wait_for_copies<kStages - 2>();\n"),
-    Fault("loop without its wait", "gemm.h", _LOOP_WAIT, "    __syncthreads();\n"),
+    Fault("loop without its barrier", "gemm.h", _WAIT + _BARRIER, _WAIT),
+    Fault("loop without its wait", "gemm.h", _WAIT + _BARRIER, _BARRIER),
     Fault("wait for one copy too few", "gemm.h", "<kStages - 2>()", "<kStages - 1>()"),
-    Fault("barrier before the wait", "gemm.h", _LOOP_WAIT,
-          "    __syncthreads();\n    wait_for_copies<kStages - 2>();\n"),
-    Fault("fills before the barrier", "gemm.h",
-          "    __syncthreads();\n    if (block + kStages - 1 < part.end) filler.fill(fill_stage);\n",
-          "    if (block + kStages - 1 < part.end) filler.fill(fill_stage);\n    __syncthreads();\n"),
+    Fault("barrier before the wait", "gemm.h", _WAIT + _BARRIER, _BARRIER + _WAIT),
+    Fault("fills before the barrier", "gemm.h", _BARRIER + _FILL, _FILL + _BARRIER),
     Fault("reads the wrong stage", "gemm.h", "read_stage = 0, fill", "read_stage = 1, fill"),
     Fault("fills the stage that is read", "gemm.h", "fill_stage = kStages - 1;",
           "fill_stage = kStages - 2;"),
@@ -64,8 +63,9 @@ FAULTS = (
           "filler.fill(stage);\n    commit_copies();", "filler.fill(stage);"),
     Fault("chunks looked up too late", "gemm.h", "filler.look_up(block + kStages)",
           "filler.look_up(block + kStages - 1)"),
-    Fault("weights read beyond the last block", "gemm.h", "if (block + 1 < part.end) next",
-          "next"),
+    Fault("weights read beyond the last block", "gemm.h", "% 2 == 1 && block + 1 < part.end)",
+          "% 2 == 1)"),
+    Fault("weights read again too early", "gemm.h", "if (step % 2 == 1 &&", "if (step % 2 == 0 &&"),
     # Operands.
     Fault("stage filled without swizzle", "gemm.h", "(chunk ^ (row % 8))", "(chunk)"),
     Fault("stage read without swizzle", "gemm.h", "(chunk_ + 2 * step) ^ swizzle_",
@@ -106,7 +106,8 @@ FAULTS = (
     Fault("padding channels hold a code", "quantize.cu", "uint32_t words[4] = {};",
           "uint32_t words[4] = {0x01010101, 0x01010101, 0x01010101, 0x01010101};"),
     Fault("offset form without -128", "quantize.cu", "code * power - 128", "code * power"),
-    Fault("shift forgotten", "quantize.cu", "int32_t{1} << p.layer.input_shift[channel]", "1"),
+    Fault("shift forgotten", "quantize.cu", "int32_t{1} << p.layer.input_shift[channel + i]",
+          "1"),
     Fault("reciprocal for division", "quantize.cu", "__fdiv_rn(__fmul_rn(x, factor), step.scale)",
           "__fmul_rn(__fmul_rn(x, factor), __fdiv_rn(1.0f, step.scale))"),
     Fault("halves rounded away from zero", "quantize.cu", "rintf(", "roundf("),
@@ -127,7 +128,8 @@ FAULTS = (
     Fault("ticket read before it is drawn", "splits.h",
           "atomicAdd(p.tickets + output, 1u);\n  __syncthreads();",
           "atomicAdd(p.tickets + output, 1u);"),
-    Fault("parts overlap", "splits.h", "(split + 1) / p.cut.splits", "(split + 1) / p.cut.splits + 1"),
+    Fault("parts overlap", "splits.h", "(split + 1) / p.cut.splits",
+          "(split + 1) / p.cut.splits + 1"),
     Fault("warps added up before they are done", "small.h",
           "  }\n  __syncthreads();\n  // Sum i", "  }\n  // Sum i"),
     Fault("ticket drawn before all sums are there", "splits.h",

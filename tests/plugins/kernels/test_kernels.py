@@ -1,0 +1,144 @@
+"""The GPU kernels, emulated, give exactly what the contract says."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from core.strategies import inputs_for, layers, seeds
+from golden.draws import Draws
+from golden.layer_cases import random_layer
+from golden.reader import LayerCase, layer_case, layer_cases
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpq_export.core.integer_reference import ConvGeometry, run_layer
+
+from .cases import KernelCase, golden, random_case
+from .emulated import CCall, CLayer, call_sizes, layer_arrays, layer_sizes
+from .planted_faults import FAULTS, KERNELS
+
+_RANDOM_CASES = int(os.environ.get("MPQ_KERNEL_CASES", "48"))
+_SAME = ConvGeometry((3, 3), pads=(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("case", layer_cases(), ids=str)
+def test_golden_cases_are_exact(gpu, case):
+    np.testing.assert_array_equal(golden(case).found(gpu), case.y)
+
+
+@pytest.mark.parametrize("index", range(_RANDOM_CASES))
+def test_random_cases_are_exact(gpu, index):
+    case = random_case(index)
+    np.testing.assert_array_equal(case.found(gpu), case.expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers(), seeds, st.sampled_from([np.float32, np.float16]), st.sampled_from([1, 40]))
+def test_any_layer_is_exact(gpu, layer, seed, dtype, multiprocessors):
+    with np.errstate(over="ignore"):
+        x = inputs_for(layer, seed).astype(dtype)
+    step_index = seed % len(layer.act_scale)
+    case = LayerCase("any", layer, x, step_index, run_layer(layer, x, step_index))
+    tried = KernelCase(case, multiprocessors, None, seed)
+    np.testing.assert_array_equal(tried.found(gpu), tried.expected)
+
+
+@pytest.mark.parametrize("planes", range(1, 9))
+@pytest.mark.parametrize("pixels", [8, 40, 130])
+def test_every_plane_count_on_every_path(gpu, planes, pixels):
+    """Three tiles of rows, two blocks of columns; wide layers do not take 128 pixels at once."""
+    layer = random_layer(Draws(planes), [planes] * 65, 6, 200)
+    x = Draws(pixels).bell((pixels, 200)).astype(np.float32)
+    case = LayerCase("planes", layer, x, 1, run_layer(layer, x, 1))
+    np.testing.assert_array_equal(KernelCase(case, 1, None, pixels).found(gpu), case.y)
+
+
+def test_rows_of_different_plane_counts_run_in_one_launch(gpu):
+    counts = [5] * 40 + [4] * 40 + [3] * 100 + [1] * 20
+    layer = random_layer(Draws(5), counts, 4, 40, _SAME)
+    x = Draws(6).bell((1, 40, 12, 12)).astype(np.float32)
+    case = LayerCase("mixed", layer, x, 0, run_layer(layer, x, 0))
+    np.testing.assert_array_equal(KernelCase(case, 1, None, 3).found(gpu), case.y)
+
+
+def test_results_do_not_depend_on_who_goes_first(gpu):
+    """Splits, small and large tiles under many orders of threads and thread blocks."""
+    layer = random_layer(Draws(8), [3, 4] * 40, 4, 1100)
+    for pixels in (12, 70):
+        x = Draws(pixels).bell((pixels, 1100)).astype(np.float32)
+        case = LayerCase("order", layer, x, 0, run_layer(layer, x, 0))
+        for seed in range(4):
+            np.testing.assert_array_equal(KernelCase(case, 132, None, seed).found(gpu), case.y)
+
+
+def test_random_cases_take_every_path():
+    """Pixels of a thread block are not seen from outside; what decides them is."""
+    seen: Counter[str] = Counter()
+    for index in range(_RANDOM_CASES):
+        case = random_case(index)
+        layer, y = case.case.layer, case.expected
+        pixels = y.size // layer.weight.rows
+        seen["few" if pixels <= 32 else "many"] += 1
+        seen["wide"] += len(layer.weight.plane_rows) > 5
+        seen["conv" if layer.conv else "linear"] += 1
+        seen["grouped"] += layer.conv is not None and layer.conv.group > 1
+        seen["residual"] += case.residual is not None
+        seen["half"] += y.dtype == np.float16
+        seen["split"] += case.multiprocessors > 8 and layer.weight.columns > 1024
+    assert len(seen) == 9
+    assert min(seen.values()) > 0
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def _status(gpu, changes=(), **sizes) -> int:
+    """What a call of one golden case returns, with changes to its layer and sizes."""
+    case = layer_case("conv_3x3")
+    described = {**layer_sizes(case.layer), **dict(changes)}
+    layer = CLayer(**dict.fromkeys(layer_arrays(case.layer), 256), **described)
+    pointers = {name: 256 for name in ("x", "y", "step_index", "workspace")}
+    given = {"multiprocessors": 8, "workspace_bytes": 1 << 40, **pointers}
+    call = CCall(**{**given, **call_sizes(case.layer, case.x.shape), **sizes})
+    return gpu.library.mpq_multiply(ctypes.byref(layer), ctypes.byref(call), None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 0}, {"rows": -1}, {"group": 0}, {"group": 3}, {"channels": 0}, {"max_planes": 9},
+        {"act_bits": 1}, {"act_bits": 7, "top_shift": 2}, {"top_shift": -1}, {"linear": 1},
+        {"strides": (ctypes.c_int32 * 2)(0, 1)}, {"pads": (ctypes.c_int32 * 4)(-1, 0, 0, 0)},
+        {"channels": 2**30},
+    ],
+)  # fmt: skip
+def test_layers_that_break_the_contract_are_refused(gpu, change):
+    assert _status(gpu, change) == -1
+
+
+def test_calls_that_cannot_be_made_are_refused(gpu):
+    assert _status(gpu, batch=0) == -2
+    assert _status(gpu, height=-4) == -2
+    assert _status(gpu, multiprocessors=0) == -2
+    assert _status(gpu, y=None) == -2
+    assert _status(gpu, workspace=None) == -2
+    assert _status(gpu, batch=2**30) == -3
+    assert _status(gpu, height=2**31 - 1, width=2**31 - 1) == -3
+    assert _status(gpu, workspace_bytes=100) == -4
+
+
+# --- planted faults -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_still_has_its_place(fault):
+    """`make planted-faults` plants them; a source that changes must not lose one."""
+    text = (KERNELS / "src" / fault.file).read_text(encoding="utf-8")
+    assert text.count(fault.found) == 1
+    assert fault.planted != fault.found
+    assert len({replace(other, name="") for other in FAULTS}) == len(FAULTS)
