@@ -8,7 +8,7 @@
 
 namespace mpq {
 
-// A pixel's place in y, and the way to the next ones.
+// A pixel's place in y: where its first channel would be.
 class OutputCursor {
  public:
   __device__ __forceinline__ OutputCursor(const Problem& p, int32_t pixel)
@@ -28,7 +28,6 @@ class OutputCursor {
   }
 
   __device__ __forceinline__ bool inside(const Problem& p) const { return pixel_ < p.pixels; }
-  // Where its first channel is.
   __device__ __forceinline__ int64_t place() const { return place_; }
 
  private:
@@ -36,7 +35,7 @@ class OutputCursor {
   int64_t place_;
 };
 
-// One padded row of the layer.
+// One padded row of the layer, and what makes outputs of its sums.
 struct RowEpilogue {
   int64_t place;        // from a pixel's first channel; -1: padding
   uint32_t correction;  // what int8 activations leave out of the sums; modulo 2^32
@@ -54,18 +53,43 @@ struct RowEpilogue {
     bias = p.layer.bias[row];
   }
 
-  __device__ __forceinline__ void store(const Problem& p, int32_t sum,
-                                        const OutputCursor& pixel) const {
-    if (place < 0 || !pixel.inside(p)) return;
-    const bool half = p.call.float16 != 0;
+  __device__ __forceinline__ float output(int32_t sum) const {
     const auto corrected = static_cast<int32_t>(static_cast<uint32_t>(sum) + correction);
-    const int64_t index = pixel.place() + place;
-    float y = __fadd_rn(__fmul_rn(__int2float_rn(corrected), scale), bias);
-    if (p.call.residual != nullptr) {
-      y = __fadd_rn(rounded_element(y, half), load_element(p.call.residual, index, half));
-    }
-    store_element(p.call.y, index, y, half);
+    return __fadd_rn(__fmul_rn(__int2float_rn(corrected), scale), bias);
   }
 };
+
+// y as it is stored, the residual of that place added to what y's type holds.
+template <typename Element>
+__device__ __forceinline__ Element finished(const Problem& p, float y, int64_t place) {
+  const auto stored = narrow<Element>(y);
+  if (p.call.residual == nullptr) return stored;
+  const Element residual = static_cast<const Element*>(p.call.residual)[place];
+  return narrow<Element>(__fadd_rn(widen(stored), widen(residual)));
+}
+
+template <typename Element>
+__device__ __forceinline__ void store_output(const Problem& p, const RowEpilogue& row,
+                                             const OutputCursor& pixel, int32_t sum) {
+  if (row.place < 0 || !pixel.inside(p)) return;
+  const int64_t place = row.place + pixel.place();
+  static_cast<Element*>(p.call.y)[place] = finished<Element>(p, row.output(sum), place);
+}
+
+// Outputs of a pixel and the next, which are the first and second of a pair where p.paired.
+template <typename Element>
+__device__ __forceinline__ void store_outputs(const Problem& p, const RowEpilogue& row,
+                                              const OutputCursor& pixel, const OutputCursor& next,
+                                              int32_t sum, int32_t next_sum) {
+  if (!p.paired) {
+    store_output<Element>(p, row, pixel, sum);
+    store_output<Element>(p, row, next, next_sum);
+  } else if (row.place >= 0 && pixel.inside(p)) {
+    const int64_t place = row.place + pixel.place();
+    *reinterpret_cast<Pair<Element>*>(static_cast<Element*>(p.call.y) + place) = {
+        finished<Element>(p, row.output(sum), place),
+        finished<Element>(p, row.output(next_sum), place + 1)};
+  }
+}
 
 }  // namespace mpq

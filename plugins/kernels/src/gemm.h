@@ -170,10 +170,31 @@ __device__ __forceinline__ void multiply_planes(const Problem& p, const Part& pa
   }
 }
 
+// A lane has two neighbouring pixels of every eight, in four rows.
+template <typename Element, int kPixels>
+__device__ __forceinline__ void finish_tile(const Problem& p, int32_t tile, int32_t first_pixel,
+                                            const TileSums<kPixels>& sums) {
+  const int32_t lane = threadIdx.x % 32, first_row = tile * kTileRows + lane / 4;
+  const RowEpilogue rows[4] = {RowEpilogue(p, first_row), RowEpilogue(p, first_row + 8),
+                               RowEpilogue(p, first_row + 16), RowEpilogue(p, first_row + 24)};
+  OutputCursor pixel(p, first_pixel + lane % 4 * 2);
+#pragma unroll
+  for (int column = 0; column < kPixels / 8; ++column) {
+    OutputCursor next = pixel;
+    next.advance(p, 1);
+#pragma unroll
+    for (int row = 0; row < 4; ++row) {
+      const int32_t* pair = sums[row / 2][column] + row % 2 * 2;
+      store_outputs<Element>(p, rows[row], pixel, next, pair[0], pair[1]);
+    }
+    pixel.advance(p, 8);
+  }
+}
+
 // Grid: row blocks, pixel tiles, groups * splits.
 template <int kPixels, int kWidest>
 __global__ void __launch_bounds__(kGemmThreads, 2) gemm(const Problem p) {
-  const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int32_t warp = threadIdx.x / 32;
   const int32_t group = blockIdx.z / p.cut.splits, split = blockIdx.z % p.cut.splits;
   const int32_t group_tile = blockIdx.x * kBlockTiles + warp;
   const int32_t tile = group * p.group_tiles + group_tile;
@@ -192,18 +213,10 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm(const Problem p) {
     return;
   }
   if (!has_rows) return;
-  const int32_t first_row = tile * kTileRows + lane / 4;
-  const RowEpilogue rows[4] = {RowEpilogue(p, first_row), RowEpilogue(p, first_row + 8),
-                               RowEpilogue(p, first_row + 16), RowEpilogue(p, first_row + 24)};
-  OutputCursor pixel(p, first_pixel + lane % 4 * 2);
-#pragma unroll
-  for (int i = 0; i < kPixels / 4; ++i) {
-    const int column = i / 2, odd = i % 2;
-#pragma unroll
-    for (int row = 0; row < 4; ++row) {
-      rows[row].store(p, sums.tile_sums[row / 2][column][row % 2 * 2 + odd], pixel);
-    }
-    pixel.advance(p, odd == 0 ? 1 : 7);
+  if (p.call.float16 != 0) {
+    finish_tile<Half, kPixels>(p, tile, first_pixel, sums.tile_sums);
+  } else {
+    finish_tile<float, kPixels>(p, tile, first_pixel, sums.tile_sums);
   }
 }
 

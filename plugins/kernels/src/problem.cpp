@@ -112,6 +112,9 @@ int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem) {
   problem.pixels = call.batch * problem.image_pixels;
   problem.pixel_stride = layer.linear != 0 ? layer.rows : 1;
   problem.channel_stride = layer.linear != 0 ? 1 : problem.image_pixels;
+  const size_t pair_bytes = call.float16 != 0 ? 4 : 8;
+  problem.paired = layer.linear == 0 && problem.image_pixels % 2 == 0 &&
+                   reinterpret_cast<uintptr_t>(call.y) % pair_bytes == 0;
 
   const int64_t taps = int64_t{kernel[0]} * kernel[1];
   problem.blocks = static_cast<int32_t>(divided_up(taps * group_bytes, kBlockColumns));

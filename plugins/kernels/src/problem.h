@@ -39,6 +39,7 @@ struct Problem {
   int32_t padded_height, padded_width, padded_pixels;
   int32_t out_height, out_width, image_pixels, pixels;
   int32_t pixel_stride, channel_stride;  // of y
+  bool paired;  // even pixels and their next lie side by side in y, and can be stored together
 
   int32_t group_rows, group_tiles, padded_rows;
   int32_t blocks;    // blocks of columns

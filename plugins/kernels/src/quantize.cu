@@ -41,24 +41,32 @@ __device__ __forceinline__ Source source_of(const Problem& p, int32_t pixel) {
   return {image * p.layer.channels * plane + int64_t{y} * p.call.width + x, plane, inside};
 }
 
-// The values of a chunk; `count` are there, 16 bytes at a time where they lie side by side.
+// The values of a chunk, of which `count` are there; 16 bytes at a time where they lie side by
+// side.
+template <typename Element>
 __device__ __forceinline__ void load_chunk(const Problem& p, const Source& source, int32_t channel,
                                            int32_t count, float (&values)[kChunk]) {
-  const bool half = p.call.float16 != 0;
-  const int64_t begin = source.begin + channel * source.channel_stride;
-  const char* from = static_cast<const char*>(p.call.x) + begin * (half ? 2 : 4);
+  const Element* from =
+      static_cast<const Element*>(p.call.x) + source.begin + channel * source.channel_stride;
+  using Part = Adjacent<Element>;
   if (source.channel_stride == 1 && count == kChunk &&
-      reinterpret_cast<uintptr_t>(from) % sizeof(uint4) == 0) {
-    load_adjacent(from, half, values);
+      reinterpret_cast<uintptr_t>(from) % sizeof(Part) == 0) {
+#pragma unroll
+    for (int i = 0; i < kChunk / Part::kCount; ++i) {
+      const Part part = reinterpret_cast<const Part*>(from)[i];
+#pragma unroll
+      for (int j = 0; j < Part::kCount; ++j) values[i * Part::kCount + j] = widen(part.elements[j]);
+    }
     return;
   }
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) {
-    values[i] = i < count ? load_element(p.call.x, begin + i * source.channel_stride, half) : 0.0f;
+    values[i] = i < count ? widen(from[i * source.channel_stride]) : 0.0f;
   }
 }
 
 // One chunk of one padded pixel.
+template <typename Element>
 __device__ __forceinline__ void quantize_chunk(const Problem& p, const Step& step, int32_t pixel,
                                                int32_t chunk) {
   const Source source = source_of(p, pixel);
@@ -68,7 +76,7 @@ __device__ __forceinline__ void quantize_chunk(const Problem& p, const Step& ste
   const int32_t channel = group * p.group_channels + first;
   const int32_t count = min(p.group_channels - first, kChunk);
   float values[kChunk];
-  if (source.inside) load_chunk(p, source, channel, count, values);
+  if (source.inside) load_chunk<Element>(p, source, channel, count, values);
   uint32_t words[4] = {};
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) {
@@ -93,6 +101,7 @@ __device__ __forceinline__ int32_t chunk_offset(const Problem& p, int32_t chunk)
   return pixels * p.pixel_bytes + chunk % group_chunks * kChunk;
 }
 
+template <typename Element>
 __global__ void __launch_bounds__(kThreads) quantize(const Problem p) {
   const int32_t step_index = p.call.step_index[0];
   const Step step{p.layer.act_scale[step_index],
@@ -108,7 +117,7 @@ __global__ void __launch_bounds__(kThreads) quantize(const Problem p) {
             ? Place{static_cast<int32_t>(i / chunks), static_cast<int32_t>(i % chunks)}
             : Place{static_cast<int32_t>(i % p.padded_pixels),
                     static_cast<int32_t>(i / p.padded_pixels)};
-    quantize_chunk(p, step, pixel, chunk);
+    quantize_chunk<Element>(p, step, pixel, chunk);
   }
   for (int64_t i = first; i < int64_t{p.blocks} * kBlockChunks; i += threads) {
     p.chunk_offsets[i] = chunk_offset(p, static_cast<int32_t>(i));
@@ -126,6 +135,7 @@ int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStream stream) {
   const int64_t chunks = int64_t{problem.padded_pixels} * (problem.pixel_bytes / mpq::kChunk);
   const int64_t blocks =
       std::min((chunks + mpq::kThreads - 1) / mpq::kThreads, mpq::kMaxThreadBlocks);
-  return mpq::launch(mpq::quantize, dim3(static_cast<unsigned>(blocks)), mpq::kThreads, 0, stream,
+  const auto kernel = call->float16 != 0 ? mpq::quantize<mpq::Half> : mpq::quantize<float>;
+  return mpq::launch(kernel, dim3(static_cast<unsigned>(blocks)), mpq::kThreads, 0, stream,
                      problem);
 }

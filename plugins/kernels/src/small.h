@@ -117,6 +117,21 @@ __device__ __forceinline__ void multiply_small_planes(const Problem& p, const Pa
   }
 }
 
+// What this warp has of every lane's sums: number i of a lane is warp i % kSmallWarps' to finish.
+template <typename Element, int kPixels>
+__device__ __forceinline__ void finish_small(
+    const Problem& p, int32_t tile, const int32_t (&mine)[kSmallSums<kPixels> / kSmallWarps]) {
+  const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < kSmallSums<kPixels> / kSmallWarps; ++i) {
+    const int sum = i * kSmallWarps + warp, fragment = sum / (kSmallSums<kPixels> / 2);
+    const int column = sum / 4 % (kPixels / 8), part = sum % 4;
+    const RowEpilogue row(p, tile * kTileRows + 16 * fragment + part / 2 * 8 + lane / 4);
+    const OutputCursor pixel(p, 8 * column + lane % 4 * 2 + part % 2);
+    store_output<Element>(p, row, pixel, mine[i]);
+  }
+}
+
 // Grid: tiles of all groups, splits.
 template <int kPixels, int kWidest>
 __global__ void __launch_bounds__(kSmallThreads, kWidest <= kFewPlanes && kPixels <= 16 ? 2 : 1)
@@ -135,7 +150,6 @@ __global__ void __launch_bounds__(kSmallThreads, kWidest <= kFewPlanes && kPixel
     shared[(warp * kSums + i) * 32 + lane] = sums[i / (kSums / 2)][i / 4 % (kPixels / 8)][i % 4];
   }
   __syncthreads();
-  // Sum i of a lane is now warp i % kSmallWarps' to finish.
   int32_t mine[kSums / kSmallWarps];
 #pragma unroll
   for (int i = 0; i < kSums / kSmallWarps; ++i) {
@@ -149,12 +163,10 @@ __global__ void __launch_bounds__(kSmallThreads, kWidest <= kFewPlanes && kPixel
                                                       shared_memory<uint32_t>())) {
     return;
   }
-#pragma unroll
-  for (int i = 0; i < kSums / kSmallWarps; ++i) {
-    const int sum = i * kSmallWarps + warp, fragment = sum / (kSums / 2);
-    const int column = sum / 4 % (kPixels / 8), part = sum % 4;
-    const RowEpilogue row(p, tile * kTileRows + 16 * fragment + part / 2 * 8 + lane / 4);
-    row.store(p, mine[i], OutputCursor(p, 8 * column + lane % 4 * 2 + part % 2));
+  if (p.call.float16 != 0) {
+    finish_small<Half, kPixels>(p, tile, mine);
+  } else {
+    finish_small<float, kPixels>(p, tile, mine);
   }
 }
 

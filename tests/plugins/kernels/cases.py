@@ -101,6 +101,6 @@ def _geometry(draws: Draws, grouped: bool) -> ConvGeometry:
     # Narrow inputs must still have an output.
     top, left, bottom, right = (int(pad) for pad in draws.integers(1, 3, 4))
     return ConvGeometry(
-        kernel, (any_of(1, 2), any_of(1, 1, 2)), (top, left, bottom, right),
+        kernel, (any_of(1, 2), any_of(1, 1, 2)), (top, left + 1, bottom, right),
         (any_of(1, 2), any_of(1, 2)), any_of(2, 3) if grouped else 1,
     )  # fmt: skip
