@@ -80,7 +80,6 @@ planted-faults: setup
 
 # What nvcc makes of the GPU kernels, for every architecture; needs CUDA 13's nvcc, no GPU.
 kernel-table: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt nvidia-cuda-nvdisasm
 	$(BIN)/python plugins/kernels/compiled_code.py docs/results/kernel_table.md
 
 # Trains the shipped model anew: about 15 minutes on two cores.

@@ -227,7 +227,7 @@ def _encode(selectors: Uint8, planes: int) -> Int32:
     for first, count in _plane_groups(planes):
         code = (selectors >> first) & (2**count - 1)
         part = [code[..., quarter, :] for quarter in range(_QUARTERS)]
-        if count == 4:  # the fourth bit is stored inverted: a set one blanks a byte of __byte_perm
+        if count == 4:  # the fourth bit is stored inverted: a set one blanks a byte of prmt
             nibbles = [quarter ^ 8 for quarter in part]
         elif count == 3:  # the fourth quarter lies in what the other three leave free
             nibbles = [part[bit] | ((part[3] >> bit) & 1) << 3 for bit in range(3)]

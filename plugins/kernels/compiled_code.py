@@ -7,7 +7,7 @@ prints it. Tests compare fresh figures with the committed table, docs/results/ke
 that a compiler or a change that doubles the unpacking is seen without a GPU.
 
 nvcc says how many registers a kernel has; loops are read with nvdisasm, which lies beside nvcc or
-comes from PyPI as nvidia-cuda-nvdisasm.
+comes from PyPI as nvidia-cuda-nvdisasm (extra "dev").
 """
 
 from __future__ import annotations
@@ -89,9 +89,8 @@ def _disassembler() -> str | None:
     if beside is not None:
         return beside
     for folder in map(Path, sys.path):
-        for tool in sorted(folder.glob("nvidia/cu*/bin/nvdisasm")):
-            tool.chmod(0o755)
-            return str(tool)
+        if tools := sorted(folder.glob("nvidia/cu*/bin/nvdisasm")):
+            return str(tools[-1])
     return None
 
 

@@ -130,7 +130,6 @@ void undefined(const char* what) {
 char* shared_bytes() { return resident().shared.begin(); }
 
 void barrier() { meet_in_block(); }
-void warp_barrier() { meet_in_warp("__syncwarp", nullptr, nullptr); }
 void pause() { yield(); }
 
 void multiply_add(const Product& lane) { meet_in_warp("mma", &lane, multiply_warp); }
@@ -190,7 +189,12 @@ int launch(Body body, const void* kernel, const void* argument, dim3 grid, int t
 
 }  // namespace mpq::emulation
 
-// For tests: the seed of all that is drawn.
-extern "C" void mpq_emulation_seed(uint64_t seed) {
-  mpq::emulation::random = mpq::emulation::Random(seed);
+// For tests: the seed of all that is drawn, and the conversions that a GPU has instructions for.
+extern "C" {
+
+void mpq_emulation_seed(uint64_t seed) { mpq::emulation::random = mpq::emulation::Random(seed); }
+
+uint16_t mpq_emulation_to_half(float value) { return mpq::to_half(value); }
+
+float mpq_emulation_from_half(uint16_t bits) { return mpq::from_half(bits); }
 }

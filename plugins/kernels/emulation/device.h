@@ -50,7 +50,6 @@ dim3 thread_index();
 dim3 block_index();
 
 void barrier();
-void warp_barrier();
 // Lets others go first, perhaps.
 void pause();
 // Stops the program: what was done is undefined on a GPU.
@@ -107,6 +106,18 @@ void wait_for_copies() {
   emulation::wait_for_copies(kPending);
 }
 
+inline uint32_t choose_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+  uint32_t chosen = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t nibble = selector >> 4 * i & 15;
+    uint32_t byte = static_cast<uint32_t>(bytes >> 8 * (nibble & 7)) & 255;
+    if (nibble & 8) byte = byte & 128 ? 255 : 0;
+    chosen |= byte << 8 * i;
+  }
+  return chosen;
+}
+
 inline uint2 load_once(const uint2* from) { return *from; }
 inline int32_t load_fresh(const int32_t* from) { return *from; }
 
@@ -151,7 +162,6 @@ int launch(void (*kernel)(Argument), dim3 grid, int threads, size_t shared_bytes
 #define gridDim (::mpq::emulation::grid_size)
 
 inline void __syncthreads() { mpq::emulation::barrier(); }
-inline void __syncwarp() { mpq::emulation::warp_barrier(); }
 inline void __threadfence() { mpq::emulation::pause(); }
 
 inline uint32_t atomicAdd(uint32_t* to, uint32_t value) {
@@ -159,19 +169,6 @@ inline uint32_t atomicAdd(uint32_t* to, uint32_t value) {
   const uint32_t before = *to;
   *to += value;
   return before;
-}
-
-// A nibble's lower bits choose one of eight bytes; its upper bit spreads that byte's sign instead.
-inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
-  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
-  uint32_t result = 0;
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t nibble = selector >> 4 * i & 15;
-    uint32_t byte = static_cast<uint32_t>(bytes >> 8 * (nibble & 7)) & 255;
-    if (nibble & 8) byte = byte & 128 ? 255 : 0;
-    result |= byte << 8 * i;
-  }
-  return result;
 }
 
 template <typename T>

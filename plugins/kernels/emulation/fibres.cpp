@@ -159,7 +159,7 @@ void meet_in_warp(const char* what, const void* brought,
   warp.brought[here.current % kLanes] = brought;
   if (++warp.arrived < kLanes) return switch_away();
   warp.arrived = 0;
-  if (act != nullptr) act(warp.brought);
+  act(warp.brought);
   for (int fibre = first; fibre < first + kLanes; ++fibre) {
     if (fibre != here.current) make_ready(fibre);
   }

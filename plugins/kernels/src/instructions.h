@@ -64,6 +64,14 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// Four of eight bytes: a nibble's lower bits name a byte of `high` and `low`; where its upper bit
+// is set, that byte's sign is spread instead. (__byte_perm clears upper bits.)
+__device__ __forceinline__ uint32_t choose_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  uint32_t chosen;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(chosen) : "r"(low), "r"(high), "r"(selector));
+  return chosen;
+}
+
 // Constants that are read once: they need no place in the first cache.
 __device__ __forceinline__ uint2 load_once(const uint2* from) {
   uint2 value;

@@ -3,8 +3,8 @@
 // Planes are taken in groups of four. A group of n planes has n words for every 32 weights of a
 // lane; from them come four selectors, whose eight nibbles are codes of n bits: the lower four of
 // the row that the lane holds in the upper half of a fragment, the others of that in the lower. One
-// __byte_perm looks four codes up in a table of eight bytes. A fourth plane has its own table: its
-// bit is stored inverted, and where it is set __byte_perm gives the sign of a byte below 128: 0.
+// choose_bytes looks four codes up in a table of eight bytes. A fourth plane has its own table: its
+// bit is stored inverted, and where it is set choose_bytes gives the sign of a byte below 128: 0.
 #pragma once
 
 #include <cstdint>
@@ -81,10 +81,10 @@ struct RowLevels {
   __device__ __forceinline__ uint32_t group_levels(uint32_t codes) const {
     constexpr int planes = kPlanesOfGroup<kPlanes, kGroup>;
     if constexpr (planes == 4) {
-      return __byte_perm(low[kGroup], high[kGroup], codes & 0x77777777u) +
-             __byte_perm(fourth[kGroup], fourth[kGroup], codes);
+      return choose_bytes(low[kGroup], high[kGroup], codes & 0x77777777u) +
+             choose_bytes(fourth[kGroup], fourth[kGroup], codes);
     } else {
-      return __byte_perm(low[kGroup], planes == 3 ? high[kGroup] : low[kGroup], codes);
+      return choose_bytes(low[kGroup], planes == 3 ? high[kGroup] : low[kGroup], codes);
     }
   }
 };

@@ -80,6 +80,8 @@ FAULTS = (
     Fault("quarters of a step swapped", "levels.h", "2 * (step % 2) + part",
           "2 * (step % 2) + 1 - part"),
     Fault("fourth bit left in the selector", "levels.h", "codes & 0x77777777u", "codes"),
+    Fault("fourth plane looked up without signs", "levels.h", "fourth[kGroup], codes)",
+          "fourth[kGroup], codes & 0x77777777u)"),
     Fault("summed levels stay unsigned", "levels.h", "kSummed ? sum ^ 0x80808080u : sum", "sum"),
     Fault("fourth quarter of three planes", "levels.h", "words[1] >> 2", "words[1] >> 1"),
     Fault("a plane's step forgotten", "levels.h", "step(1) * 0x01010000u", "step(1) * 0x01000000u"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -94,6 +95,28 @@ def test_random_cases_take_every_path():
     assert min(seen.values()) > 0
 
 
+def test_half_precision_is_ieee(gpu):
+    """Every float16, and float32 on both sides of half way between neighbours."""
+    to_half, from_half = (gpu.library[f"mpq_emulation_{name}"] for name in ("to_half", "from_half"))
+    to_half.argtypes, to_half.restype = [ctypes.c_float], ctypes.c_uint16
+    from_half.argtypes, from_half.restype = [ctypes.c_uint16], ctypes.c_float
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    wide = halves.astype(np.float32)
+    widened = np.array([from_half(int(bits)) for bits in halves.view(np.uint16)], np.float32)
+    np.testing.assert_array_equal(widened, wide)
+    finite = np.sort(wide[np.isfinite(wide)])
+    middle = (finite[1:] + finite[:-1]) / 2
+    beyond = np.array([65519.0, 65520.0, 1e9, np.inf, 2.0**-25, 2.0**-26, 1e-40], np.float32)
+    tried = np.concatenate([
+        middle, np.nextafter(middle, np.float32(np.inf)), np.nextafter(middle, np.float32(-np.inf)),
+        beyond, -beyond,
+    ])[::3]  # fmt: skip
+    with np.errstate(over="ignore"):
+        expected = tried.astype(np.float16)
+    found = np.array([to_half(value) for value in tried.tolist()], np.uint16).view(np.float16)
+    np.testing.assert_array_equal(found, expected)
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 
@@ -130,6 +153,23 @@ def test_calls_that_cannot_be_made_are_refused(gpu):
     assert _status(gpu, batch=2**30) == -3
     assert _status(gpu, height=2**31 - 1, width=2**31 - 1) == -3
     assert _status(gpu, workspace_bytes=100) == -4
+
+
+# --- sources ------------------------------------------------------------------------------------
+
+_SAME_EVERYWHERE = {
+    "__global__", "__device__", "__forceinline__", "__launch_bounds__", "__syncthreads",
+    "__threadfence", "__fmul_rn", "__fadd_rn", "__fdiv_rn", "__int2float_rn",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", sorted((KERNELS / "src").iterdir()), ids=lambda path: path.name)
+def test_sources_use_no_other_intrinsics(source):
+    """What CUDA's own functions do in rare cases, emulation can only guess: PTX says it."""
+    names = set(re.findall(r"\b__\w+", source.read_text(encoding="utf-8")))
+    if source.name == "instructions.h":
+        names -= {"__align__", "__cvta_generic_to_shared", "__shared__", "__ldcg", "__byte_perm"}
+    assert names <= _SAME_EVERYWHERE
 
 
 # --- planted faults -----------------------------------------------------------------------------
