@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -189,8 +190,16 @@ int launch(Body body, const void* kernel, const void* argument, dim3 grid, int t
 
 }  // namespace mpq::emulation
 
-// For tests: the seed of all that is drawn, and the conversions that a GPU has instructions for.
+// For tests: the seed of all that is drawn, the last launch (grid, threads, bytes of shared
+// memory), and the conversions that a GPU has instructions for.
 extern "C" {
+
+void mpq_emulation_last_launch(uint32_t (*launch)[5]) {
+  using namespace mpq::emulation;
+  const uint32_t shared = static_cast<uint32_t>(running.residents.back()->shared.size());
+  const uint32_t values[] = {grid_size.x, grid_size.y, grid_size.z, block_size.x, shared};
+  std::copy(std::begin(values), std::end(values), *launch);
+}
 
 void mpq_emulation_seed(uint64_t seed) { mpq::emulation::random = mpq::emulation::Random(seed); }
 

@@ -1,4 +1,6 @@
-// Many pixels: four warps, each with a tile of 32 rows, against the same 64 or 128 pixels.
+// Many pixels: four warps, each with a tile of 32 rows against 64 or 128 pixels. All four have
+// tiles of their own and share the pixels, or, where rows are no multiple of four tiles, two have a
+// tile and half of the pixels each.
 //
 // Weights go from global memory straight into registers, bits that no other warp needs. Activations
 // go through shared memory in stages of one block of columns: a stage is a row of 128 bytes per
@@ -20,7 +22,8 @@
 
 namespace mpq {
 
-constexpr int kGemmThreads = 32 * kBlockTiles;
+constexpr int kGemmWarps = 4;
+constexpr int kGemmThreads = 32 * kGemmWarps;
 constexpr int kStages = 3;
 
 template <int kPixels>
@@ -76,9 +79,10 @@ class StageFiller {
 // Where a lane finds the B operands of a stage.
 class StageReader {
  public:
-  __device__ __forceinline__ StageReader() {
+  // From a pixel of the stage on.
+  explicit __device__ __forceinline__ StageReader(int32_t first_pixel) {
     const int32_t lane = threadIdx.x % 32;
-    row_ = shared_begin() + (lane / 16 * 8 + lane % 8) * kBlockColumns;
+    row_ = shared_begin() + (first_pixel + lane / 16 * 8 + lane % 8) * kBlockColumns;
     chunk_ = lane / 8 % 2;
     swizzle_ = lane % 8;
   }
@@ -96,14 +100,16 @@ class StageReader {
   uint32_t chunk_, swizzle_;
 };
 
+// Of a warp with a tile and so many pixels.
 template <int kPixels>
 using TileSums = int32_t[2][kPixels / 8][4];
 
 // One warp's sums over a part of the columns; a warp of no planes has no rows and only fills.
-template <int kPixels, int kPlanes>
+template <int kPixels, int kPlanes, int kWarpPixels>
 __device__ __forceinline__ void multiply_tile(const Problem& p, const Part& part, int32_t tile,
                                               StageFiller<kPixels>& filler,
-                                              TileSums<kPixels>& sums) {
+                                              const StageReader& reader,
+                                              TileSums<kWarpPixels>& sums) {
   constexpr bool kHasRows = kPlanes > 0;
   const int32_t lane = threadIdx.x % 32;
   RowLevels<kHasRows ? kPlanes : 1> rows[4];
@@ -127,7 +133,6 @@ __device__ __forceinline__ void multiply_tile(const Problem& p, const Part& part
     commit_copies();
     if (part.begin + stage + 1 < part.end) filler.look_up(part.begin + stage + 1);
   }
-  const StageReader reader;
   int32_t read_stage = 0, fill_stage = kStages - 1;
   for (int32_t block = part.begin; block < part.end; ++block) {
     wait_for_copies<kStages - 2>();
@@ -144,7 +149,7 @@ __device__ __forceinline__ void multiply_tile(const Problem& p, const Part& part
         // A half is read again as soon as its last step has been unpacked.
         if (step % 2 == 1 && block + 1 < part.end) words.load_half(step / 2, from);
 #pragma unroll
-        for (int pair = 0; pair < kPixels / 16; ++pair) {
+        for (int pair = 0; pair < kWarpPixels / 16; ++pair) {
           uint32_t b[4];
           reader.read(read_stage * kPixels * kBlockColumns, step, pair, b);
 #pragma unroll
@@ -160,13 +165,16 @@ __device__ __forceinline__ void multiply_tile(const Problem& p, const Part& part
   }
 }
 
-template <int kPixels, int kPlanes>
+template <int kPixels, int kPlanes, int kWarpPixels>
 __device__ __forceinline__ void multiply_planes(const Problem& p, const Part& part, int32_t tile,
                                                 int32_t planes, StageFiller<kPixels>& filler,
-                                                TileSums<kPixels>& sums) {
-  if (planes == kPlanes) return multiply_tile<kPixels, kPlanes>(p, part, tile, filler, sums);
+                                                const StageReader& reader,
+                                                TileSums<kWarpPixels>& sums) {
+  if (planes == kPlanes) {
+    return multiply_tile<kPixels, kPlanes, kWarpPixels>(p, part, tile, filler, reader, sums);
+  }
   if constexpr (kPlanes > 0) {
-    multiply_planes<kPixels, kPlanes - 1>(p, part, tile, planes, filler, sums);
+    multiply_planes<kPixels, kPlanes - 1, kWarpPixels>(p, part, tile, planes, filler, reader, sums);
   }
 }
 
@@ -192,31 +200,33 @@ __device__ __forceinline__ void finish_tile(const Problem& p, int32_t tile, int3
 }
 
 // Grid: row blocks, pixel tiles, groups * splits.
-template <int kPixels, int kWidest>
+template <int kPixels, int kTiles, int kWidest>
 __global__ void __launch_bounds__(kGemmThreads, 2) gemm(const Problem p) {
+  constexpr int kWarpPixels = kPixels * kTiles / kGemmWarps;
   const int32_t warp = threadIdx.x / 32;
   const int32_t group = blockIdx.z / p.cut.splits, split = blockIdx.z % p.cut.splits;
-  const int32_t group_tile = blockIdx.x * kBlockTiles + warp;
+  const int32_t group_tile = blockIdx.x * kTiles + warp % kTiles;
   const int32_t tile = group * p.group_tiles + group_tile;
-  const int32_t first_pixel = blockIdx.y * kPixels;
+  const int32_t block_pixel = blockIdx.y * kPixels, warp_pixel = warp / kTiles * kWarpPixels;
   const bool has_rows = group_tile < p.group_tiles;
   const int32_t planes = has_rows ? p.layer.tile_begins[tile + 1] - p.layer.tile_begins[tile] : 0;
-  StageFiller<kPixels> filler(p, group, first_pixel);
-  constexpr int kSums = kPixels;  // of a thread: 32 rows by kPixels over 32 lanes
+  StageFiller<kPixels> filler(p, group, block_pixel);
+  constexpr int kSums = kWarpPixels;  // of a thread: 32 rows by kWarpPixels over 32 lanes
   union {
-    TileSums<kPixels> tile_sums;
+    TileSums<kWarpPixels> tile_sums;
     int32_t flat[kSums];
   } sums = {};
-  multiply_planes<kPixels, kWidest>(p, Part(p, split), tile, planes, filler, sums.tile_sums);
+  multiply_planes<kPixels, kWidest, kWarpPixels>(p, Part(p, split), tile, planes, filler,
+                                                 StageReader(warp_pixel), sums.tile_sums);
   const int32_t output = (group * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
   if (!last_split<kSums, kGemmThreads>(p, output, split, sums.flat, shared_memory<uint32_t>())) {
     return;
   }
   if (!has_rows) return;
   if (p.call.float16 != 0) {
-    finish_tile<Half, kPixels>(p, tile, first_pixel, sums.tile_sums);
+    finish_tile<Half, kWarpPixels>(p, tile, block_pixel + warp_pixel, sums.tile_sums);
   } else {
-    finish_tile<float, kPixels>(p, tile, first_pixel, sums.tile_sums);
+    finish_tile<float, kWarpPixels>(p, tile, block_pixel + warp_pixel, sums.tile_sums);
   }
 }
 

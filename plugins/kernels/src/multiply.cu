@@ -13,12 +13,12 @@ int launch_small(const Problem& p, MpqStream stream) {
   return launch(kernel, grid, kSmallThreads, small_shared_bytes<kPixels>(), stream, p);
 }
 
-template <int kPixels, int kWidest>
+template <int kPixels, int kTiles, int kWidest>
 int launch_gemm(const Problem& p, MpqStream stream) {
-  const dim3 grid((p.group_tiles + kBlockTiles - 1) / kBlockTiles, p.pixel_tiles,
+  const dim3 grid((p.group_tiles + kTiles - 1) / kTiles, p.pixel_tiles,
                   p.layer.group * p.cut.splits);
-  return launch(gemm<kPixels, kWidest>, grid, kGemmThreads, gemm_shared_bytes<kPixels>(), stream,
-                p);
+  return launch(gemm<kPixels, kTiles, kWidest>, grid, kGemmThreads, gemm_shared_bytes<kPixels>(),
+                stream, p);
 }
 
 }  // namespace
@@ -36,8 +36,9 @@ int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream) {
     case 32:
       return mpq::launch_small<32>(problem, stream);
     case 64:
-      return mpq::launch_gemm<64, mpq::kMaxPlanes>(problem, stream);
+      return mpq::launch_gemm<64, 4, mpq::kMaxPlanes>(problem, stream);
     default:
-      return mpq::launch_gemm<128, mpq::kFewPlanes>(problem, stream);
+      return problem.cut.tiles == 4 ? mpq::launch_gemm<128, 4, mpq::kFewPlanes>(problem, stream)
+                                    : mpq::launch_gemm<128, 2, mpq::kFewPlanes>(problem, stream);
   }
 }

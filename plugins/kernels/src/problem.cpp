@@ -49,16 +49,28 @@ int32_t splits_for(int64_t tiles, int64_t blocks, int32_t wanted, int min_blocks
   return static_cast<int32_t>(std::clamp<int64_t>(wanted / tiles, 1, most));
 }
 
+// Whether four tiles at a time leave no more than one warp in eight without rows.
+bool fills_four_tiles(const Problem& problem) {
+  return 7 * padded(problem.group_tiles, 4) <= 8 * int64_t{problem.group_tiles};
+}
+
 Cut cut_for(const Problem& problem, int64_t tiles, int32_t multiprocessors) {
   if (problem.pixels <= kSmallPixels) {
     const int32_t pixels = problem.pixels <= 8 ? 8 : problem.pixels <= 16 ? 16 : kSmallPixels;
-    return {pixels, splits_for(tiles, problem.blocks, 2 * multiprocessors, kMinSmallSplitBlocks)};
+    const int32_t splits =
+        splits_for(tiles, problem.blocks, 2 * multiprocessors, kMinSmallSplitBlocks);
+    return {pixels, 1, splits};
   }
-  const int64_t row_blocks = problem.layer.group * divided_up(problem.group_tiles, kBlockTiles);
-  const int64_t wide = row_blocks * divided_up(problem.pixels, 128);
-  if (problem.layer.max_planes <= kFewPlanes && wide >= multiprocessors) return {128, 1};
-  const int64_t narrow = row_blocks * divided_up(problem.pixels, 64);
-  return {64, splits_for(narrow, problem.blocks, 2 * multiprocessors, kMinSplitBlocks)};
+  const auto thread_blocks = [&](int32_t pixels, int32_t block_tiles) {
+    return problem.layer.group * divided_up(problem.group_tiles, block_tiles) *
+           divided_up(problem.pixels, pixels);
+  };
+  if (problem.layer.max_planes <= kFewPlanes) {
+    if (fills_four_tiles(problem) && thread_blocks(128, 4) >= multiprocessors) return {128, 4, 1};
+    if (thread_blocks(128, 2) >= multiprocessors) return {128, 2, 1};
+  }
+  const int64_t narrow = thread_blocks(64, 4);
+  return {64, 4, splits_for(narrow, problem.blocks, 2 * multiprocessors, kMinSplitBlocks)};
 }
 
 class Arena {
@@ -131,13 +143,13 @@ int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem) {
   if (int64_t{layer.group} * problem.cut.splits > kMaxGridSide) return MPQ_TOO_LARGE;
   const Cut& cut = problem.cut;
   const int64_t outputs =
-      layer.group * divided_up(problem.group_tiles, cut.tiles()) * problem.pixel_tiles;
+      layer.group * divided_up(problem.group_tiles, cut.tiles) * problem.pixel_tiles;
   problem.ticket_count = static_cast<int32_t>(cut.splits > 1 ? outputs : 0);
   Arena arena(call.workspace);
   problem.activations = arena.take<int8_t>(padded_pixels * pixel_bytes);
   problem.chunk_offsets = arena.take<int32_t>(int64_t{problem.blocks} * kBlockChunks);
   problem.tickets = arena.take<uint32_t>(problem.ticket_count);
-  problem.partials = arena.take<int32_t>(int64_t{problem.ticket_count} * cut.splits * cut.tiles() *
+  problem.partials = arena.take<int32_t>(int64_t{problem.ticket_count} * cut.splits * cut.tiles *
                                          kTileRows * cut.pixels);
   problem.workspace_bytes = arena.size();
   return MPQ_OK;

@@ -12,7 +12,6 @@ constexpr int kTileRows = 32;       // rows of a tile: one warp's
 constexpr int kBlockColumns = 128;  // columns of a block: bytes of an activation row in a stage
 constexpr int kChunk = 16;          // bytes that are copied together
 constexpr int kBlockChunks = kBlockColumns / kChunk;
-constexpr int kBlockTiles = 4;    // tiles of rows of a thread block that shares activations
 constexpr int kSmallPixels = 32;  // at most this many take the path without shared activations
 constexpr int32_t kNoColumn = -1;
 constexpr int kFewPlanes = 5;  // layers of more take kernels of their own: tables need registers
@@ -21,11 +20,10 @@ constexpr int kMaxPlanes = 8;
 // How the products are cut into thread blocks.
 struct Cut {
   int32_t pixels;  // output pixels of one thread block: 8, 16, 32, 64 or 128
+  int32_t tiles;   // tiles of rows of one thread block: 1 for up to 32 pixels, else 2 or 4
   int32_t splits;  // thread blocks that share one output, each with its part of the columns
 
   bool small() const { return pixels <= kSmallPixels; }
-  // Tiles of rows of one thread block.
-  int32_t tiles() const { return small() ? 1 : kBlockTiles; }
 };
 
 // A call as kernels see it. An output pixel, or a row of a linear layer's input, is a "pixel" here.

@@ -14,7 +14,25 @@ from mpq_export.core.integer_reference import ConvGeometry, run_layer
 
 from .emulated import EmulatedGpu, output_shape
 
-_MULTIPROCESSORS = (1, 2, 8, 20, 132)
+
+@dataclass(frozen=True)
+class _Path:
+    """What decides how the kernels cut their work; no multiprocessors: any number."""
+
+    many: bool  # pixels
+    multiprocessors: int | None
+    rows: tuple[int, ...] = (1, 9, 47, 130)
+    long: bool = False  # rows of many columns
+
+
+_PATHS = (
+    _Path(many=False, multiprocessors=132, long=True),
+    _Path(many=False, multiprocessors=None),
+    _Path(many=True, multiprocessors=1, rows=(100, 120, 128, 250)),
+    _Path(many=True, multiprocessors=1, rows=(33, 64, 140, 190)),
+    _Path(many=True, multiprocessors=132, long=True),
+    _Path(many=True, multiprocessors=None),
+)
 
 
 @dataclass(frozen=True)
@@ -53,20 +71,20 @@ def golden(case: LayerCase) -> KernelCase:
 
 
 def random_case(index: int) -> KernelCase:
-    """Case ``index``: which path it takes follows from its number, all else is drawn."""
+    """Case ``index``: its number says roughly which path it takes, all else is drawn."""
     draws = Draws(7000 + index)
 
     def any_of(*values):
         return values[int(draws.integers(0, len(values) - 1))]
 
-    many = index % 2 == 0  # more pixels than the path for few of them takes
-    conv = None if index % 4 < 2 else _geometry(draws, grouped=index % 8 == 7)
+    path, kind = _PATHS[index % len(_PATHS)], index // len(_PATHS)
+    conv = None if kind % 2 == 0 else _geometry(draws, grouped=kind % 6 == 5)
     group = 1 if conv is None else conv.group
-    rows = group * any_of(1, 9, 32, 47, 130) if group == 1 else group * any_of(1, 5, 33)
-    channels = group * any_of(3, 16, 33, 64, 130)
+    rows = group * (any_of(1, 5, 33) if group > 1 else path.rows[int(draws.integers(0, 3))])
+    channels = group * any_of(3, 16, 33, 64, 300 if path.long else 130)
     if conv is None:
-        channels = any_of(17, 128, 129, 300, 640, 1100)
-    top = any_of(3, 5, 8)
+        channels = any_of(2100, 2600) if path.long else any_of(17, 128, 129, 300, 640)
+    top = any_of(3, 5, 5 if path.multiprocessors == 1 else 8)
     planes = [int(draws.integers(1, top))] * rows
     if group == 1:
         planes = draws.integers(max(1, top - 2), top, rows).tolist()
@@ -76,12 +94,10 @@ def random_case(index: int) -> KernelCase:
         factors=bool(draws.integers(0, 1)),
     )  # fmt: skip
     if conv is None:
-        shape: tuple[int, ...] = (
-            any_of(33, 64, 70, 150) if many else any_of(1, 7, 9, 16, 30),
-            channels,
-        )
+        pixels = any_of(33, 64, 70, 150) if path.many else any_of(1, 7, 9, 16, 30)
+        shape: tuple[int, ...] = (pixels, channels)
     else:
-        sides = (any_of(7, 12), any_of(8, 13)) if many else (any_of(3, 5), any_of(2, 4))
+        sides = (any_of(7, 12), any_of(8, 13)) if path.many else (any_of(3, 5), any_of(2, 4))
         shape = (any_of(1, 2), channels, *sides)
     dtype = any_of(np.float32, np.float16)
     x = draws.bell(shape).astype(dtype)
@@ -90,7 +106,8 @@ def random_case(index: int) -> KernelCase:
     residual = None
     if any_of(False, True):
         residual = draws.bell(output_shape(layer, shape)).astype(dtype)
-    return KernelCase(case, any_of(*_MULTIPROCESSORS), residual, index)
+    multiprocessors = path.multiprocessors or any_of(2, 8, 20)
+    return KernelCase(case, multiprocessors, residual, index)
 
 
 def _geometry(draws: Draws, grouped: bool) -> ConvGeometry:

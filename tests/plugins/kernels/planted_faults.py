@@ -90,6 +90,8 @@ FAULTS = (
     Fault("columns beyond the last, few pixels", "small.h",
           "if (chunks_[chunk] == kNoColumn) return 0;",
           "if (chunks_[chunk] == kNoColumn) return 0x01010101;"),
+    Fault("warps of one tile have the same pixels", "gemm.h",
+          "warp_pixel = warp / kTiles * kWarpPixels", "warp_pixel = 0"),
     Fault("pixels beyond the last", "gemm.h", "min(pixel, p.pixels - 1)", "pixel"),
     Fault("outputs beyond the last", "epilogue.h", "pixel_ < p.pixels", "pixel_ <= p.pixels"),
     Fault("padding rows stored", "epilogue.h", "row.place < 0 || ", ""),

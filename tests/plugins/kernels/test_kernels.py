@@ -77,22 +77,28 @@ def test_results_do_not_depend_on_who_goes_first(gpu):
             np.testing.assert_array_equal(KernelCase(case, 132, None, seed).found(gpu), case.y)
 
 
-def test_random_cases_take_every_path():
-    """Pixels of a thread block are not seen from outside; what decides them is."""
+def test_random_cases_take_every_path(gpu):
+    launch = (ctypes.c_uint32 * 5)()
     seen: Counter[str] = Counter()
     for index in range(_RANDOM_CASES):
         case = random_case(index)
-        layer, y = case.case.layer, case.expected
-        pixels = y.size // layer.weight.rows
-        seen["few" if pixels <= 32 else "many"] += 1
+        layer, y = case.case.layer, case.found(gpu)
+        gpu.library.mpq_emulation_last_launch(ctypes.byref(launch))
+        x_blocks, _, z_blocks, threads, shared = launch
+        few, group = threads == 256, 1 if layer.conv is None else layer.conv.group
+        pixels = shared // (threads * 4) if few else shared // (3 * 128)
+        tiles = -(-layer.weight.rows // group // 32)
+        seen[f"{pixels} pixels"] += 1
+        seen["pairs of tiles"] += not few and tiles > 2 and x_blocks == -(-tiles // 2)
+        seen["fours of tiles"] += pixels == 128 and tiles > 2 and x_blocks == -(-tiles // 4)
+        seen["split, few"] += few and launch[1] > 1
+        seen["split, many"] += not few and z_blocks > group
         seen["wide"] += len(layer.weight.plane_rows) > 5
-        seen["conv" if layer.conv else "linear"] += 1
-        seen["grouped"] += layer.conv is not None and layer.conv.group > 1
+        seen["grouped"] += group > 1
         seen["residual"] += case.residual is not None
         seen["half"] += y.dtype == np.float16
-        seen["split"] += case.multiprocessors > 8 and layer.weight.columns > 1024
-    assert len(seen) == 9
-    assert min(seen.values()) > 0
+    assert len(seen) == 5 + 8
+    assert min(seen.values()) > 0, seen
 
 
 def test_half_precision_is_ieee(gpu):
