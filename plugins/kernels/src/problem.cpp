@@ -10,6 +10,7 @@ constexpr int64_t kMaxBytes = INT32_MAX;
 constexpr int32_t kMaxExtent = 4096;
 constexpr int64_t kMaxColumns = INT32_MAX / (255 * 127);
 constexpr int64_t kMaxGridSide = 65535;
+constexpr int32_t kMaxMultiprocessors = 1 << 16;
 constexpr size_t kAlignment = 256;
 constexpr int kMaxSplits = 16;
 constexpr int kMinSplitBlocks = 4;  // of columns: fewer are not worth a thread block's prologue
@@ -18,9 +19,9 @@ constexpr int kMinSmallSplitBlocks = 8;  // one for each warp
 int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 int64_t padded(int64_t value, int64_t to) { return divided_up(value, to) * to; }
 
-bool within(const int32_t* values, int count, int32_t least) {
+bool within(const int32_t* values, int count, int32_t least, int32_t most) {
   return std::all_of(values, values + count,
-                     [&](int32_t value) { return value >= least && value <= kMaxExtent; });
+                     [&](int32_t value) { return value >= least && value <= most; });
 }
 
 bool plausible(const MpqLayer& layer) {
@@ -29,12 +30,15 @@ bool plausible(const MpqLayer& layer) {
   if (layer.max_planes < 1 || layer.max_planes > kMaxPlanes) return false;
   if (layer.act_bits < 2 || layer.top_shift < 0) return false;
   if (layer.top_shift > 8 || layer.act_bits + layer.top_shift > 8) return false;
-  if (!within(layer.kernel_shape, 2, 1) || !within(layer.strides, 2, 1)) return false;
-  if (!within(layer.pads, 4, 0) || !within(layer.dilations, 2, 1)) return false;
-  const int64_t taps = int64_t{layer.kernel_shape[0]} * layer.kernel_shape[1];
-  if (layer.linear != 0 && (taps != 1 || layer.group != 1 || layer.pads[0] + layer.pads[2] != 0)) {
+  // A linear layer is the 1 x 1 convolution of one line.
+  const bool linear = layer.linear != 0;
+  const int32_t most = linear ? 1 : kMaxExtent;
+  if (!within(layer.kernel_shape, 2, 1, most) || !within(layer.strides, 2, 1, most)) return false;
+  if (!within(layer.pads, 4, 0, linear ? 0 : most)) return false;
+  if (!within(layer.dilations, 2, 1, most) || !within(&layer.group, 1, 1, linear ? 1 : INT32_MAX)) {
     return false;
   }
+  const int64_t taps = int64_t{layer.kernel_shape[0]} * layer.kernel_shape[1];
   return taps * (layer.channels / layer.group) <= kMaxColumns;
 }
 
@@ -96,7 +100,8 @@ class Arena {
 int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem) {
   if (!plausible(layer)) return MPQ_BAD_LAYER;
   if (call.batch < 1 || call.height < 1 || call.width < 1) return MPQ_BAD_CALL;
-  if (call.multiprocessors < 1) return MPQ_BAD_CALL;
+  if (layer.linear != 0 && (call.batch != 1 || call.height != 1)) return MPQ_BAD_CALL;
+  if (call.multiprocessors < 1 || call.multiprocessors > kMaxMultiprocessors) return MPQ_BAD_CALL;
   problem.layer = layer;
   problem.call = call;
   const int32_t *kernel = layer.kernel_shape, *stride = layer.strides, *pad = layer.pads;

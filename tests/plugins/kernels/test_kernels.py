@@ -154,6 +154,7 @@ def test_calls_that_cannot_be_made_are_refused(gpu):
     assert _status(gpu, batch=0) == -2
     assert _status(gpu, height=-4) == -2
     assert _status(gpu, multiprocessors=0) == -2
+    assert _status(gpu, multiprocessors=2**31 - 1) == -2
     assert _status(gpu, y=None) == -2
     assert _status(gpu, workspace=None) == -2
     assert _status(gpu, batch=2**30) == -3
