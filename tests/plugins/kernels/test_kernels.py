@@ -67,6 +67,23 @@ def test_rows_of_different_plane_counts_run_in_one_launch(gpu):
     np.testing.assert_array_equal(KernelCase(case, 1, None, 3).found(gpu), case.y)
 
 
+@pytest.mark.parametrize(
+    ("channels", "shape", "conv", "multiprocessors"),
+    [
+        (320, (1, 320, 16, 16), _SAME, 2),
+        (640, (2, 640, 8, 8), _SAME, 132),
+        (768, (77, 768), None, 16),
+        (1280, (1, 1280), None, 16),
+    ],
+)
+def test_layers_of_diffusion_models_are_exact(gpu, channels, shape, conv, multiprocessors):
+    """320 rows at 3 bits on average, float16."""
+    layer = random_layer(Draws(9), [4] * 64 + [3] * 192 + [2] * 64, 4, channels, conv)
+    x = Draws(10).bell(shape).astype(np.float16)
+    case = LayerCase("model", layer, x, 1, run_layer(layer, x, 1))
+    np.testing.assert_array_equal(KernelCase(case, multiprocessors, None, 7).found(gpu), case.y)
+
+
 def test_results_do_not_depend_on_who_goes_first(gpu):
     """Splits, small and large tiles under many orders of threads and thread blocks."""
     layer = random_layer(Draws(8), [3, 4] * 40, 4, 1100)
