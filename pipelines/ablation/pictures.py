@@ -68,7 +68,8 @@ def write_samples(path: Path, rows: Sequence[tuple[str, np.ndarray]]) -> None:
         axes.set_yticks([])
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     with staged_file(path) as stage:
-        figure.savefig(stage, dpi=_DPI, format="png")
+        # Names are longer than the layout leaves room for.
+        figure.savefig(stage, dpi=_DPI, format="png", bbox_inches="tight")
 
 
 def _line_name(row: Row) -> str:
