@@ -1,13 +1,10 @@
-"""Exports that train: a whole run, and runs that were stopped, killed, or shared out."""
+"""Exports that train: a whole run, and runs that were stopped or killed."""
 
 import csv
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import fixtures
@@ -17,6 +14,7 @@ import torch
 import yaml
 from commands import assert_user_error, run
 from PIL import Image
+from training_runs import RECIPE, UPDATES, WEIGHTS, wait_for_updates
 
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
@@ -29,12 +27,6 @@ from mpq_export.training.launch import LaunchError
 from mpq_export.training.state_file import TrainingStateError, read_state
 from mpq_export.training_folder import ResumeError
 
-WEIGHTS, UPDATES = "weights.safetensors", 10
-RECIPE = {
-    "method": "mpq-dmv2", "bits": "w3a4", "weight_form": "uniform", "allocation": "equal",
-    "calibration_images": 4,
-    "training": {"updates": UPDATES, "groups": 2, "images_per_group": 1, "rank": 4},
-}  # fmt: skip
 SAVING_ALWAYS = """
 from mpq_export.training import loop
 loop._SECONDS_BETWEEN_SAVES = loop._PAUSE_PER_SAVE = 0.0
@@ -61,58 +53,6 @@ class StopsAt(fixtures.SilentProgress):
                 signal.raise_signal(signal.SIGINT)
 
 
-@pytest.fixture(scope="module")
-def recipe_file(tmp_path_factory):
-    file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    file.write_text(yaml.safe_dump(RECIPE))
-    return file
-
-
-@pytest.fixture(scope="module")
-def request_for(recipe_file):
-    choice = chosen_recipe(None, recipe_file, None)
-
-    def make(out, resume=False, **changes):
-        request = ExportRequest(
-            choice.bits, choice.recipe, (), fixtures.NUM_STEPS, 0, out, resume=resume
-        )
-        return replace(request, **changes)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def export(pipeline_folder):
-    """Export in this process; a checkpoint's model is consumed, so that each run has its own."""
-
-    def run(request, progress=None):
-        progress = progress or fixtures.SilentProgress()
-        return export_checkpoint(load_checkpoint(pipeline_folder), request, progress)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def whole(export, request_for, tmp_path_factory):
-    """The bundle of a run that nothing stopped; do not change it."""
-    out = tmp_path_factory.mktemp("whole") / "b"
-    export(request_for(out))
-    return out
-
-
-@pytest.fixture
-def command(pipeline_folder, recipe_file):
-    """The words of the command that makes such a bundle."""
-
-    def words(out):
-        return [
-            "--ckpt", pipeline_folder, "--recipe", recipe_file, "--inference-steps",
-            fixtures.NUM_STEPS, "--out", out,
-        ]  # fmt: skip
-
-    return words
-
-
 def started(words, code=SAVING_ALWAYS):
     """The command in a process of its own that saves after every update."""
     return subprocess.Popen(
@@ -121,15 +61,6 @@ def started(words, code=SAVING_ALWAYS):
         # A shell's background jobs, such as this very run of the tests, are deaf to Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-
-
-def wait_for_updates(process, out):
-    """Until the training run of ``out`` has been saved."""
-    state = out.with_name(f"{out.name}.training") / "state.safetensors"
-    while process.poll() is None and not state.exists():
-        time.sleep(0.01)
-    assert process.poll() is None, process.stderr.read()
-    return state
 
 
 def test_the_bundle_of_a_run(whole):
@@ -300,179 +231,3 @@ def test_a_trained_bundle_is_replaced(whole, export, request_for, tmp_path):
     export(replace(request, recipe=request.recipe.trained_for(0)))
     assert not (out / "training").exists()
     read_bundle(out)
-
-
-# --- several processes ------------------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
-def starting(*words):
-    """A module or script, being run by two processes that share the work on one CPU.
-
-    accelerate's own launcher starts a single process there.
-    """
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-            "--master_port", str(free_port()), *map(str, words),
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-
-
-def launched(*words):
-    """The same, when it has ended."""
-    process = starting(*words)
-    stdout, stderr = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-RECORDING = """
-import sys
-from pathlib import Path
-from mpq_export.cli.export import main
-from mpq_export.methods import train as training
-from mpq_export.training import loop
-
-loop._SECONDS_BETWEEN_SAVES = 0.0
-records, ended = Path(sys.argv.pop(1)), training.train
-
-def train(trainer, *rest):
-    try:
-        ended(trainer, *rest)
-    finally:
-        rank, world = trainer.processes.process_index, trainer.processes.num_processes
-        (records / f"{rank} of {world}").write_text(str(trainer.update))
-
-training.train = train
-main()
-"""
-
-
-@pytest.fixture
-def recording(tmp_path):
-    """A script that exports, and its folder of records: how far each process has trained."""
-    script, records = tmp_path / "recording.py", tmp_path / "records"
-    script.write_text(RECORDING)
-    records.mkdir()
-    return [script, records]
-
-
-def updates_done(recording):
-    """By the name of the process."""
-    return {file.name: int(file.read_text()) for file in recording[1].iterdir()}
-
-
-@pytest.mark.slow
-def test_two_processes_make_one_bundle(whole, command, recording, tmp_path):
-    """The same images and labels, so that the runs differ by rounding alone at first."""
-    out = tmp_path / "out" / "b"
-    done = launched(*recording, *command(out))
-    assert done.returncode == 0, done.stderr
-    assert updates_done(recording) == {"0 of 2": UPDATES, "1 of 2": UPDATES}
-    assert {path.name for path in out.parent.iterdir()} == {"b"}
-    assert done.stdout.count("Next: mpq-sample") == 1
-    one, other = (
-        np.genfromtxt(folder / "training" / "training.csv", delimiter=",", names=True)
-        for folder in (whole, out)
-    )
-    assert len(other) == UPDATES
-    np.testing.assert_allclose(other["task"][0], one["task"][0], rtol=0.02)
-    np.testing.assert_allclose(other["task"].mean(), one["task"].mean(), rtol=0.2)
-    read_bundle(out)
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_two_processes_at_the_same_update(
-    pipeline_folder, recipe_file, recording, tmp_path
-):
-    """As a terminal sends it: to the launcher's whole group."""
-    out, words = tmp_path / "out" / "b", ["--inference-steps", fixtures.NUM_STEPS]
-    words += ["--ckpt", pipeline_folder, "--recipe", recipe_file, "--out", out]
-    words += ["--train-steps", 2000]
-    process = starting(*recording, *words)
-    state = wait_for_updates(process, out)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode != 0
-    done = updates_done(recording)
-    assert done.keys() == {"0 of 2", "1 of 2"}, stderr
-    (stopped_at,) = set(done.values())
-    assert 1 <= stopped_at < 2000
-    assert stderr.count(f"Stopped after {stopped_at} of 2000 updates") == 2, stderr
-    assert len(read_state(state).records) == stopped_at
-    assert {path.name for path in out.parent.iterdir()} == {"b.training"}
-    assert {path.name for path in state.parent.iterdir()} == {
-        "run.json", "start", "conditions.safetensors", "state.safetensors"
-    }  # fmt: skip
-
-
-GRADIENTS = """
-import sys
-import torch
-from accelerate import Accelerator
-sys.path.insert(0, sys.argv[2])
-import fixtures
-from mpq_export.training.choices import TrainingChoices
-from mpq_export.training.loop import Trainer
-from mpq_export.training.student import build_student
-from mpq_export.training.trajectory_pool import PoolSettings, TrajectoryPool
-from pathlib import Path
-
-processes, teacher = Accelerator(), fixtures.tiny_unet()
-config = {**teacher.config, "_class_name": "UNet2DModel"}
-choices = TrainingChoices(updates=4, groups=2, images_per_group=2)
-student = build_student(teacher, fixtures.layer_starts(Path(sys.argv[1]), teacher), choices, 0)
-trainer = Trainer(student, None, choices, config, processes, torch.ones(20))
-pool = TrajectoryPool(
-    teacher, config, {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"},
-    PoolSettings(2, 2, 3), 5, rank=processes.process_index, world=processes.num_processes,
-)
-trainer.step(pool.next(), pool, lambda: None)
-gradients = {name: p.grad for name, p in student.module.named_parameters() if p.grad is not None}
-loss = torch.tensor(trainer.records[0].loss)
-torch.save({**gradients, "loss": loss}, f"{sys.argv[3]}.{processes.process_index}")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(bundle_folder, tmp_path):
-    """Of the same global batch, to rounding; and both of them the same bits."""
-    script, tests = tmp_path / "gradients.py", os.path.dirname(fixtures.__file__)
-    script.write_text(GRADIENTS)
-    words = [bundle_folder, tests]
-    alone = subprocess.run(
-        [sys.executable, script, *words, tmp_path / "alone"], capture_output=True, text=True
-    )
-    assert alone.returncode == 0, alone.stderr
-    done = launched(script, *words, tmp_path / "both")
-    assert done.returncode == 0, done.stderr
-    one = torch.load(tmp_path / "alone.0")
-    first, second = (torch.load(tmp_path / f"both.{rank}") for rank in (0, 1))
-    assert one.keys() == first.keys()
-    for name, gradient in one.items():
-        assert torch.equal(first[name], second[name]), name
-        # Some, such as those of keys' biases, are 0 but for rounding.
-        allowed = 1e-9 + 0.02 * float(gradient.abs().max())
-        assert float((first[name] - gradient).abs().max()) < allowed, name
-
-
-@pytest.mark.slow
-def test_groups_that_cannot_be_shared_are_refused_at_once(pipeline_folder, tmp_path):
-    recipe = tmp_path / "odd.yaml"
-    recipe.write_text(yaml.safe_dump(RECIPE | {"training": {"updates": 3, "groups": 3}}))
-    done = launched(
-        "-m", "mpq_export.cli.export", "--ckpt", pipeline_folder, "--recipe", recipe,
-        "--out", tmp_path / "b",
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "3 groups cannot be shared by 2 processes" in done.stderr
-    assert "calibrate" not in done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"odd.yaml"}

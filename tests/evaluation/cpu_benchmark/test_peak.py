@@ -1,10 +1,16 @@
 """The peak of the processor's products, measured."""
 
 import pytest
+from plugins.onnxruntime.sessions import require_library
 
 from mpq_export.errors import RuntimeUnavailable
 from mpq_export.evaluation.cpu_benchmark.peak import measured_peak
 from mpq_export.runtimes.native_library import KERNELS_VARIABLE, kernel_names
+
+
+@pytest.fixture(autouse=True)
+def library():
+    require_library()
 
 
 def test_every_set_of_kernels_has_a_peak(monkeypatch):
