@@ -109,7 +109,7 @@ def train_model(
         _pool, run, device, rank=processes.process_index, world=processes.num_processes
     )
     relation = _relation(run, len(start.timesteps), processes)
-    weights = _step_weights(run, device, progress)
+    weights = _step_weights(run, processes, progress)
     trainer = Trainer(student, relation, choices, run.model_config, processes, weights, run.name)
     train(trainer, pool_from, state_file, progress)
     bias = start.output_bias
@@ -145,12 +145,16 @@ def _pool(
 
 
 def _step_weights(
-    run: TrainingRun, device: torch.device, progress: ProgressReporter
+    run: TrainingRun, processes: Accelerator, progress: ProgressReporter
 ) -> torch.Tensor:
-    """How much the prediction's error at each step of the sampler counts."""
+    """How much the prediction's error at each step of the sampler counts, in every process."""
     power = run.recipe.training.step_power
+    steps = len(sampling_schedule(run.scheduler_config, run.num_steps).entries)
     if power == 0:
-        return torch.ones(len(sampling_schedule(run.scheduler_config, run.num_steps).entries))
+        return torch.ones(steps)
+    if not processes.is_main_process:
+        zeros = torch.zeros(steps, device=processes.device)
+        return cast(torch.Tensor, processes.reduce(zeros, "sum"))
     sensitivity = step_sensitivity(
         run.teacher,
         run.model_config,
@@ -158,10 +162,11 @@ def _step_weights(
         run.pool_settings,
         run.seed,
         run.conditions,
-        device,
+        processes.device,
         progress,
     )
-    return step_weights(sensitivity, power)
+    weights = step_weights(sensitivity, power).to(processes.device)
+    return cast(torch.Tensor, processes.reduce(weights, "sum"))
 
 
 def _relation(run: TrainingRun, entries: int, processes: Accelerator) -> Relation | None:

@@ -44,6 +44,25 @@ def measured(model, config, scheduler=DDIM, progress=None, seed=3, **settings):
     )  # fmt: skip
 
 
+class Louder(Constant):
+    """Predicts its input by how large that is: what is parallel to the input counts most."""
+
+    def forward(self, sample, timestep, class_labels=None, return_dict=False):
+        power = sample.square().mean(dim=(1, 2, 3), keepdim=True)
+        return (sample * power / (1 + power),)
+
+
+def tiny_dit():
+    dit = DiTTransformer2DModel(
+        sample_size=8, in_channels=2, out_channels=4, num_layers=1, patch_size=2,
+        num_attention_heads=2, attention_head_dim=6, num_embeds_ada_norm=10,
+    ).eval()  # fmt: skip
+    with torch.no_grad():  # as initialised, it predicts zero
+        for parameter in dit.parameters():
+            parameter.add_(0.4 * torch.randn(parameter.shape))
+    return dit
+
+
 def ddim_coefficients(num_steps):
     """By hand, for steps that divide 1000.
 
@@ -76,18 +95,18 @@ def test_steps_between_probes_are_interpolated():
     torch.testing.assert_close(steps, exact, rtol=0.1, atol=0)
 
 
-def test_it_is_what_one_disturbed_prediction_changes_whatever_the_model():
+@pytest.mark.parametrize("kind", ["unet", "louder"])
+def test_it_is_what_one_disturbed_prediction_changes_whatever_the_model(kind):
     """A walk with a model that does look at its input, written out."""
-    unet = fixtures.tiny_unet()
-    config = {**unet.config, "_class_name": "UNet2DModel"}
-
+    unet = fixtures.tiny_unet() if kind == "unet" else Louder()
+    config = {**unet.config, "_class_name": "UNet2DModel"} if kind == "unet" else CONFIG
     labels = drawn_conditions(config, 64, seed=1)
 
     def image(disturbed):
         scheduler = build_scheduler(DDIM)
         scheduler.set_timesteps(6)
         generator = torch.Generator().manual_seed(1)
-        shape = (64, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        shape = (64, config["in_channels"], config["sample_size"], config["sample_size"])
         sample = torch.randn(shape, generator=generator)
         error = 0.05 * torch.randn(shape, generator=generator)
         for step, timestep in enumerate(scheduler.timesteps):
@@ -119,15 +138,9 @@ def test_noise_of_the_sampler_is_not_taken_for_a_change(scheduler):
 def test_guidance_is_part_of_the_walk():
     """With a learned variance, which is left alone."""
     torch.manual_seed(0)
-    dit = DiTTransformer2DModel(
-        sample_size=8, in_channels=2, out_channels=4, num_layers=1, patch_size=2,
-        num_attention_heads=2, attention_head_dim=6, num_embeds_ada_norm=10,
-    ).eval()  # fmt: skip
-    with torch.no_grad():  # as initialised, it predicts zero
-        for parameter in dit.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape))
+    dit = tiny_dit()
     config = {**dit.config, "_class_name": "DiTTransformer2DModel"}
-    plain, guided = measured(dit, config), measured(dit, config, guidance=4.0)
+    plain, guided = measured(dit, config), measured(dit, config, guidance=30.0)
     assert not torch.allclose(plain, guided, rtol=0.01)
     unet = fixtures.tiny_unet()
     with pytest.raises(RecipeError, match="cannot be guided"):
@@ -158,3 +171,32 @@ def test_no_step_is_forgotten():
     assert float(weights.min()) > 0.04
     nothing = module._interpolated([0, 2], [0.0, 0.0], 3)
     assert torch.equal(step_weights(nothing, 1.5), torch.ones(3))
+
+
+def test_what_leaves_the_finite_numbers_is_refused():
+    class Broken(Constant):
+        def forward(self, sample, timestep, class_labels=None, return_dict=False):
+            return (sample * float("inf"),)
+
+    with pytest.raises(RecipeError, match="images are not finite"):
+        measured(Broken(), CONFIG)
+
+
+def test_a_model_that_predicts_nothing_has_sensitivities_too():
+    class Nothing(Constant):
+        def forward(self, sample, timestep, class_labels=None, return_dict=False):
+            return (torch.zeros_like(sample),)
+
+    torch.testing.assert_close(
+        measured(Nothing(), CONFIG, num_steps=5), ddim_coefficients(5), rtol=0.01, atol=1e-5
+    )
+
+
+def test_large_batches_are_cut_into_calls(monkeypatch):
+    """With what is guided, both halves of an image in one call."""
+    torch.manual_seed(0)
+    dit = tiny_dit()
+    config = {**dit.config, "_class_name": "DiTTransformer2DModel"}
+    whole = measured(dit, config, guidance=4.0)
+    monkeypatch.setattr(module, "calls_per_step", lambda _config, _images: 3)
+    torch.testing.assert_close(measured(dit, config, guidance=4.0), whole, rtol=0.02, atol=0)
