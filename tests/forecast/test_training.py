@@ -15,6 +15,7 @@ from mpq_export.methods.plan import plan_layers
 from mpq_export.precision import BitSpec
 from mpq_export.schedulers import sampling_schedule
 from mpq_export.training.choices import Trained
+from mpq_export.training.step_sensitivity import walked_predictions
 
 MACHINE = MachineSpeed({}, per_table_row=0, per_mac=1e-10, per_moved=1e-9, per_recorded=0)
 ROUNDING = TrainingSpeed(per_weight=1e-8, per_input=1e-8)
@@ -60,6 +61,12 @@ def test_a_teacher_and_three_passes_of_a_student(forecast, checkpoint):
     macs = work_of_call(checkpoint.model, checkpoint.model_config, plan, 1).macs
     middle = (made.seconds.low * made.seconds.high) ** 0.5
     assert middle == pytest.approx(5 * 4 * macs)
+    changes = {**UPDATES_ALONE, "step_power": 1.0}
+    weighed = forecast(
+        machine=machine, rounding=free, trained=Trained.FULL, **changes, **SMALL
+    ).seconds
+    walked = walked_predictions(3) * macs
+    assert (weighed.low * weighed.high) ** 0.5 == pytest.approx(5 * 4 * macs + walked)
 
 
 def test_what_takes_longer(forecast):

@@ -54,7 +54,9 @@ def test_any_layer(kernels: str, data: st.DataObject, layer, seed: int):
 
 @every_kernel
 @pytest.mark.parametrize("conv", [None, ConvGeometry((1, 1))], ids=["linear", "conv"])
-@pytest.mark.parametrize("factor", [1.0, 2.0**-62 * 1.7, 2.0**61 * 1.3])
+@pytest.mark.parametrize(
+    "factor", [1.0, 0.77, 2.0**-59 * 1.7, 2.0**58 * 1.3, 2.0**-62 * 1.7, 2.0**61 * 1.3]
+)
 @pytest.mark.parametrize("act_bits", [3, 8])
 def test_ties_and_their_neighbours(act_bits: int, factor: float, conv, kernels: str):
     """Quotients at, just below and just above every half, for awkward steps and factors."""

@@ -239,23 +239,27 @@ void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y)
 
 namespace {
 
-// value * sigmoid(value), to about two units in the last place. exp2 of the rest, within half of 0,
-// is a polynomial of least error; the reciprocal is an estimate improved once.
+// value * sigmoid(value), to a few units in the last place; 0 below -88, where it is less than
+// 1e-36. exp2 of the rest, within half of 0, is a polynomial of least error; the reciprocal is an
+// estimate improved once.
 __m512 silu(__m512 value) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   const __m512 one = _mm512_set1_ps(1.0f);
-  // Below 2^126 the reciprocal is a normal number; a NaN becomes that here, and stays in `value`.
-  const __m512 exponent = _mm512_min_ps(_mm512_mul_ps(value, _mm512_set1_ps(-1.44269504088896341f)),
-                                        _mm512_set1_ps(126.0f));
-  const __m512 rest = _mm512_reduce_ps(exponent, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 least = _mm512_set1_ps(-88.0f), most = _mm512_set1_ps(88.0f);
+  // Negative log2(e), as the sum of two: a rounded product would be off by its own last place.
+  const __m512 high = _mm512_set1_ps(-1.44269504f), low = _mm512_set1_ps(-1.92596303e-8f);
+  const __m512 clamped = _mm512_min_ps(_mm512_max_ps(value, least), most);
+  const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps(clamped, high), kNearest);
+  const __m512 rest = _mm512_fmadd_ps(clamped, low, _mm512_fmsub_ps(clamped, high, whole));
   __m512 power = _mm512_set1_ps(1.53458118e-4f);
   for (const float coefficient :
        {1.33999312e-3f, 9.61848896e-3f, 5.55032878e-2f, 2.40226469e-1f, 6.93147206e-1f, 1.0f})
     power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(coefficient));
-  // scalef takes the whole part of its exponent, downwards.
-  const __m512 gate = _mm512_add_ps(one, _mm512_scalef_ps(power, _mm512_sub_ps(exponent, rest)));
+  const __m512 gate = _mm512_add_ps(one, _mm512_scalef_ps(power, whole));
   const __m512 estimate = _mm512_rcp14_ps(gate);
   const __m512 error = _mm512_fnmadd_ps(gate, estimate, one);
-  return _mm512_mul_ps(value, _mm512_fmadd_ps(estimate, error, estimate));
+  const __mmask16 counts = _mm512_cmp_ps_mask(value, least, _CMP_NLT_UQ);
+  return _mm512_maskz_mul_ps(counts, value, _mm512_fmadd_ps(estimate, error, estimate));
 }
 
 }  // namespace

@@ -31,8 +31,8 @@ inline void touch(Register& value) {
 // Products on registers alone: `chains` sums that do not wait for one another, each of `products`
 // multiply-accumulates at a time. product(sum, codes, weights) returns the sum.
 template <int64_t chains, int64_t products, typename Sum, typename Input, typename Product>
-inline int64_t spin_chains(int64_t rounds, Sum zero, Input ones, const Product& product) {
-  Input codes = ones, weights = ones;
+inline int64_t spin_chains(int64_t rounds, Sum zero, Input any, const Product& product) {
+  Input codes = any, weights = any;
   Sum sums[chains];
 #pragma GCC unroll 32
   for (Sum& sum : sums) sum = zero;
@@ -48,8 +48,8 @@ inline int64_t spin_chains(int64_t rounds, Sum zero, Input ones, const Product& 
   return rounds * chains * products;
 }
 
-// kRows rows, `tile_rows` of them at a time, and one group after another. Tile::multiply does one
-// tile of one group; a row has Tile::kRowBytes in each block.
+// kRows rows, Tile::kTileRows of them at a time, and one group after another. Tile::multiply does
+// one tile of one group; a row has Tile::kRowBytes in each block.
 template <typename Tile>
 [[maybe_unused]] void multiply_by_tiles(const int8_t* weights, const Lines& lines, int64_t blocks,
                                         int64_t count, int32_t* acc) {
@@ -226,11 +226,12 @@ inline Lanes exp2_of(Lanes value) {
 
 inline Lanes silu(Lanes value) {
   constexpr float kLog2E = 1.44269504088896341f;
-  const Lanes most = Lanes{} + 126.0f;
+  const Lanes most = Lanes{} + 126.0f, least = Lanes{} - 87.0f, nothing = {};
   Lanes exponent = value * -kLog2E;
   exponent = exponent < most ? exponent : most;  // a NaN becomes 126 here, and stays in `value`
   exponent = exponent > -most ? exponent : -most;
-  return value / (1.0f + exp2_of(exponent));
+  // Below it is less than 1e-35.
+  return value < least ? nothing : value / (1.0f + exp2_of(exponent));
 }
 
 template <typename Function>

@@ -39,9 +39,12 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
 }
 
 int64_t spin(int64_t rounds) {
-  return spin_chains<16, 1>(
-      rounds, int32_t{0}, int32_t{3},
-      [](int32_t sum, int32_t codes, int32_t weights) { return sum + codes * weights; });
+  typedef uint32_t Words __attribute__((vector_size(sizeof(IntLanes))));
+  return spin_chains<8, kLanes>(rounds, Words{}, Words{} + 3,
+                                [](Words sum, Words& codes, Words weights) {
+                                  touch(codes);  // else one product serves all chains
+                                  return sum + codes * weights;
+                                });
 }
 
 void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
