@@ -34,7 +34,8 @@ _SEARCH_BYTES = 8
 @dataclass(frozen=True)
 class TrainingForecast:
     """Estimates for one process: seconds of all updates, of what precedes and what follows them,
-    bytes of the largest resident memory; ``images_per_update`` are seen by teacher and student at once."""
+    bytes of the largest resident memory; ``images_per_update`` are seen by teacher and student at
+    once."""
 
     updates: int
     images_per_update: int
