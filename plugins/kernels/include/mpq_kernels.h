@@ -74,7 +74,7 @@ MPQ_PUBLIC size_t mpq_workspace_bytes(const MpqLayer* layer, const MpqCall* call
 /* x to channels-last int8 in the workspace, spatial padding included. */
 MPQ_PUBLIC int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
 
-/* y from the workspace. */
+/* y from the workspace, which it leaves as it was: it may follow itself. */
 MPQ_PUBLIC int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
 
 #ifdef __cplusplus

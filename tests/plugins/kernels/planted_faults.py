@@ -130,6 +130,7 @@ FAULTS = (
           "__fadd_rn(y,"),
     # Several thread blocks or warps for one output.
     Fault("tickets not cleared", "quantize.cu", "p.tickets[i] = 0", "p.tickets[i] += 0"),
+    Fault("tickets left drawn", "splits.h", "p.tickets[output] = 0", "p.tickets[output] += 0"),
     Fault("own sums counted twice", "splits.h", "if (other == split) continue;", ""),
     Fault("first split taken for the last", "splits.h", "(p.cut.splits) - 1)", "(0))"),
     Fault("ticket read before it is drawn", "splits.h",

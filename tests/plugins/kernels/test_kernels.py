@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mpq_export.core.integer_reference import ConvGeometry, run_layer
 
 from .cases import KernelCase, golden, random_case
-from .emulated import CCall, CLayer, call_sizes, layer_arrays, layer_sizes
+from .emulated import CCall, CLayer, EmulatedGpu, call_sizes, layer_arrays, layer_sizes
 from .planted_faults import FAULTS, KERNELS
 
 _RANDOM_CASES = int(os.environ.get("MPQ_KERNEL_CASES", "48"))
@@ -92,6 +92,18 @@ def test_results_do_not_depend_on_who_goes_first(gpu):
         case = LayerCase("order", layer, x, 0, run_layer(layer, x, 0))
         for seed in range(4):
             np.testing.assert_array_equal(KernelCase(case, 132, None, seed).found(gpu), case.y)
+
+
+@pytest.mark.parametrize("pixels", [12, 70])
+def test_a_second_multiply_follows_the_first(gpu, pixels):
+    """Both into noise, on one workspace whose columns are split."""
+    layer = random_layer(Draws(8), [3, 4] * 40, 4, 2100)
+    x = Draws(pixels).bell((pixels, 2100)).astype(np.float32)
+    expected = run_layer(layer, x, 0).output
+    prepared = EmulatedGpu(gpu.library, 132).prepare(layer, x, 0)
+    prepared.quantize()
+    np.testing.assert_array_equal(prepared.multiply(), expected)
+    np.testing.assert_array_equal(prepared.multiply(), expected)
 
 
 def test_random_cases_take_every_path(gpu):
