@@ -28,8 +28,9 @@ bool plausible(const MpqLayer& layer) {
   if (layer.group < 1 || layer.rows < 1 || layer.channels < 1) return false;
   if (layer.rows % layer.group != 0 || layer.channels % layer.group != 0) return false;
   if (layer.max_planes < 1 || layer.max_planes > kMaxPlanes) return false;
-  if (layer.act_bits < 2 || layer.top_shift < 0) return false;
-  if (layer.top_shift > 8 || layer.act_bits + layer.top_shift > 8) return false;
+  // Each by itself first, so that their sum is within int32.
+  if (!within(&layer.act_bits, 1, 2, 8) || !within(&layer.top_shift, 1, 0, 6)) return false;
+  if (layer.act_bits + layer.top_shift > 8) return false;
   // A linear layer is the 1 x 1 convolution of one line.
   const bool linear = layer.linear != 0;
   const int32_t most = linear ? 1 : kMaxExtent;

@@ -171,6 +171,8 @@ def _status(gpu, changes=(), **sizes) -> int:
     [
         {"rows": 0}, {"rows": -1}, {"group": 0}, {"group": 3}, {"channels": 0}, {"max_planes": 9},
         {"act_bits": 1}, {"act_bits": 7, "top_shift": 2}, {"top_shift": -1}, {"linear": 1},
+        {"act_bits": 2**31 - 1, "top_shift": 1}, {"act_bits": 9, "top_shift": 0},
+        {"act_bits": 2, "top_shift": 2**31 - 1},
         {"strides": (ctypes.c_int32 * 2)(0, 1)}, {"pads": (ctypes.c_int32 * 4)(-1, 0, 0, 0)},
         {"channels": 2**30},
     ],
