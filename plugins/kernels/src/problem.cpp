@@ -12,6 +12,7 @@ constexpr int64_t kMaxColumns = INT32_MAX / (255 * 127);
 constexpr int64_t kMaxGridSide = 65535;
 constexpr int32_t kMaxMultiprocessors = 1 << 16;
 constexpr size_t kAlignment = 256;
+constexpr size_t kWordsAlignment = 16;
 constexpr int kMaxSplits = 16;
 constexpr int kMinSplitBlocks = 4;  // of columns: fewer are not worth a thread block's prologue
 constexpr int kMinSmallSplitBlocks = 8;  // one for each warp
@@ -22,6 +23,12 @@ int64_t padded(int64_t value, int64_t to) { return divided_up(value, to) * to; }
 bool within(const int32_t* values, int count, int32_t least, int32_t most) {
   return std::all_of(values, values + count,
                      [&](int32_t value) { return value >= least && value <= most; });
+}
+
+// Null, too, is aligned.
+bool aligned(std::initializer_list<const void*> pointers, size_t to) {
+  return std::all_of(pointers.begin(), pointers.end(),
+                     [&](auto* one) { return reinterpret_cast<uintptr_t>(one) % to == 0; });
 }
 
 bool plausible(const MpqLayer& layer) {
@@ -181,6 +188,11 @@ int prepare(const MpqLayer* layer, const MpqCall* call, Problem& problem) {
                                                        call->step_index,
                                                        call->workspace};
   if (std::any_of(pointers.begin(), pointers.end(), [](auto* one) { return one == nullptr; })) {
+    return MPQ_BAD_CALL;
+  }
+  const size_t element = call->float16 != 0 ? 2 : 4;
+  if (!aligned({call->workspace}, kAlignment) || !aligned({layer->words}, kWordsAlignment) ||
+      !aligned({call->x, call->y, call->residual}, element)) {
     return MPQ_BAD_CALL;
   }
   return call->workspace_bytes < problem.workspace_bytes ? MPQ_SMALL_WORKSPACE : MPQ_OK;

@@ -37,12 +37,13 @@ _PATHS = (
 
 @dataclass(frozen=True)
 class KernelCase:
-    """A layer case, the GPU it runs on and what is added to its output."""
+    """A layer case, the GPU it runs on, what is added to its output and where y begins."""
 
     case: LayerCase
     multiprocessors: int
     residual: NDArray[np.floating] | None
     seed: int
+    y_begin: int = 0  # elements into its buffer
 
     @property
     def expected(self) -> NDArray[np.floating]:
@@ -58,7 +59,7 @@ class KernelCase:
         """What the kernels make of it."""
         gpu = EmulatedGpu(gpu.library, self.multiprocessors)
         case = self.case
-        return gpu.run(case.layer, case.x, case.step_index, self.residual, self.seed)
+        return gpu.run(case.layer, case.x, case.step_index, self.residual, self.seed, self.y_begin)
 
     def holds(self, gpu: EmulatedGpu) -> bool:
         """Whether the kernels give exactly what is expected."""
@@ -107,7 +108,7 @@ def random_case(index: int) -> KernelCase:
     if any_of(False, True):
         residual = draws.bell(output_shape(layer, shape)).astype(dtype)
     multiprocessors = path.multiprocessors or any_of(2, 8, 20)
-    return KernelCase(case, multiprocessors, residual, index)
+    return KernelCase(case, multiprocessors, residual, index, y_begin=index // 6 % 3 % 2)
 
 
 def _geometry(draws: Draws, grouped: bool) -> ConvGeometry:

@@ -89,10 +89,9 @@ class Buffer:
         self._library.mpq_emulation_forbid_writing(self._handle)
         return self
 
-    def read(self, like: NDArray) -> NDArray:
-        """What it holds, as an array of that shape and type."""
-        raw = ctypes.string_at(self.address, self.size)
-        return np.frombuffer(raw, like.dtype).reshape(like.shape).copy()
+    def read(self) -> bytes:
+        """What it holds."""
+        return ctypes.string_at(self.address, self.size)
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,20 @@ class PreparedCall:
         out = Buffer(self.library, self.like.nbytes)
         self._launch(self.library.mpq_quantize, out.address)
 
-    def multiply(self) -> NDArray[np.floating]:
-        """The second launch, into a y of its own that begins as noise."""
-        out = Buffer(self.library, self.like.nbytes)
-        self._launch(self.library.mpq_multiply, out.address)
-        return out.read(self.like)
+    def multiply(self, begin: int = 0) -> NDArray[np.floating]:
+        """The second launch, into a y of its own that begins as noise.
+
+        Args:
+            begin: y's first element in its buffer, which has as many behind y: neither may change.
+        """
+        edge = begin * self.like.itemsize
+        out = Buffer(self.library, self.like.nbytes + 2 * edge)
+        before = out.read()
+        self._launch(self.library.mpq_multiply, out.address + edge)
+        after = out.read()
+        end = edge + self.like.nbytes
+        assert after[:edge] + after[end:] == before[:edge] + before[end:]
+        return np.frombuffer(after[edge:end], self.like.dtype).reshape(self.like.shape).copy()
 
     def _launch(self, launch: Callable[..., int], y: int) -> None:
         self.call.y = y
@@ -165,11 +173,15 @@ class EmulatedGpu:
         step_index: int,
         residual: NDArray[np.floating] | None = None,
         seed: int = 0,
+        y_begin: int = 0,
     ) -> NDArray[np.floating]:
-        """The layer's output in the type of x; threads take turns as the seed says."""
+        """The layer's output in the type of x; threads take turns as the seed says.
+
+        See :meth:`PreparedCall.multiply` for ``y_begin``.
+        """
         prepared = self.prepare(layer, x, step_index, residual, seed)
         prepared.quantize()
-        return prepared.multiply()
+        return prepared.multiply(y_begin)
 
     def prepare(
         self,

@@ -101,6 +101,8 @@ FAULTS = (
     Fault("dilation forgotten", "quantize.cu", "y * p.layer.dilations[0]", "y"),
     Fault("images of a batch mixed up", "epilogue.h", "image * p.layer.rows", "image * p.pixels"),
     Fault("pairs of odd rows of pixels", "problem.cpp", "problem.image_pixels % 2 == 0", "true"),
+    Fault("pairs at any address", "problem.cpp",
+          "reinterpret_cast<uintptr_t>(call.y) % pair_bytes == 0", "pair_bytes > 0"),
     Fault("second of a pair takes the first's residual", "epilogue.h", "place + 1)", "place)"),
     Fault("cursor stays in its image", "epilogue.h", "within_ >= p", "within_ > p"),
     # Activations.

@@ -106,6 +106,18 @@ def test_a_second_multiply_follows_the_first(gpu, pixels):
     np.testing.assert_array_equal(prepared.multiply(), expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_y_need_only_have_the_alignment_of_its_elements(gpu, dtype):
+    """An even number of pixels in an image, which would be stored in pairs."""
+    layer = random_layer(Draws(8), [3, 4] * 20, 4, 33, _SAME)
+    x = Draws(9).bell((2, 33, 6, 8)).astype(dtype)
+    prepared = gpu.prepare(layer, x, 0)
+    prepared.quantize()
+    expected = LayerCase("y", layer, x, 0, run_layer(layer, x, 0)).y
+    np.testing.assert_array_equal(prepared.multiply(begin=0), expected)
+    np.testing.assert_array_equal(prepared.multiply(begin=1), expected)
+
+
 def test_random_cases_take_every_path(gpu):
     launch = (ctypes.c_uint32 * 5)()
     seen: Counter[str] = Counter()
@@ -159,7 +171,7 @@ def _status(gpu, changes=(), **sizes) -> int:
     """What a call of one golden case returns, with changes to its layer and sizes."""
     case = layer_case("conv_3x3")
     described = {**layer_sizes(case.layer), **dict(changes)}
-    layer = CLayer(**dict.fromkeys(layer_arrays(case.layer), 256), **described)
+    layer = CLayer(**{**dict.fromkeys(layer_arrays(case.layer), 256), **described})
     pointers = {name: 256 for name in ("x", "y", "step_index", "workspace")}
     given = {"multiprocessors": 8, "workspace_bytes": 1 << 40, **pointers}
     call = CCall(**{**given, **call_sizes(case.layer, case.x.shape), **sizes})
@@ -191,6 +203,19 @@ def test_calls_that_cannot_be_made_are_refused(gpu):
     assert _status(gpu, batch=2**30) == -3
     assert _status(gpu, height=2**31 - 1, width=2**31 - 1) == -3
     assert _status(gpu, workspace_bytes=100) == -4
+
+
+@pytest.mark.parametrize("float16", [0, 1])
+def test_misaligned_pointers_are_refused(gpu, float16):
+    small = {"workspace_bytes": 100, "float16": float16}
+    assert _status(gpu, **small) == -4
+    element = 2 if float16 else 4
+    for name in ("x", "y", "residual"):
+        assert _status(gpu, **small, **{name: 256 + element // 2}) == -2
+        assert _status(gpu, **small, **{name: 256 + element}) == -4
+    assert _status(gpu, **small, workspace=256 + 128) == -2
+    assert _status(gpu, {"words": 256 + 8}, **small) == -2
+    assert _status(gpu, {"words": 256 + 16}, **small) == -4
 
 
 # --- sources ------------------------------------------------------------------------------------
