@@ -7,6 +7,8 @@ import os
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from signal import SIGABRT, SIGILL, SIGSEGV
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from mpq_export.core.integer_reference import ConvGeometry, run_layer
 
 from .cases import KernelCase, golden, random_case
 from .emulated import CCall, CLayer, EmulatedGpu, call_sizes, layer_arrays, layer_sizes
-from .planted_faults import FAULTS, KERNELS
+from .planted_faults import FAULTS, KERNELS, HarnessError, try_library, verdict
 
 _RANDOM_CASES = int(os.environ.get("MPQ_KERNEL_CASES", "48"))
 _SAME = ConvGeometry((3, 3), pads=(1, 1, 1, 1))
@@ -245,3 +247,35 @@ def test_fault_still_has_its_place(fault):
     assert text.count(fault.found) == 1
     assert fault.planted != fault.found
     assert len({replace(other, name="") for other in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "shown"),
+    [
+        (0, "", "", None),
+        (3, "conv_3x3\n", "", "conv_3x3 differs"),
+        (-SIGABRT, "", "undefined on a GPU: a hole (block 0 0 0, thread 1)\nFatal\n",
+         "undefined on a GPU: a hole (block 0 0 0, thread 1)"),
+        (-SIGSEGV, "", "Fatal Python error\n", "an access outside of its buffer"),
+        (-SIGILL, "", "", "a trap of C++"),
+    ],
+)  # fmt: skip
+def test_what_shows_a_fault(code, out, err, shown):
+    assert verdict(code, out, err) == shown
+
+
+@pytest.mark.parametrize(
+    ("code", "err"), [(1, "Traceback"), (2, ""), (-SIGABRT, "free()"), (-9, "")]
+)
+def test_no_other_end_of_a_process_shows_a_fault(code, err):
+    with pytest.raises(HarnessError, match=f"exit code {code}"):
+        verdict(code, "", err)
+
+
+def test_a_library_that_cannot_be_tried_shows_no_fault(tmp_path):
+    with pytest.raises(HarnessError, match="OSError"):
+        try_library(tmp_path / "missing.so")
+
+
+def test_a_hang_shows():
+    assert try_library(Path("any.so"), seconds=0.01) == "a hang: not done after 0.01 s"
