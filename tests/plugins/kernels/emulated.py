@@ -166,23 +166,6 @@ class EmulatedGpu:
             function.argtypes = [ctypes.POINTER(CLayer), ctypes.POINTER(CCall), ctypes.c_void_p]
         return cls(library, multiprocessors)
 
-    def run(
-        self,
-        layer: PackedLayer,
-        x: NDArray[np.floating],
-        step_index: int,
-        residual: NDArray[np.floating] | None = None,
-        seed: int = 0,
-        y_begin: int = 0,
-    ) -> NDArray[np.floating]:
-        """The layer's output in the type of x; threads take turns as the seed says.
-
-        See :meth:`PreparedCall.multiply` for ``y_begin``.
-        """
-        prepared = self.prepare(layer, x, step_index, residual, seed)
-        prepared.quantize()
-        return prepared.multiply(y_begin)
-
     def prepare(
         self,
         layer: PackedLayer,
@@ -191,7 +174,7 @@ class EmulatedGpu:
         residual: NDArray[np.floating] | None = None,
         seed: int = 0,
     ) -> PreparedCall:
-        """As :meth:`run`, nothing launched yet."""
+        """A layer and its input in memory; threads take turns as the seed says."""
         self.library.mpq_emulation_seed(seed)
         buffers = {name: self._upload(array) for name, array in layer_arrays(layer).items()}
         c_layer = CLayer(

@@ -19,7 +19,7 @@ from signal import SIGABRT, SIGILL, SIGSEGV
 
 from golden.reader import layer_cases
 
-from .cases import KernelCase, golden, random_case
+from .cases import KernelCase, golden, plane_cases, random_case
 from .emulated import KERNELS, EmulatedGpu
 
 _TESTS = Path(__file__).parents[2]
@@ -154,6 +154,8 @@ def detecting_cases() -> Iterator[KernelCase]:
     """What the kernels are tried on, until one case gives the fault away."""
     yield from map(golden, layer_cases())
     yield from map(random_case, range(_RANDOM_CASES))
+    for planes in range(1, 9):
+        yield from plane_cases(planes)
 
 
 def first_difference(library: Path) -> str | None:
