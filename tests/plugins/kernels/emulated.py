@@ -94,6 +94,10 @@ class Buffer:
         return ctypes.string_at(self.address, self.size)
 
 
+class LaunchRefused(Exception):
+    """The kernels, or the emulated GPU, did not take a call."""
+
+
 @dataclass(frozen=True)
 class PreparedCall:
     """A layer and a call of it, on the emulated GPU.
@@ -135,7 +139,8 @@ class PreparedCall:
     def _launch(self, launch: Callable[..., int], y: int) -> None:
         self.call.y = y
         status = launch(ctypes.byref(self.layer), ctypes.byref(self.call), None)
-        assert status == 0, f"status {status}"
+        if status != 0:
+            raise LaunchRefused(f"status {status}")
 
 
 @dataclass(frozen=True)

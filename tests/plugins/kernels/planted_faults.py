@@ -62,6 +62,7 @@ FAULTS = (
     Fault("fills the stage that is read", "gemm.h", "fill_stage = kStages - 1;",
           "fill_stage = kStages - 2;"),
     Fault("stages wrap too late", "gemm.h", "read_stage == kStages - 1", "read_stage == kStages"),
+    Fault("a stage too many for shared memory", "gemm.h", "kStages = 3", "kStages = 4"),
     Fault("prologue without commits", "gemm.h",
           "filler.fill(stage);\n    commit_copies();", "filler.fill(stage);"),
     Fault("chunks looked up too late", "gemm.h", "filler.look_up(block + kStages)",

@@ -243,6 +243,16 @@ def test_misaligned_pointers_are_refused(gpu, float16):
     assert _status(gpu, {"words": 256 + 16}, **small) == -4
 
 
+def test_the_emulated_gpu_takes_no_launch_that_no_gpu_takes(gpu):
+    launch = gpu.library.mpq_emulation_launch
+    launch.argtypes = [ctypes.c_uint32] * 3 + [ctypes.c_int, ctypes.c_size_t]
+    assert launch(3, 2, 1, 256, 48 << 10) == 0
+    assert launch(3, 2, 1, 256, (48 << 10) + 1) == 1
+    for sizes in ((0, 1, 1, 32), (1, 0, 1, 32), (1, 1, 0, 32), (1, 65536, 1, 32),
+                  (1, 1, 65536, 32), (2**31, 1, 1, 32), (1, 1, 1, 1056), (1, 1, 1, 0)):  # fmt: skip
+        assert launch(*sizes, 0) == 9
+
+
 # --- sources ------------------------------------------------------------------------------------
 
 _SAME_EVERYWHERE = {
