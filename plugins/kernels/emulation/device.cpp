@@ -70,6 +70,16 @@ void perform(const Copy& copy) {
   std::memcpy(to, copy.from, static_cast<size_t>(copy.count));
 }
 
+// What CUDA says of a launch that no GPU takes without being asked for more: a cudaError_t.
+int refused(dim3 grid, int threads, size_t shared_bytes) {
+  constexpr int kInvalidValue = 1, kInvalidConfiguration = 9;
+  constexpr unsigned kMaxSide = 65535;
+  if (shared_bytes > size_t{48} << 10) return kInvalidValue;
+  const bool fits = grid.x <= INT32_MAX && grid.y <= kMaxSide && grid.z <= kMaxSide;
+  const bool some = grid.x > 0 && grid.y > 0 && grid.z > 0 && threads > 0;
+  return fits && some && threads <= 1024 ? 0 : kInvalidConfiguration;
+}
+
 void run_thread() {
   running.body(running.kernel, running.argument);
   for (const auto& group : copies().groups) {
@@ -162,6 +172,7 @@ void wait_for_copies(int pending) {
 
 int launch(Body body, const void* kernel, const void* argument, dim3 grid, int threads,
            size_t shared_bytes) {
+  if (const int refusal = refused(grid, threads, shared_bytes)) return refusal;
   running = {body, kernel, argument, {}};
   grid_size = grid;
   block_size = dim3(static_cast<unsigned>(threads));
@@ -199,6 +210,12 @@ void mpq_emulation_last_launch(uint32_t (*launch)[5]) {
   const uint32_t shared = static_cast<uint32_t>(running.residents.back()->shared.size());
   const uint32_t values[] = {grid_size.x, grid_size.y, grid_size.z, block_size.x, shared};
   std::copy(std::begin(values), std::end(values), *launch);
+}
+
+// Of a kernel that does nothing.
+int mpq_emulation_launch(uint32_t x, uint32_t y, uint32_t z, int threads, size_t shared_bytes) {
+  const auto nothing = [](const void*, const void*) {};
+  return mpq::emulation::launch(nothing, nullptr, nullptr, dim3(x, y, z), threads, shared_bytes);
 }
 
 void mpq_emulation_seed(uint64_t seed) { mpq::emulation::random = mpq::emulation::Random(seed); }

@@ -23,7 +23,7 @@ typedef struct CUstream_st* MpqStream;
 enum {
   MPQ_OK = 0,
   MPQ_BAD_LAYER = -1, /* a size or a bit width that the contract does not allow */
-  MPQ_BAD_CALL = -2,  /* no output, or a null pointer */
+  MPQ_BAD_CALL = -2,  /* no output, or a pointer that is null or misaligned */
   MPQ_TOO_LARGE = -3, /* activations beyond 2 GiB, or more tiles than a grid has */
   MPQ_SMALL_WORKSPACE = -4
 };
@@ -55,7 +55,7 @@ typedef struct MpqLayer {
 } MpqLayer;
 
 /* One use of a layer. A linear layer's x is [M, K] and its y [M, O]: batch 1, height 1, width M. A
- * convolution's are NCHW. x, y and residual have one type. */
+ * convolution's are NCHW. x, y and residual have one type, and that type's alignment. */
 typedef struct MpqCall {
   const void* x;
   void* y;
@@ -74,7 +74,7 @@ MPQ_PUBLIC size_t mpq_workspace_bytes(const MpqLayer* layer, const MpqCall* call
 /* x to channels-last int8 in the workspace, spatial padding included. */
 MPQ_PUBLIC int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
 
-/* y from the workspace. */
+/* y from the workspace, which it leaves as it was: it may follow itself. */
 MPQ_PUBLIC int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
 
 #ifdef __cplusplus

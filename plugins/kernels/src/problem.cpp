@@ -12,6 +12,7 @@ constexpr int64_t kMaxColumns = INT32_MAX / (255 * 127);
 constexpr int64_t kMaxGridSide = 65535;
 constexpr int32_t kMaxMultiprocessors = 1 << 16;
 constexpr size_t kAlignment = 256;
+constexpr size_t kWordsAlignment = 16;
 constexpr int kMaxSplits = 16;
 constexpr int kMinSplitBlocks = 4;  // of columns: fewer are not worth a thread block's prologue
 constexpr int kMinSmallSplitBlocks = 8;  // one for each warp
@@ -24,12 +25,19 @@ bool within(const int32_t* values, int count, int32_t least, int32_t most) {
                      [&](int32_t value) { return value >= least && value <= most; });
 }
 
+// Null, too, is aligned.
+bool aligned(std::initializer_list<const void*> pointers, size_t to) {
+  return std::all_of(pointers.begin(), pointers.end(),
+                     [&](auto* one) { return reinterpret_cast<uintptr_t>(one) % to == 0; });
+}
+
 bool plausible(const MpqLayer& layer) {
   if (layer.group < 1 || layer.rows < 1 || layer.channels < 1) return false;
   if (layer.rows % layer.group != 0 || layer.channels % layer.group != 0) return false;
   if (layer.max_planes < 1 || layer.max_planes > kMaxPlanes) return false;
-  if (layer.act_bits < 2 || layer.top_shift < 0) return false;
-  if (layer.top_shift > 8 || layer.act_bits + layer.top_shift > 8) return false;
+  // Each by itself first, so that their sum is within int32.
+  if (!within(&layer.act_bits, 1, 2, 8) || !within(&layer.top_shift, 1, 0, 6)) return false;
+  if (layer.act_bits + layer.top_shift > 8) return false;
   // A linear layer is the 1 x 1 convolution of one line.
   const bool linear = layer.linear != 0;
   const int32_t most = linear ? 1 : kMaxExtent;
@@ -180,6 +188,11 @@ int prepare(const MpqLayer* layer, const MpqCall* call, Problem& problem) {
                                                        call->step_index,
                                                        call->workspace};
   if (std::any_of(pointers.begin(), pointers.end(), [](auto* one) { return one == nullptr; })) {
+    return MPQ_BAD_CALL;
+  }
+  const size_t element = call->float16 != 0 ? 2 : 4;
+  if (!aligned({call->workspace}, kAlignment) || !aligned({layer->words}, kWordsAlignment) ||
+      !aligned({call->x, call->y, call->residual}, element)) {
     return MPQ_BAD_CALL;
   }
   return call->workspace_bytes < problem.workspace_bytes ? MPQ_SMALL_WORKSPACE : MPQ_OK;

@@ -59,7 +59,7 @@ struct Problem {
 // may be null.
 int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem);
 
-// As `describe`, and the pointers must be there and the workspace large enough.
+// As `describe`, and the pointers must be there and aligned, and the workspace large enough.
 int prepare(const MpqLayer* layer, const MpqCall* call, Problem& problem);
 
 }  // namespace mpq

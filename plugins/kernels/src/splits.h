@@ -33,6 +33,8 @@ __device__ __forceinline__ bool last_split(const Problem& p, int32_t output, int
   if (threadIdx.x == 0) *flag = atomicAdd(p.tickets + output, 1u);
   __syncthreads();
   if (*flag != static_cast<uint32_t>(p.cut.splits) - 1) return false;
+  // All have drawn: the next launch on this workspace finds the ticket as this one did.
+  if (threadIdx.x == 0) p.tickets[output] = 0;
   __threadfence();
   for (int other = 0; other < p.cut.splits; ++other) {
     if (other == split) continue;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from golden.draws import Draws
@@ -10,9 +12,10 @@ from golden.layer_cases import random_layer
 from golden.reader import LayerCase
 from numpy.typing import NDArray
 
-from mpq_export.core.integer_reference import ConvGeometry, run_layer
+from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, run_layer
+from mpq_export.core.kernel_layout import to_kernel_layout
 
-from .emulated import EmulatedGpu, output_shape
+from .emulated import EmulatedGpu, LaunchRefused, output_shape
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ _PATHS = (
 
 @dataclass(frozen=True)
 class KernelCase:
-    """A layer case, the GPU it runs on and what is added to its output."""
+    """A layer case, the GPU it runs on, what is added to its output and where y begins."""
 
     case: LayerCase
     multiprocessors: int
     residual: NDArray[np.floating] | None
     seed: int
+    y_begin: int = 0  # elements into its buffer
+    again: bool = False  # what is looked at is a second multiply's
 
     @property
     def expected(self) -> NDArray[np.floating]:
@@ -58,11 +63,93 @@ class KernelCase:
         """What the kernels make of it."""
         gpu = EmulatedGpu(gpu.library, self.multiprocessors)
         case = self.case
-        return gpu.run(case.layer, case.x, case.step_index, self.residual, self.seed)
+        prepared = gpu.prepare(case.layer, case.x, case.step_index, self.residual, self.seed)
+        prepared.quantize()
+        if self.again:
+            prepared.multiply()
+        return prepared.multiply(self.y_begin)
 
     def holds(self, gpu: EmulatedGpu) -> bool:
         """Whether the kernels give exactly what is expected."""
-        return np.array_equal(self.found(gpu), self.expected, equal_nan=True)
+        try:
+            return same_bits(self.found(gpu), self.expected)
+        except LaunchRefused:
+            return False
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a case took.
+
+    Attributes:
+        kernel: its name, with pixels and tiles of a thread block.
+        planes: P of a tile that it ran.
+        wrapped: whether a warp went on to a stage, or to words, that it had used before.
+        split: whether several thread blocks shared an output.
+    """
+
+    kernel: str
+    planes: int
+    wrapped: bool
+    split: bool
+
+
+_STAGES, _SMALL_WARPS = 3, 8
+
+
+def launched(gpu: EmulatedGpu, layer: PackedLayer) -> set[Launched]:
+    """What the last launch was, which was of this layer: for every plane count of its tiles."""
+    launch = (ctypes.c_uint32 * 5)()
+    gpu.library.mpq_emulation_last_launch(ctypes.byref(launch))
+    x_blocks, y_blocks, z_blocks, threads, shared = launch
+    group, kernel = 1 if layer.conv is None else layer.conv.group, to_kernel_layout(layer)
+    begins = kernel.tile_begins
+    tiles, planes = (len(begins) - 1) // group, np.diff(begins).tolist()
+    taps = 1 if layer.conv is None else int(np.prod(layer.conv.kernel_shape))
+    blocks = -(-taps * -(-layer.input_channels // group // 16) * 16 // 128)
+    if threads == 32 * _SMALL_WARPS:
+        name, splits, turns = f"small<{shared // (threads * 4)}>", y_blocks, _SMALL_WARPS
+    else:
+        pixels = shared // (_STAGES * 128)
+        # Two tiles are one thread block of either shape; four at a time would leave half idle.
+        fours = pixels == 64 or (tiles > 2 and x_blocks == -(-tiles // 4))
+        name, splits, turns = f"gemm<{pixels}, {4 if fours else 2}>", z_blocks // group, _STAGES
+    return {Launched(name, count, blocks // splits > turns, splits > 1) for count in planes}
+
+
+def _plane_case(planes: int, rows: int, pixels: int, multiprocessors: int) -> KernelCase:
+    """All rows of so many planes, and nine blocks of columns: a ring of three stages, or of the
+    eight warps of the path for few pixels, begins again.
+    """
+    draws = Draws(100 * planes + rows)
+    layer = random_layer(draws, [planes] * rows, 6, 1100)
+    x = draws.bell((pixels, 1100)).astype(np.float32)
+    case = LayerCase(f"{planes}_planes", layer, x, 1, run_layer(layer, x, 1))
+    return KernelCase(case, multiprocessors, None, pixels)
+
+
+def plane_cases(planes: int) -> list[KernelCase]:
+    """What takes every kernel there is for layers of so many planes."""
+    uses = ((8, 1), (16, 1), (32, 1), (40, 1), (40, 132), (130, 1))
+    return [_plane_case(planes, rows, *use) for rows, use in product((65, 128), uses)]
+
+
+def same_bits(found: NDArray[np.floating], expected: NDArray[np.floating]) -> bool:
+    """Whether outputs are the same, zeros' signs included; one NaN is like another."""
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return False
+    bits = f"u{expected.itemsize}"
+    number = ~np.isnan(expected)
+    same = np.array_equal(np.isnan(found), ~number)
+    return same and np.array_equal(found[number].view(bits), expected[number].view(bits))
+
+
+def assert_same_bits(found: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
+    """As :func:`same_bits`, and say where they differ."""
+    if not same_bits(found, expected):
+        np.testing.assert_array_equal(found, expected, strict=True)
+        signs = np.argwhere(np.signbit(found) != np.signbit(expected)).tolist()
+        raise AssertionError(f"zeros of the other sign at {signs[:10]}")
 
 
 def golden(case: LayerCase) -> KernelCase:
@@ -107,7 +194,9 @@ def random_case(index: int) -> KernelCase:
     if any_of(False, True):
         residual = draws.bell(output_shape(layer, shape)).astype(dtype)
     multiprocessors = path.multiprocessors or any_of(2, 8, 20)
-    return KernelCase(case, multiprocessors, residual, index)
+    return KernelCase(
+        case, multiprocessors, residual, index, y_begin=index // 6 % 3 % 2, again=index % 4 == 0
+    )
 
 
 def _geometry(draws: Draws, grouped: bool) -> ConvGeometry:

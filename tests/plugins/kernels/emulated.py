@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,10 +89,58 @@ class Buffer:
         self._library.mpq_emulation_forbid_writing(self._handle)
         return self
 
-    def read(self, like: NDArray) -> NDArray:
-        """What it holds, as an array of that shape and type."""
-        raw = ctypes.string_at(self.address, self.size)
-        return np.frombuffer(raw, like.dtype).reshape(like.shape).copy()
+    def read(self) -> bytes:
+        """What it holds."""
+        return ctypes.string_at(self.address, self.size)
+
+
+class LaunchRefused(Exception):
+    """The kernels, or the emulated GPU, did not take a call."""
+
+
+@dataclass(frozen=True)
+class PreparedCall:
+    """A layer and a call of it, on the emulated GPU.
+
+    Attributes:
+        library: the kernels.
+        layer: what they are given.
+        call: what they are given; y is set by :meth:`multiply`.
+        like: an array of y's shape and type.
+        held: buffers that layer and call point into.
+    """
+
+    library: ctypes.CDLL
+    layer: CLayer
+    call: CCall
+    like: NDArray[np.floating]
+    held: tuple[Buffer, ...]
+
+    def quantize(self) -> None:
+        """The first launch. y is not looked at, but must be there."""
+        out = Buffer(self.library, self.like.nbytes)
+        self._launch(self.library.mpq_quantize, out.address)
+
+    def multiply(self, begin: int = 0) -> NDArray[np.floating]:
+        """The second launch, into a y of its own that begins as noise.
+
+        Args:
+            begin: y's first element in its buffer, which has as many behind y: neither may change.
+        """
+        edge = begin * self.like.itemsize
+        out = Buffer(self.library, self.like.nbytes + 2 * edge)
+        before = out.read()
+        self._launch(self.library.mpq_multiply, out.address + edge)
+        after = out.read()
+        end = edge + self.like.nbytes
+        assert after[:edge] + after[end:] == before[:edge] + before[end:]
+        return np.frombuffer(after[edge:end], self.like.dtype).reshape(self.like.shape).copy()
+
+    def _launch(self, launch: Callable[..., int], y: int) -> None:
+        self.call.y = y
+        status = launch(ctypes.byref(self.layer), ctypes.byref(self.call), None)
+        if status != 0:
+            raise LaunchRefused(f"status {status}")
 
 
 @dataclass(frozen=True)
@@ -122,28 +171,26 @@ class EmulatedGpu:
             function.argtypes = [ctypes.POINTER(CLayer), ctypes.POINTER(CCall), ctypes.c_void_p]
         return cls(library, multiprocessors)
 
-    def run(
+    def prepare(
         self,
         layer: PackedLayer,
         x: NDArray[np.floating],
         step_index: int,
         residual: NDArray[np.floating] | None = None,
         seed: int = 0,
-    ) -> NDArray[np.floating]:
-        """The layer's output in the type of x; threads take turns as the seed says."""
+    ) -> PreparedCall:
+        """A layer and its input in memory; threads take turns as the seed says."""
         self.library.mpq_emulation_seed(seed)
         buffers = {name: self._upload(array) for name, array in layer_arrays(layer).items()}
         c_layer = CLayer(
             **{name: buffer.address for name, buffer in buffers.items()}, **layer_sizes(layer)
         )
         y = np.empty(output_shape(layer, x.shape), x.dtype)
-        out = Buffer(self.library, y.nbytes)
         places = {"x": self._upload(x), "step_index": self._upload(np.array([step_index], "<i4"))}
         if residual is not None:
             places["residual"] = self._upload(residual)
         call = CCall(
             **{name: buffer.address for name, buffer in places.items()},
-            y=out.address,
             float16=x.dtype == np.float16,
             multiprocessors=self.multiprocessors,
             **call_sizes(layer, x.shape),
@@ -152,10 +199,8 @@ class EmulatedGpu:
         assert size > 0
         workspace = Buffer(self.library, size)
         call.workspace, call.workspace_bytes = workspace.address, size
-        for launch in (self.library.mpq_quantize, self.library.mpq_multiply):
-            status = launch(ctypes.byref(c_layer), ctypes.byref(call), None)
-            assert status == 0, f"status {status}"
-        return out.read(y)
+        held = (*buffers.values(), *places.values(), workspace)
+        return PreparedCall(self.library, c_layer, call, y, held)
 
     def _upload(self, array: NDArray) -> Buffer:
         return Buffer(self.library, array.nbytes).fill(array)

@@ -2,7 +2,8 @@
 
     python -m plugins.kernels.planted_faults [NAME...]
 
-It prints what gave each fault away; exit code 1 if one was missed.
+It prints what gave each fault away; exit code 1 if one was missed. The sources as they are come
+first and must give nothing away; a process that ends as no fault makes it end is an error.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGSEGV
+from signal import SIGABRT, SIGILL, SIGSEGV
 
 from golden.reader import layer_cases
 
-from .cases import KernelCase, golden, random_case
+from .cases import KernelCase, golden, plane_cases, random_case
 from .emulated import KERNELS, EmulatedGpu
 
+_TESTS = Path(__file__).parents[2]
 _RANDOM_CASES = 160
 _SECONDS = 300
+_DIFFERS = 3  # exit code of a process that tries a library; an error of Python's is 1
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ FAULTS = (
     Fault("fills the stage that is read", "gemm.h", "fill_stage = kStages - 1;",
           "fill_stage = kStages - 2;"),
     Fault("stages wrap too late", "gemm.h", "read_stage == kStages - 1", "read_stage == kStages"),
+    Fault("a stage too many for shared memory", "gemm.h", "kStages = 3", "kStages = 4"),
     Fault("prologue without commits", "gemm.h",
           "filler.fill(stage);\n    commit_copies();", "filler.fill(stage);"),
     Fault("chunks looked up too late", "gemm.h", "filler.look_up(block + kStages)",
@@ -101,6 +105,8 @@ FAULTS = (
     Fault("dilation forgotten", "quantize.cu", "y * p.layer.dilations[0]", "y"),
     Fault("images of a batch mixed up", "epilogue.h", "image * p.layer.rows", "image * p.pixels"),
     Fault("pairs of odd rows of pixels", "problem.cpp", "problem.image_pixels % 2 == 0", "true"),
+    Fault("pairs at any address", "problem.cpp",
+          "reinterpret_cast<uintptr_t>(call.y) % pair_bytes == 0", "pair_bytes > 0"),
     Fault("second of a pair takes the first's residual", "epilogue.h", "place + 1)", "place)"),
     Fault("cursor stays in its image", "epilogue.h", "within_ >= p", "within_ > p"),
     # Activations.
@@ -130,6 +136,7 @@ FAULTS = (
           "__fadd_rn(y,"),
     # Several thread blocks or warps for one output.
     Fault("tickets not cleared", "quantize.cu", "p.tickets[i] = 0", "p.tickets[i] += 0"),
+    Fault("tickets left drawn", "splits.h", "p.tickets[output] = 0", "p.tickets[output] += 0"),
     Fault("own sums counted twice", "splits.h", "if (other == split) continue;", ""),
     Fault("first split taken for the last", "splits.h", "(p.cut.splits) - 1)", "(0))"),
     Fault("ticket read before it is drawn", "splits.h",
@@ -148,6 +155,8 @@ def detecting_cases() -> Iterator[KernelCase]:
     """What the kernels are tried on, until one case gives the fault away."""
     yield from map(golden, layer_cases())
     yield from map(random_case, range(_RANDOM_CASES))
+    for planes in range(1, 9):
+        yield from plane_cases(planes)
 
 
 def first_difference(library: Path) -> str | None:
@@ -159,25 +168,65 @@ def first_difference(library: Path) -> str | None:
     return None
 
 
-def what_gives_away(fault: Fault) -> str | None:
-    """How a fault shows: a case that differs, or what the emulation says; None if it does not."""
+_NAMED = "undefined on a GPU: "  # what the emulation says before it aborts
+
+
+class HarnessError(Exception):
+    """A library could not be tried: this says nothing of the fault in it."""
+
+
+def what_gives_away(fault: Fault | None) -> str | None:
+    """How a fault, or the sources as they are, shows; None if it does not."""
     with tempfile.TemporaryDirectory() as folder:
         kernels = Path(folder) / "kernels"
         shutil.copytree(KERNELS, kernels)
-        fault.plant(kernels)
+        if fault is not None:
+            fault.plant(kernels)
         library = Path(folder) / "faulty.so"
         build = [kernels / "emulation" / "build.sh", library]
         subprocess.run(build, check=True, capture_output=True)
-        command = [sys.executable, "-m", "plugins.kernels.planted_faults", "--try", str(library)]
-        tried = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-    if tried.returncode == 0:
+        return try_library(library)
+
+
+def try_library(library: Path, seconds: float = _SECONDS) -> str | None:
+    """What a process of its own finds wrong with a library; None if nothing.
+
+    Raises:
+        HarnessError: it ended in a way that is no fault's.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "plugins.kernels.planted_faults",
+        "--try",
+        str(library.resolve()),
+    ]
+    try:
+        tried = subprocess.run(command, cwd=_TESTS, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return f"a hang: not done after {seconds:g} s"
+    return verdict(tried.returncode, tried.stdout, tried.stderr)
+
+
+def verdict(code: int, out: str, err: str) -> str | None:
+    """What the exit code and the output of a process that tried a library say of the library.
+
+    Raises:
+        HarnessError: they are no fault's.
+    """
+    if code == 0:
         return None
-    said = (tried.stdout + tried.stderr).strip().splitlines()
-    if tried.returncode == 1:
-        return f"{said[-1]} differs"
-    if said:
-        return said[0]
-    return "an access outside of its buffer" if tried.returncode == -SIGSEGV else "a trap of C++"
+    if code == _DIFFERS:
+        return f"{out.strip()} differs"
+    if code == -SIGABRT:
+        named = [line for line in err.splitlines() if line.startswith(_NAMED)]
+        if named:
+            return named[0]
+    if code == -SIGSEGV:
+        return "an access outside of its buffer"
+    if code == -SIGILL:
+        return "a trap of C++"
+    raise HarnessError(f"exit code {code}: {(out + err).strip()}")
 
 
 def main(arguments: list[str]) -> int:
@@ -186,7 +235,9 @@ def main(arguments: list[str]) -> int:
         difference = first_difference(Path(arguments[1]))
         if difference is not None:
             print(difference)
-        return 0 if difference is None else 1
+        return 0 if difference is None else _DIFFERS
+    if (wrong := what_gives_away(None)) is not None:
+        raise HarnessError(f"without a fault: {wrong}")
     missed = []
     for fault in FAULTS:
         if arguments and fault.name not in arguments:

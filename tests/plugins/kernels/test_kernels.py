@@ -7,6 +7,8 @@ import os
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from signal import SIGABRT, SIGILL, SIGSEGV
 
 import numpy as np
 import pytest
@@ -19,9 +21,16 @@ from hypothesis import strategies as st
 
 from mpq_export.core.integer_reference import ConvGeometry, run_layer
 
-from .cases import KernelCase, golden, random_case
-from .emulated import CCall, CLayer, call_sizes, layer_arrays, layer_sizes
-from .planted_faults import FAULTS, KERNELS
+from .cases import (
+    KernelCase,
+    assert_same_bits,
+    golden,
+    launched,
+    plane_cases,
+    random_case,
+)
+from .emulated import CCall, CLayer, EmulatedGpu, call_sizes, layer_arrays, layer_sizes
+from .planted_faults import FAULTS, KERNELS, HarnessError, try_library, verdict
 
 _RANDOM_CASES = int(os.environ.get("MPQ_KERNEL_CASES", "48"))
 _SAME = ConvGeometry((3, 3), pads=(1, 1, 1, 1))
@@ -29,13 +38,13 @@ _SAME = ConvGeometry((3, 3), pads=(1, 1, 1, 1))
 
 @pytest.mark.parametrize("case", layer_cases(), ids=str)
 def test_golden_cases_are_exact(gpu, case):
-    np.testing.assert_array_equal(golden(case).found(gpu), case.y)
+    assert_same_bits(golden(case).found(gpu), case.y)
 
 
 @pytest.mark.parametrize("index", range(_RANDOM_CASES))
 def test_random_cases_are_exact(gpu, index):
     case = random_case(index)
-    np.testing.assert_array_equal(case.found(gpu), case.expected)
+    assert_same_bits(case.found(gpu), case.expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,17 +55,20 @@ def test_any_layer_is_exact(gpu, layer, seed, dtype, multiprocessors):
     step_index = seed % len(layer.act_scale)
     case = LayerCase("any", layer, x, step_index, run_layer(layer, x, step_index))
     tried = KernelCase(case, multiprocessors, None, seed)
-    np.testing.assert_array_equal(tried.found(gpu), tried.expected)
+    assert_same_bits(tried.found(gpu), tried.expected)
 
 
 @pytest.mark.parametrize("planes", range(1, 9))
-@pytest.mark.parametrize("pixels", [8, 40, 130])
-def test_every_plane_count_on_every_path(gpu, planes, pixels):
-    """Three tiles of rows, two blocks of columns; wide layers do not take 128 pixels at once."""
-    layer = random_layer(Draws(planes), [planes] * 65, 6, 200)
-    x = Draws(pixels).bell((pixels, 200)).astype(np.float32)
-    case = LayerCase("planes", layer, x, 1, run_layer(layer, x, 1))
-    np.testing.assert_array_equal(KernelCase(case, 1, None, pixels).found(gpu), case.y)
+def test_every_plane_count_on_every_path(gpu, planes):
+    """Wide layers do not take 128 pixels at once."""
+    seen = set()
+    for case in plane_cases(planes):
+        assert_same_bits(case.found(gpu), case.expected)
+        took = launched(gpu, case.case.layer)
+        seen |= {(one.kernel, one.planes, one.wrapped) for one in took}
+    kernels = {"small<8>", "small<16>", "small<32>", "gemm<64, 4>"}
+    kernels |= {"gemm<128, 2>", "gemm<128, 4>"} if planes <= 5 else set()
+    assert seen == {(kernel, planes, True) for kernel in kernels}
 
 
 def test_rows_of_different_plane_counts_run_in_one_launch(gpu):
@@ -64,7 +76,7 @@ def test_rows_of_different_plane_counts_run_in_one_launch(gpu):
     layer = random_layer(Draws(5), counts, 4, 40, _SAME)
     x = Draws(6).bell((1, 40, 12, 12)).astype(np.float32)
     case = LayerCase("mixed", layer, x, 0, run_layer(layer, x, 0))
-    np.testing.assert_array_equal(KernelCase(case, 1, None, 3).found(gpu), case.y)
+    assert_same_bits(KernelCase(case, 1, None, 3).found(gpu), case.y)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,7 @@ def test_layers_of_diffusion_models_are_exact(gpu, channels, shape, conv, multip
     layer = random_layer(Draws(9), [4] * 64 + [3] * 192 + [2] * 64, 4, channels, conv)
     x = Draws(10).bell(shape).astype(np.float16)
     case = LayerCase("model", layer, x, 1, run_layer(layer, x, 1))
-    np.testing.assert_array_equal(KernelCase(case, multiprocessors, None, 7).found(gpu), case.y)
+    assert_same_bits(KernelCase(case, multiprocessors, None, 7).found(gpu), case.y)
 
 
 def test_results_do_not_depend_on_who_goes_first(gpu):
@@ -91,31 +103,68 @@ def test_results_do_not_depend_on_who_goes_first(gpu):
         x = Draws(pixels).bell((pixels, 1100)).astype(np.float32)
         case = LayerCase("order", layer, x, 0, run_layer(layer, x, 0))
         for seed in range(4):
-            np.testing.assert_array_equal(KernelCase(case, 132, None, seed).found(gpu), case.y)
+            assert_same_bits(KernelCase(case, 132, None, seed).found(gpu), case.y)
+
+
+@pytest.mark.parametrize("pixels", [12, 70])
+def test_a_second_multiply_follows_the_first(gpu, pixels):
+    """Both into noise, on one workspace whose columns are split."""
+    layer = random_layer(Draws(8), [3, 4] * 40, 4, 2100)
+    x = Draws(pixels).bell((pixels, 2100)).astype(np.float32)
+    expected = run_layer(layer, x, 0).output
+    prepared = EmulatedGpu(gpu.library, 132).prepare(layer, x, 0)
+    prepared.quantize()
+    assert_same_bits(prepared.multiply(), expected)
+    assert_same_bits(prepared.multiply(), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_y_need_only_have_the_alignment_of_its_elements(gpu, dtype):
+    """An even number of pixels in an image, which would be stored in pairs."""
+    layer = random_layer(Draws(8), [3, 4] * 20, 4, 33, _SAME)
+    x = Draws(9).bell((2, 33, 6, 8)).astype(dtype)
+    prepared = gpu.prepare(layer, x, 0)
+    prepared.quantize()
+    expected = LayerCase("y", layer, x, 0, run_layer(layer, x, 0)).y
+    assert_same_bits(prepared.multiply(begin=0), expected)
+    assert_same_bits(prepared.multiply(begin=1), expected)
 
 
 def test_random_cases_take_every_path(gpu):
-    launch = (ctypes.c_uint32 * 5)()
     seen: Counter[str] = Counter()
     for index in range(_RANDOM_CASES):
         case = random_case(index)
         layer, y = case.case.layer, case.found(gpu)
-        gpu.library.mpq_emulation_last_launch(ctypes.byref(launch))
-        x_blocks, _, z_blocks, threads, shared = launch
-        few, group = threads == 256, 1 if layer.conv is None else layer.conv.group
-        pixels = shared // (threads * 4) if few else shared // (3 * 128)
-        tiles = -(-layer.weight.rows // group // 32)
-        seen[f"{pixels} pixels"] += 1
-        seen["pairs of tiles"] += not few and tiles > 2 and x_blocks == -(-tiles // 2)
-        seen["fours of tiles"] += pixels == 128 and tiles > 2 and x_blocks == -(-tiles // 4)
-        seen["split, few"] += few and launch[1] > 1
-        seen["split, many"] += not few and z_blocks > group
+        took = launched(gpu, layer)
+        one = next(iter(took))
+        few, group = one.kernel.startswith("small"), 1 if layer.conv is None else layer.conv.group
+        seen[one.kernel] += 1
+        seen["wrapped, few"] += few and one.wrapped
+        seen["wrapped, many"] += not few and one.wrapped
+        seen["split, few"] += few and one.split
+        seen["split, many"] += not few and one.split
         seen["wide"] += len(layer.weight.plane_rows) > 5
         seen["grouped"] += group > 1
         seen["residual"] += case.residual is not None
         seen["half"] += y.dtype == np.float16
-    assert len(seen) == 5 + 8
+    assert len(seen) == 6 + 8
     assert min(seen.values()) > 0, seen
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_outputs_are_compared_as_bits(dtype):
+    outputs = np.array([0.0, np.nan, 1.0, -np.inf], dtype)
+    assert_same_bits(outputs, outputs.copy())
+    assert_same_bits(np.copysign(outputs, [1, -1, 1, -1]).astype(dtype), outputs)
+    for other in (
+        [-0.0, np.nan, 1.0, -np.inf],
+        [0.0, 0.0, 1.0, -np.inf],
+        [0.0, np.nan, 1.0, np.nan],
+    ):
+        with pytest.raises(AssertionError):
+            assert_same_bits(np.array(other, dtype), outputs)
+    with pytest.raises(AssertionError):
+        assert_same_bits(outputs, outputs.astype(np.float64))
 
 
 def test_half_precision_is_ieee(gpu):
@@ -147,7 +196,7 @@ def _status(gpu, changes=(), **sizes) -> int:
     """What a call of one golden case returns, with changes to its layer and sizes."""
     case = layer_case("conv_3x3")
     described = {**layer_sizes(case.layer), **dict(changes)}
-    layer = CLayer(**dict.fromkeys(layer_arrays(case.layer), 256), **described)
+    layer = CLayer(**{**dict.fromkeys(layer_arrays(case.layer), 256), **described})
     pointers = {name: 256 for name in ("x", "y", "step_index", "workspace")}
     given = {"multiprocessors": 8, "workspace_bytes": 1 << 40, **pointers}
     call = CCall(**{**given, **call_sizes(case.layer, case.x.shape), **sizes})
@@ -159,6 +208,8 @@ def _status(gpu, changes=(), **sizes) -> int:
     [
         {"rows": 0}, {"rows": -1}, {"group": 0}, {"group": 3}, {"channels": 0}, {"max_planes": 9},
         {"act_bits": 1}, {"act_bits": 7, "top_shift": 2}, {"top_shift": -1}, {"linear": 1},
+        {"act_bits": 2**31 - 1, "top_shift": 1}, {"act_bits": 9, "top_shift": 0},
+        {"act_bits": 2, "top_shift": 2**31 - 1},
         {"strides": (ctypes.c_int32 * 2)(0, 1)}, {"pads": (ctypes.c_int32 * 4)(-1, 0, 0, 0)},
         {"channels": 2**30},
     ],
@@ -177,6 +228,29 @@ def test_calls_that_cannot_be_made_are_refused(gpu):
     assert _status(gpu, batch=2**30) == -3
     assert _status(gpu, height=2**31 - 1, width=2**31 - 1) == -3
     assert _status(gpu, workspace_bytes=100) == -4
+
+
+@pytest.mark.parametrize("float16", [0, 1])
+def test_misaligned_pointers_are_refused(gpu, float16):
+    small = {"workspace_bytes": 100, "float16": float16}
+    assert _status(gpu, **small) == -4
+    element = 2 if float16 else 4
+    for name in ("x", "y", "residual"):
+        assert _status(gpu, **small, **{name: 256 + element // 2}) == -2
+        assert _status(gpu, **small, **{name: 256 + element}) == -4
+    assert _status(gpu, **small, workspace=256 + 128) == -2
+    assert _status(gpu, {"words": 256 + 8}, **small) == -2
+    assert _status(gpu, {"words": 256 + 16}, **small) == -4
+
+
+def test_the_emulated_gpu_takes_no_launch_that_no_gpu_takes(gpu):
+    launch = gpu.library.mpq_emulation_launch
+    launch.argtypes = [ctypes.c_uint32] * 3 + [ctypes.c_int, ctypes.c_size_t]
+    assert launch(3, 2, 1, 256, 48 << 10) == 0
+    assert launch(3, 2, 1, 256, (48 << 10) + 1) == 1
+    for sizes in ((0, 1, 1, 32), (1, 0, 1, 32), (1, 1, 0, 32), (1, 65536, 1, 32),
+                  (1, 1, 65536, 32), (2**31, 1, 1, 32), (1, 1, 1, 1056), (1, 1, 1, 0)):  # fmt: skip
+        assert launch(*sizes, 0) == 9
 
 
 # --- sources ------------------------------------------------------------------------------------
@@ -206,3 +280,35 @@ def test_fault_still_has_its_place(fault):
     assert text.count(fault.found) == 1
     assert fault.planted != fault.found
     assert len({replace(other, name="") for other in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "shown"),
+    [
+        (0, "", "", None),
+        (3, "conv_3x3\n", "", "conv_3x3 differs"),
+        (-SIGABRT, "", "undefined on a GPU: a hole (block 0 0 0, thread 1)\nFatal\n",
+         "undefined on a GPU: a hole (block 0 0 0, thread 1)"),
+        (-SIGSEGV, "", "Fatal Python error\n", "an access outside of its buffer"),
+        (-SIGILL, "", "", "a trap of C++"),
+    ],
+)  # fmt: skip
+def test_what_shows_a_fault(code, out, err, shown):
+    assert verdict(code, out, err) == shown
+
+
+@pytest.mark.parametrize(
+    ("code", "err"), [(1, "Traceback"), (2, ""), (-SIGABRT, "free()"), (-9, "")]
+)
+def test_no_other_end_of_a_process_shows_a_fault(code, err):
+    with pytest.raises(HarnessError, match=f"exit code {code}"):
+        verdict(code, "", err)
+
+
+def test_a_library_that_cannot_be_tried_shows_no_fault(tmp_path):
+    with pytest.raises(HarnessError, match="OSError"):
+        try_library(tmp_path / "missing.so")
+
+
+def test_a_hang_shows():
+    assert try_library(Path("any.so"), seconds=0.01) == "a hang: not done after 0.01 s"
