@@ -181,10 +181,9 @@ def _digits(family: str) -> list[Cell]:
 
 def _equal_steps(family: str, bits: str) -> Cell:
     """The loss as published."""
-    recipe = budgeted(ABLATED, family, Trained.FULL)
-    training = recipe.training.model_copy(update={"step_power": 0.0})
-    changed = recipe.model_copy(update={"training": training})
-    return _cell(family, bits, changed, 0, 1000, f"{recipe.method}, steps alike")
+    whole = budgeted(ABLATED, family, Trained.FULL)
+    alike = switched(whole)["without weights of steps"]
+    return _cell(family, bits, alike, 0, 1000, f"{whole.method}, steps alike")
 
 
 def _photos() -> list[Cell]:
