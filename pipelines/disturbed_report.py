@@ -164,7 +164,8 @@ def main(
     text = markdown(report)
     with staged_file(out / f"{family}_disturbed.md") as stage:
         stage.write_text(text, encoding="utf-8")
-    console.say(text)
+    for line in text.splitlines():
+        console.say(line)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core.low_rank_form import LowRankStart
 from ..progress import ProgressReporter
-from ..schedulers import sampling_schedule
+from ..schedulers import SamplingSchedule, sampling_schedule
 from ..training.choices import RelationKind
 from ..training.log import TableChange, TrainingLog
 from ..training.loop import Trainer, train
@@ -94,8 +94,8 @@ def train_model(
         name: LayerStart(layer, start.plan.layers[name].weight_form, start.plan.bits[name].weight)
         for name, layer in start.layers.items()
     }
-    begin = choices
-    if state_file is not None and state_file.exists():  # whose branches take the place of these
+    begin, resumed = choices, state_file is not None and state_file.exists()
+    if resumed:  # the state's branches take the place of these
         begin = choices.model_copy(update={"low_rank_start": LowRankStart.ZERO})
     student = build_student(run.teacher, starts, begin, derived_seed("branches", run.seed))
     student.module.to(device)
@@ -109,7 +109,10 @@ def train_model(
         _pool, run, device, rank=processes.process_index, world=processes.num_processes
     )
     relation = _relation(run, len(start.timesteps), processes)
-    weights = _step_weights(run, processes, progress)
+    if resumed:  # and its weights of steps
+        weights = torch.ones(len(_schedule(run).entries))
+    else:
+        weights = _step_weights(run, student, processes, progress)
     trainer = Trainer(student, relation, choices, run.model_config, processes, weights, run.name)
     train(trainer, pool_from, state_file, progress)
     bias = start.output_bias
@@ -144,12 +147,16 @@ def _pool(
     )
 
 
+def _schedule(run: TrainingRun) -> SamplingSchedule:
+    return sampling_schedule(run.scheduler_config, run.num_steps)
+
+
 def _step_weights(
-    run: TrainingRun, processes: Accelerator, progress: ProgressReporter
+    run: TrainingRun, student: Student, processes: Accelerator, progress: ProgressReporter
 ) -> torch.Tensor:
     """How much the prediction's error at each step of the sampler counts, in every process."""
     power = run.recipe.training.step_power
-    steps = len(sampling_schedule(run.scheduler_config, run.num_steps).entries)
+    steps = len(_schedule(run).entries)
     if power == 0:
         return torch.ones(steps)
     if not processes.is_main_process:
@@ -157,6 +164,7 @@ def _step_weights(
         return cast(torch.Tensor, processes.reduce(zeros, "sum"))
     sensitivity = step_sensitivity(
         run.teacher,
+        student,
         run.model_config,
         run.scheduler_config,
         run.pool_settings,

@@ -81,8 +81,9 @@ class Trainer:
         step_weights: torch.Tensor,
         run: str = "",
     ) -> None:
-        """``step_weights`` ``[S]`` weigh the squared error at each step of the sampler; ``run``
-        names the run whose states this one takes and saves."""
+        """``step_weights`` ``[S]`` weigh the squared error at each step of the sampler, until a
+        state with its own is loaded; ``run`` names the run whose states this one takes and
+        saves."""
         self.student, self.relation, self.choices = student, relation, choices
         self.model_config, self.run = model_config, run
         self.processes, self._step_weights = processes, step_weights.to(processes.device)
@@ -104,6 +105,7 @@ class Trainer:
             dict(self._named),
             {name: self._moments(p) for name, p in self._named.items()} if self.records else {},
             {} if self.relation is None else self.relation.state(),
+            self._step_weights,
             tuple(self.records),
             self.run,
         )
@@ -128,6 +130,9 @@ class Trainer:
         require(bool(state.relation) == remembers, "The relation loss remembers something else")
         if self.relation is not None:
             self.relation.load(state.relation)
+        same = state.step_weights.shape == self._step_weights.shape
+        require(same, "It weighs another number of steps")
+        self._step_weights = state.step_weights.to(self.processes.device)
         with torch.no_grad():
             for name, p in self._named.items():
                 p.copy_(state.parameters[name])

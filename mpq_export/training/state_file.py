@@ -1,7 +1,8 @@
 """A training run on disk: what is needed to go on exactly where it was, and nothing that executes.
 
 One safetensors file: trained parameters and the optimiser's two moments of each by name, what the
-relation loss remembers, and the log; in its metadata whose run it is.
+relation loss remembers, how the sampler's steps are weighed, and the log; in its metadata whose run
+it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..tensor_files import staged_tensor_file
 from .log import UpdateRecord
 
 _LOG, _PARAMETER, _RELATION, _MOMENTS = "log", "parameter", "relation", ("exp_avg", "exp_avg_sq")
+_STEP_WEIGHTS = "step_weights"
 _RUN = "run"
 _FIX = "Delete it to train from the start again"
 
@@ -36,6 +38,8 @@ class TrainingState:
         moments: the optimiser's first and second moment of each, of their shapes; empty before the
             first update.
         relation: what the relation loss remembers.
+        step_weights: of the squared error at each step of the sampler, float32 ``[S]``; measured
+            before the first update.
         records: one per update that was done.
         run: a name of the run, which no other has.
     """
@@ -43,6 +47,7 @@ class TrainingState:
     parameters: Mapping[str, torch.Tensor]
     moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     relation: Mapping[str, torch.Tensor]
+    step_weights: torch.Tensor
     records: tuple[UpdateRecord, ...]
     run: str = ""
 
@@ -56,6 +61,7 @@ def write_state(path: Path, state: TrainingState) -> None:
         for key, value in zip(_MOMENTS, moments, strict=True):
             tensors[f"{key}.{name}"] = value
     tensors |= {f"{_RELATION}.{name}": value for name, value in state.relation.items()}
+    tensors[_STEP_WEIGHTS] = state.step_weights
     rows = [astuple(record) for record in state.records]
     tensors[_LOG] = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(UpdateRecord)))
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -77,6 +83,7 @@ def read_state(path: Path) -> TrainingState:
                 "The training state cannot be read", why=str(error), fix=_FIX
             ) from error
         records = _records(tensors.pop(_LOG, None))
+        step_weights = _step_weights(tensors.pop(_STEP_WEIGHTS, None))
         parts: dict[str, dict[str, torch.Tensor]] = {
             key: {} for key in (_PARAMETER, *_MOMENTS, _RELATION)
         }
@@ -95,7 +102,7 @@ def read_state(path: Path) -> TrainingState:
                 require_finite(value, f"a moment of {name}")
             require(bool((second[name] >= 0).all()), f"A square of {name} is negative")
         moments = {name: (first[name], second[name]) for name in first}
-        return TrainingState(parameters, moments, parts[_RELATION], records, run)
+        return TrainingState(parameters, moments, parts[_RELATION], step_weights, records, run)
 
 
 @contextmanager
@@ -121,6 +128,16 @@ def require_finite(value: torch.Tensor, name: str) -> None:
     """Raise TrainingStateError unless a state's tensor is of finite float32 numbers."""
     require(value.dtype == torch.float32, f"The type of {name} is {value.dtype}")
     require(bool(value.isfinite().all()), f"A value of {name} is not finite")
+
+
+def _step_weights(weights: torch.Tensor | None) -> torch.Tensor:
+    if weights is None or weights.ndim != 1:
+        raise TrainingStateError(
+            "The training state is damaged", why="It has no weights of steps", fix=_FIX
+        )
+    require_finite(weights, _STEP_WEIGHTS)
+    require(bool((weights > 0).all()), "A step has no weight")
+    return weights
 
 
 def _records(log: torch.Tensor | None) -> tuple[UpdateRecord, ...]:

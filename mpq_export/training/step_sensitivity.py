@@ -2,12 +2,14 @@
 
 A loss that counts all steps alike spends itself on errors that the sampler forgets: on a cosine
 schedule, an error at the first of 20 DDIM steps reaches the image tens of times as strongly as one
-in the middle.
+in the middle. It is the quantised model's own errors that are measured with. They are alike from
+pixel to pixel and from image to image, whereas of white noise a good model removes most again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,14 @@ from .condition_rows import condition_rows
 from .guidance import Guidance
 from .sampling_walk import SamplingWalk
 from .seeds import derived_seed
+from .student import Student
 from .trajectories import calls_per_step
 from .trajectory_pool import PoolSettings
 
 _IMAGES = 8
 _RELATIVE_ERROR = 0.05
-"""Of the prediction's root mean square: about what a trained model at 3 bits is off."""
+"""Of the prediction's root mean square: about what a trained model at 3 bits is off. Models before
+training at 2 bits are off by much more, and images are not linear in that."""
 MAX_PROBES = 20
 """Steps that are disturbed; what lies between them is interpolated, as every one costs a walk."""
 _GREATEST_RATIO = 20.0
@@ -36,6 +40,8 @@ _GREATEST_RATIO = 20.0
 no step may be forgotten, as its error would grow until it counts."""
 _LEAST_PREDICTION = 1e-2
 """A model that predicts nothing at a step is disturbed as if it predicted so much."""
+_LEAST_ERROR = 1e-6
+"""Of the prediction: what a student's error is scaled up from at most."""
 
 
 def step_weights(sensitivity: torch.Tensor, power: float) -> torch.Tensor:
@@ -59,12 +65,14 @@ def probed_steps(num_steps: int) -> list[int]:
 
 def walked_predictions(num_steps: int) -> int:
     """How many predictions of single images measuring takes, before guidance."""
-    return _IMAGES * (num_steps + sum(num_steps - 1 - probe for probe in probed_steps(num_steps)))
+    probes = probed_steps(num_steps)
+    return _IMAGES * (num_steps + len(probes) + sum(num_steps - 1 - probe for probe in probes))
 
 
 @torch.no_grad()
 def step_sensitivity(
     teacher: nn.Module,
+    student: Student,
     model_config: Mapping[str, Any],
     scheduler_config: Mapping[str, Any],
     settings: PoolSettings,
@@ -73,18 +81,22 @@ def step_sensitivity(
     device: torch.device,
     progress: ProgressReporter,
 ) -> torch.Tensor:
-    """Disturb one prediction with noise, walk on with the full-precision model, and compare.
+    """Disturb one prediction by the student's error, walk on with the full-precision model, and
+    compare.
 
     Args:
-        teacher, model_config, scheduler_config: the model and its configs.
+        teacher: the full-precision model.
+        student: the quantised one, as training finds it; its error at a step is scaled to
+            a share of the prediction, so that only its form counts.
+        model_config, scheduler_config: the configs of both.
         settings: sampler steps, guidance and eta of the walks.
         seed: of noise and conditions.
         conditions: rows to choose from; None draws them.
-        device: where the teacher computes.
+        device: where both compute.
         progress: told of every walk.
 
     Returns the image's change by the prediction's error, both as root mean squares, float32
-    ``[S]`` on the CPU. Raises RecipeError where a walk leaves the finite numbers.
+    ``[S]`` on the CPU. Raises RecipeError where a walk or the student leaves the finite numbers.
     """
     shape = (_IMAGES, *architecture_of(model_config).sample_shape(model_config))
     guidance = Guidance(settings.guidance, shape[1])
@@ -93,57 +105,87 @@ def step_sensitivity(
     parts = torch.arange(_IMAGES).tensor_split(
         calls_per_step(model_config, _IMAGES * guidance.copies)
     )
+    entries = torch.from_numpy(sampling_schedule(scheduler_config, settings.num_steps).entries)
+    num_steps = len(entries)
 
-    def predicted(images: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        return torch.cat([predicted_part(images, timestep, part) for part in parts if len(part)])
+    def predicted(
+        model: nn.Module, images: torch.Tensor, timestep: torch.Tensor, step: int
+    ) -> torch.Tensor:
+        return torch.cat(
+            [predicted_part(model, images, timestep, step, part) for part in parts if len(part)]
+        )
 
     def predicted_part(
-        images: torch.Tensor, timestep: torch.Tensor, part: torch.Tensor
+        model: nn.Module,
+        images: torch.Tensor,
+        timestep: torch.Tensor,
+        step: int,
+        part: torch.Tensor,
     ) -> torch.Tensor:
         own_rows = torch.cat([part + copy * _IMAGES for copy in range(guidance.copies)])
         both = images[part].repeat(guidance.copies, 1, 1, 1)
         conditions = {name: value[own_rows].to(device) for name, value in rows.items()}
-        prediction = predict(teacher, model_config, both, timestep.to(device), conditions)
-        return guidance.combined(prediction)
+        student.entries.value = entries[step].expand(len(own_rows)).to(device)
+        prediction = predict(model, model_config, both, timestep.to(device), conditions)
+        return guidance.combined(prediction.float())
 
-    def walked(known: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The image that begins with these predictions, and all predictions."""
+    def walked(known: Sequence[torch.Tensor]) -> _Walked:
         walk = SamplingWalk(
             scheduler_config, settings.num_steps, shape, own_seed, settings.eta, device
         )
-        predictions = list(known)
+        predictions, errors = list(known), []
         for step in range(num_steps):
             images = walk.model_input()  # schedulers remember that they were asked
             if step == len(predictions):
-                predictions.append(predicted(images, walk.timestep))
+                predictions.append(predicted(teacher, images, walk.timestep, step))
+            if not known and step in probes:
+                own = predicted(student.module, images, walk.timestep, step)
+                errors.append((own - predictions[step])[:, : shape[1]])
             walk.advance(predictions[step])
-        if not bool(walk.sample.isfinite().all()):
-            raise RecipeError(
-                "The full-precision model's images are not finite",
-                where="sampling",
-                why=f"Guidance is {settings.guidance}, eta {settings.eta}",
-                fix="Sample from the checkpoint with these first; lower the guidance",
-            )
-        return walk.sample, predictions
+        return _Walked(walk.sample, predictions, errors)
 
-    num_steps = len(sampling_schedule(scheduler_config, settings.num_steps).entries)
     probes = probed_steps(num_steps)
     progress.start("sensitivity", 1 + len(probes))
-    image, predictions = walked(())
+    plain = walked(())
+    _require_finite(plain, settings)
     progress.advance()
-    # Not the noise that the walks begin with: a model predicts that, and its errors do not.
-    generator = torch.Generator().manual_seed(derived_seed("error", seed))
-    noise = torch.randn(shape, generator=generator).to(device)
     measured = []
-    for probe in probes:
-        prediction = predictions[probe].clone()
+    for probe, error in zip(probes, plain.errors, strict=True):
+        prediction = plain.predictions[probe].clone()
         size = _root_mean_square(prediction[:, : shape[1]]).clamp_min(_LEAST_PREDICTION)
-        error = _RELATIVE_ERROR * size * noise
+        # A student without error at this step leaves the image as it is.
+        error *= _RELATIVE_ERROR * size / _root_mean_square(error).clamp_min(_LEAST_ERROR * size)
         prediction[:, : shape[1]] += error
-        changed, _ = walked([*predictions[:probe], prediction])
-        measured.append(float(_root_mean_square(changed - image) / _root_mean_square(error)))
+        image = walked([*plain.predictions[:probe], prediction]).image
+        change = _root_mean_square(image - plain.image)
+        measured.append(float(change / (_RELATIVE_ERROR * size)))
         progress.advance()
     return _interpolated(probes, measured, num_steps)
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """An image, all predictions on the way to it, and the student's errors at the probed steps."""
+
+    image: torch.Tensor
+    predictions: list[torch.Tensor]
+    errors: list[torch.Tensor]
+
+
+def _require_finite(walked: _Walked, settings: PoolSettings) -> None:
+    if not bool(walked.image.isfinite().all()):
+        raise RecipeError(
+            "The full-precision model's images are not finite",
+            where="sampling",
+            why=f"Guidance is {settings.guidance}, eta {settings.eta}",
+            fix="Sample from the checkpoint with these first; lower the guidance",
+        )
+    if not all(bool(error.isfinite().all()) for error in walked.errors):
+        raise RecipeError(
+            "The quantised model's predictions are not finite before training",
+            where="sampling",
+            fix="Check the export without training first: --method rtn",
+        )
 
 
 def _root_mean_square(values: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 
+from mpq_export.core.trained_layer import BatchEntries
 from mpq_export.errors import RecipeError
 from mpq_export.prediction import predict
 from mpq_export.schedulers import build_scheduler
@@ -17,6 +18,7 @@ from mpq_export.training.step_sensitivity import (
     step_weights,
     walked_predictions,
 )
+from mpq_export.training.student import Student
 from mpq_export.training.trajectory_pool import PoolSettings
 
 DDIM = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing", "clip_sample": False}
@@ -36,11 +38,28 @@ class Constant(torch.nn.Module):
         return (self.prediction.expand(sample.shape),)
 
 
-def measured(model, config, scheduler=DDIM, progress=None, seed=3, **settings):
+class Erring(torch.nn.Module):
+    """A student: its teacher, with errors of this form."""
+
+    def __init__(self, teacher, error=torch.randn_like):
+        super().__init__()
+        self.teacher, self.error = teacher, error
+
+    def forward(self, *args, **kwargs):
+        prediction, *_ = self.teacher(*args, **kwargs)
+        return (prediction + 0.3 * self.error(prediction),)
+
+
+def student_of(model, error=torch.randn_like):
+    return Student(Erring(model, error), {}, BatchEntries())
+
+
+def measured(model, config, scheduler=DDIM, progress=None, seed=3, student=None, **settings):
     settings = PoolSettings(**{"groups": 1, "images_per_group": 1, "num_steps": 6, **settings})
+    torch.manual_seed(seed)
     return step_sensitivity(
-        model, config, scheduler, settings, seed, None, torch.device("cpu"),
-        progress or fixtures.SilentProgress(),
+        model, student or student_of(model), config, scheduler, settings, seed, None,
+        torch.device("cpu"), progress or fixtures.SilentProgress(),
     )  # fmt: skip
 
 
@@ -150,8 +169,10 @@ def test_guidance_is_part_of_the_walk():
 @pytest.mark.parametrize("num_steps", [1, 6, 50])
 def test_the_price_is_told_beforehand(num_steps):
     model, seen = Constant(), []
-    model.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output[0])))
-    measured(model, CONFIG, num_steps=num_steps)
+    student = Student(Erring(Constant()), {}, BatchEntries())
+    for asked in (model, student.module):
+        asked.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output[0])))
+    measured(model, CONFIG, student=student, num_steps=num_steps)
     assert sum(seen) == walked_predictions(num_steps)
 
 
@@ -190,6 +211,54 @@ def test_a_model_that_predicts_nothing_has_sensitivities_too():
     torch.testing.assert_close(
         measured(Nothing(), CONFIG, num_steps=5), ddim_coefficients(5), rtol=0.01, atol=1e-5
     )
+
+
+class MeanIsSignal(Constant):
+    """Takes all that is no shade of a whole image for noise."""
+
+    def forward(self, sample, timestep, class_labels=None, return_dict=False):
+        return (sample - sample.mean(dim=(2, 3), keepdim=True),)
+
+
+def test_errors_are_of_the_students_form():
+    """A shade stays in the image, whereas noise is noise and is removed."""
+    model = MeanIsSignal()
+    noise = measured(model, CONFIG, num_steps=5)
+    shade = measured(model, CONFIG, student=student_of(model, torch.ones_like), num_steps=5)
+    assert float(shade[0]) > 5 * float(noise[0])
+    torch.testing.assert_close(shade, ddim_coefficients(5), rtol=1e-3, atol=1e-5)
+
+
+def test_how_far_the_student_is_off_does_not_count():
+    model = MeanIsSignal()
+    little, much = (
+        measured(model, CONFIG, student=student_of(model, lambda p, by=by: torch.full_like(p, by)))
+        for by in (1e-3, 10.0)
+    )
+    torch.testing.assert_close(little, much, rtol=1e-2, atol=0)
+
+
+def test_the_student_is_asked_with_the_tables_of_the_step():
+    model, seen = Constant(), []
+    student = student_of(model)
+    student.module.register_forward_hook(
+        lambda _module, _inputs, _output: seen.append(student.entries.value.tolist())
+    )
+    measured(model, CONFIG, student=student)
+    assert seen == [[step] * 8 for step in range(6)]
+
+
+def test_a_student_without_errors_weighs_all_steps_alike():
+    model = Constant()
+    steps = measured(model, CONFIG, student=student_of(model, torch.zeros_like))
+    assert torch.equal(step_weights(steps, 1.0), torch.ones(6))
+
+
+def test_a_student_that_leaves_the_finite_numbers_is_refused():
+    model = Constant()
+    broken = student_of(model, lambda prediction: prediction / 0)
+    with pytest.raises(RecipeError, match="predictions are not finite before training"):
+        measured(model, CONFIG, student=broken)
 
 
 def test_large_batches_are_cut_into_calls(monkeypatch):
