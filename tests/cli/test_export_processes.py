@@ -14,7 +14,13 @@ import yaml
 from training_runs import RECIPE, UPDATES, wait_for_updates
 
 from mpq_export.bundle import read_bundle
+from mpq_export.checkpoints import load_checkpoint
+from mpq_export.evaluation.whole_model import prediction_error
+from mpq_export.methods import chosen_recipe
+from mpq_export.runtimes.denoiser import open_denoiser
+from mpq_export.runtimes.names import Runtime
 from mpq_export.training.state_file import read_state
+from mpq_export.training.trajectories import full_precision_trajectory
 
 
 def free_port():
@@ -174,6 +180,56 @@ def test_two_processes_have_the_gradients_of_one(bundle_folder, tmp_path):
         # Some, such as those of keys' biases, are 0 but for rounding.
         allowed = 1e-9 + 0.02 * float(gradient.abs().max())
         assert float((first[name] - gradient).abs().max()) < allowed, name
+
+
+LONGER = RECIPE | {
+    "bits": "w2a4",
+    "training": {"updates": 40, "groups": 4, "images_per_group": 2, "rank": 4},
+}
+
+
+def noise_error(pipeline, folder):
+    """Of a bundle's predictions along full-precision trajectories that training has not seen."""
+    checkpoint = load_checkpoint(pipeline)
+    trajectory = full_precision_trajectory(
+        checkpoint.model, checkpoint.model_config, checkpoint.scheduler_config,
+        fixtures.NUM_STEPS, 32, 99,
+    )  # fmt: skip
+    denoise = open_denoiser(read_bundle(folder), Runtime.TORCH)
+    pairs = [
+        (denoise(step.sample, float(step.timestep), **step.conditions), step.prediction)
+        for step in trajectory
+    ]
+    predictions, reference = zip(*((a.numpy(), b.numpy()) for a, b in pairs), strict=True)
+    return prediction_error(predictions, reference).relative
+
+
+@pytest.mark.slow
+def test_what_two_processes_train_is_as_good_as_what_one_does(
+    pipeline_folder, export, request_for, tmp_path
+):
+    """Within the seeds' spread, on a run in which training matters much more than the seed."""
+
+    def alone(name, seed, **changes):
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(yaml.safe_dump(LONGER | changes))
+        choice = chosen_recipe(None, recipe, None)
+        out = tmp_path / name
+        export(request_for(out, recipe=choice.recipe, bits=choice.bits, seed=seed))
+        return noise_error(pipeline_folder, out)
+
+    errors = [alone(f"seed{seed}", seed) for seed in range(3)]
+    untrained = alone("untrained", 0, training={"updates": 0})
+    done = launched(
+        "-m", "mpq_export.cli.export", "--ckpt", pipeline_folder, "--recipe",
+        tmp_path / "seed0.yaml", "--inference-steps", fixtures.NUM_STEPS,
+        "--out", tmp_path / "both",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    both = noise_error(pipeline_folder, tmp_path / "both")
+    spread = max(errors) - min(errors)
+    assert max(errors) + 3 * spread < untrained
+    assert min(errors) - spread < both < max(errors) + spread
 
 
 @pytest.mark.slow
