@@ -14,8 +14,8 @@ from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
 from ..schedulers import SamplingSchedule
 from ..training.choices import Trained, TrainingChoices
+from ..training.error_sensitivity import walked_predictions
 from ..training.output_bias import ROUNDS
-from ..training.step_sensitivity import walked_predictions
 from .cost import PROGRAM_BYTES, Span, work_of_call
 from .size import SizeForecast, quantizable
 from .speed import MachineSpeed, TrainingSpeed
@@ -72,7 +72,7 @@ def forecast_training(
     steps = len(schedule.entries)
     bias = ROUNDS * steps * (2 * call + rounding) if choices.output_bias else 0.0
     per_image = call / (choices.groups * choices.images_per_group)
-    weighing = walked_predictions(steps) * per_image if choices.step_power else 0.0
+    weighing = walked_predictions(steps) * per_image if choices.error_power else 0.0
     return TrainingForecast(
         updates=choices.updates,
         images_per_update=images,

@@ -16,6 +16,8 @@ from ..core.low_rank_form import LowRankStart
 from ..progress import ProgressReporter
 from ..schedulers import SamplingSchedule, sampling_schedule
 from ..training.choices import RelationKind
+from ..training.error_bands import NUM_BANDS
+from ..training.error_sensitivity import error_sensitivity, error_weights
 from ..training.log import TableChange, TrainingLog
 from ..training.loop import Trainer, train
 from ..training.output_bias import fit_output_bias
@@ -25,7 +27,6 @@ from ..training.relations import (
     TimeSmoothedRelation,
 )
 from ..training.seeds import derived_seed
-from ..training.step_sensitivity import step_sensitivity, step_weights
 from ..training.student import LayerStart, Student, build_student
 from ..training.trajectory_pool import PoolSettings, TrajectoryPool
 from .quantize import QuantizedModel
@@ -109,10 +110,10 @@ def train_model(
         _pool, run, device, rank=processes.process_index, world=processes.num_processes
     )
     relation = _relation(run, len(start.timesteps), processes)
-    if resumed:  # and its weights of steps
-        weights = torch.ones(len(_schedule(run).entries))
+    if resumed:  # and its weights of errors
+        weights = torch.ones(len(_schedule(run).entries), NUM_BANDS)
     else:
-        weights = _step_weights(run, student, processes, progress)
+        weights = _error_weights(run, student, processes, progress)
     trainer = Trainer(student, relation, choices, run.model_config, processes, weights, run.name)
     train(trainer, pool_from, state_file, progress)
     bias = start.output_bias
@@ -151,18 +152,18 @@ def _schedule(run: TrainingRun) -> SamplingSchedule:
     return sampling_schedule(run.scheduler_config, run.num_steps)
 
 
-def _step_weights(
+def _error_weights(
     run: TrainingRun, student: Student, processes: Accelerator, progress: ProgressReporter
 ) -> torch.Tensor:
-    """How much the prediction's error at each step of the sampler counts, in every process."""
-    power = run.recipe.training.step_power
+    """How much errors at each step of the sampler count, in every process."""
+    power = run.recipe.training.error_power
     steps = len(_schedule(run).entries)
     if power == 0:
-        return torch.ones(steps)
+        return torch.ones(steps, NUM_BANDS)
     if not processes.is_main_process:
-        zeros = torch.zeros(steps, device=processes.device)
+        zeros = torch.zeros(steps, NUM_BANDS, device=processes.device)
         return cast(torch.Tensor, processes.reduce(zeros, "sum"))
-    sensitivity = step_sensitivity(
+    sensitivity = error_sensitivity(
         run.teacher,
         student,
         run.model_config,
@@ -173,7 +174,7 @@ def _step_weights(
         processes.device,
         progress,
     )
-    weights = step_weights(sensitivity, power).to(processes.device)
+    weights = error_weights(sensitivity, power).to(processes.device)
     return cast(torch.Tensor, processes.reduce(weights, "sum"))
 
 

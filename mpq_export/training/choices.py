@@ -48,8 +48,8 @@ class TrainingChoices(BaseModel):
         table_rate: of the activation tables: relative change of a scale, share of the code range
             for a zero point.
         float_rate: of what stays in floating point, when all weights are trained.
-        step_power: the squared error of the prediction at a step is weighted by this power of how
-            much an error there changes the image; 0 counts all steps alike, as published.
+        error_power: coarse and fine squared errors of the prediction at each step are weighted by
+            this power of how much they change the image; 0 counts all alike, as published.
         relation: relation distillation.
         relation_weight: its weight beside the mean squared error of the prediction.
         memory, time_smoothed: constants of the two relations.
@@ -72,7 +72,7 @@ class TrainingChoices(BaseModel):
     level_rate: float = Field(1e-3, ge=0, le=1)
     table_rate: float = Field(3e-3, ge=0, le=1)
     float_rate: float = Field(3e-4, ge=0, le=1)
-    step_power: float = Field(1.0, ge=0, le=4)
+    error_power: float = Field(1.0, ge=0, le=4)
     relation: RelationKind = RelationKind.NONE
     relation_weight: float = Field(0.1, ge=0, le=1e6)
     memory: MemorySettings = MemorySettings()

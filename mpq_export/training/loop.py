@@ -18,6 +18,7 @@ from ..errors import Interrupted, UserError
 from ..prediction import predict
 from ..progress import ProgressReporter
 from .choices import TrainingChoices
+from .error_bands import banded_squares
 from .features import Features, captured_features
 from .interruption import stop_wish
 from .log import UpdateRecord
@@ -78,15 +79,15 @@ class Trainer:
         choices: TrainingChoices,
         model_config: Mapping[str, Any],
         processes: Processes,
-        step_weights: torch.Tensor,
+        error_weights: torch.Tensor,
         run: str = "",
     ) -> None:
-        """``step_weights`` ``[S]`` weigh the squared error at each step of the sampler, until a
-        state with its own is loaded; ``run`` names the run whose states this one takes and
-        saves."""
+        """``error_weights`` ``[S, 2]`` weigh coarse and fine squared errors at each step of the
+        sampler, until a state with its own is loaded; ``run`` names the run whose states this one
+        takes and saves."""
         self.student, self.relation, self.choices = student, relation, choices
         self.model_config, self.run = model_config, run
-        self.processes, self._step_weights = processes, step_weights.to(processes.device)
+        self.processes, self._error_weights = processes, error_weights.to(processes.device)
         self.records: list[UpdateRecord] = []
         groups = student.parameter_groups(choices)
         self._optimizer = torch.optim.Adam(groups)
@@ -105,7 +106,7 @@ class Trainer:
             dict(self._named),
             {name: self._moments(p) for name, p in self._named.items()} if self.records else {},
             {} if self.relation is None else self.relation.state(),
-            self._step_weights,
+            self._error_weights,
             tuple(self.records),
             self.run,
         )
@@ -130,9 +131,9 @@ class Trainer:
         require(bool(state.relation) == remembers, "The relation loss remembers something else")
         if self.relation is not None:
             self.relation.load(state.relation)
-        same = state.step_weights.shape == self._step_weights.shape
-        require(same, "It weighs another number of steps")
-        self._step_weights = state.step_weights.to(self.processes.device)
+        same = state.error_weights.shape == self._error_weights.shape
+        require(same, "It weighs the errors of another number of steps")
+        self._error_weights = state.error_weights.to(self.processes.device)
         with torch.no_grad():
             for name, p in self._named.items():
                 p.copy_(state.parameters[name])
@@ -178,8 +179,8 @@ class Trainer:
             output = predict(
                 student.module, self.model_config, batch.sample, batch.timesteps, batch.conditions
             )
-        errors = (pool.combined(output.float()) - batch.target).square().flatten(1).mean(dim=1)
-        task = (errors * self._step_weights[batch.steps[: len(errors)]]).mean()
+        squares = banded_squares(pool.combined(output.float()) - batch.target)
+        task = (squares * self._error_weights[batch.steps[: len(squares)]]).sum(dim=1).mean()
         if self.relation is None:
             return task, torch.zeros_like(task)
         return task, self.relation.loss(features.pixels, batch)

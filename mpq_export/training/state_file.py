@@ -1,7 +1,7 @@
 """A training run on disk: what is needed to go on exactly where it was, and nothing that executes.
 
 One safetensors file: trained parameters and the optimiser's two moments of each by name, what the
-relation loss remembers, how the sampler's steps are weighed, and the log; in its metadata whose run
+relation loss remembers, how errors are weighed, and the log; in its metadata whose run
 it is.
 """
 
@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 
 from ..errors import UserError
 from ..tensor_files import staged_tensor_file
+from .error_bands import NUM_BANDS
 from .log import UpdateRecord
 
 _LOG, _PARAMETER, _RELATION, _MOMENTS = "log", "parameter", "relation", ("exp_avg", "exp_avg_sq")
-_STEP_WEIGHTS = "step_weights"
+_ERROR_WEIGHTS = "error_weights"
 _RUN = "run"
 _FIX = "Delete it to train from the start again"
 
@@ -38,8 +39,8 @@ class TrainingState:
         moments: the optimiser's first and second moment of each, of their shapes; empty before the
             first update.
         relation: what the relation loss remembers.
-        step_weights: of the squared error at each step of the sampler, float32 ``[S]``; measured
-            before the first update.
+        error_weights: of coarse and fine squared errors at each step of the sampler, float32
+            ``[S, 2]``; measured before the first update.
         records: one per update that was done.
         run: a name of the run, which no other has.
     """
@@ -47,7 +48,7 @@ class TrainingState:
     parameters: Mapping[str, torch.Tensor]
     moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     relation: Mapping[str, torch.Tensor]
-    step_weights: torch.Tensor
+    error_weights: torch.Tensor
     records: tuple[UpdateRecord, ...]
     run: str = ""
 
@@ -61,7 +62,7 @@ def write_state(path: Path, state: TrainingState) -> None:
         for key, value in zip(_MOMENTS, moments, strict=True):
             tensors[f"{key}.{name}"] = value
     tensors |= {f"{_RELATION}.{name}": value for name, value in state.relation.items()}
-    tensors[_STEP_WEIGHTS] = state.step_weights
+    tensors[_ERROR_WEIGHTS] = state.error_weights
     rows = [astuple(record) for record in state.records]
     tensors[_LOG] = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(UpdateRecord)))
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -83,7 +84,7 @@ def read_state(path: Path) -> TrainingState:
                 "The training state cannot be read", why=str(error), fix=_FIX
             ) from error
         records = _records(tensors.pop(_LOG, None))
-        step_weights = _step_weights(tensors.pop(_STEP_WEIGHTS, None))
+        error_weights = _error_weights(tensors.pop(_ERROR_WEIGHTS, None))
         parts: dict[str, dict[str, torch.Tensor]] = {
             key: {} for key in (_PARAMETER, *_MOMENTS, _RELATION)
         }
@@ -102,7 +103,7 @@ def read_state(path: Path) -> TrainingState:
                 require_finite(value, f"a moment of {name}")
             require(bool((second[name] >= 0).all()), f"A square of {name} is negative")
         moments = {name: (first[name], second[name]) for name in first}
-        return TrainingState(parameters, moments, parts[_RELATION], step_weights, records, run)
+        return TrainingState(parameters, moments, parts[_RELATION], error_weights, records, run)
 
 
 @contextmanager
@@ -130,13 +131,13 @@ def require_finite(value: torch.Tensor, name: str) -> None:
     require(bool(value.isfinite().all()), f"A value of {name} is not finite")
 
 
-def _step_weights(weights: torch.Tensor | None) -> torch.Tensor:
-    if weights is None or weights.ndim != 1:
+def _error_weights(weights: torch.Tensor | None) -> torch.Tensor:
+    if weights is None or weights.ndim != 2 or weights.shape[1] != NUM_BANDS:
         raise TrainingStateError(
-            "The training state is damaged", why="It has no weights of steps", fix=_FIX
+            "The training state is damaged", why="It has no weights of errors", fix=_FIX
         )
-    require_finite(weights, _STEP_WEIGHTS)
-    require(bool((weights > 0).all()), "A step has no weight")
+    require_finite(weights, _ERROR_WEIGHTS)
+    require(bool((weights > 0).all()), "An error has no weight")
     return weights
 
 

@@ -182,8 +182,8 @@ def _digits(family: str) -> list[Cell]:
 def _equal_steps(family: str, bits: str) -> Cell:
     """The loss as published."""
     whole = budgeted(ABLATED, family, Trained.FULL)
-    alike = switched(whole)["without weights of steps"]
-    return _cell(family, bits, alike, 0, 1000, f"{whole.method}, steps alike")
+    alike = switched(whole)["without weights of errors"]
+    return _cell(family, bits, alike, 0, 1000, f"{whole.method}, errors alike")
 
 
 def _photos() -> list[Cell]:

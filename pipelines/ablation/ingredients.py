@@ -52,7 +52,7 @@ INGREDIENTS = (
         LowRankStart.ZERO,
     ),
     Ingredient("MTRD", "training.relation", RelationKind.MEMORY, RelationKind.NONE),
-    Ingredient("weights of steps", "training.step_power", 1.0, 0.0),
+    Ingredient("weights of errors", "training.error_power", 1.0, 0.0),
     Ingredient("output bias per step", "training.output_bias", True, False),
     Ingredient("smoothing", "smoothing", True, False),
 )

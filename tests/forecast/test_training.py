@@ -15,12 +15,12 @@ from mpq_export.methods.plan import plan_layers
 from mpq_export.precision import BitSpec
 from mpq_export.schedulers import sampling_schedule
 from mpq_export.training.choices import Trained
-from mpq_export.training.step_sensitivity import walked_predictions
+from mpq_export.training.error_sensitivity import walked_predictions
 
 MACHINE = MachineSpeed({}, per_table_row=0, per_mac=1e-10, per_moved=1e-9, per_recorded=0)
 ROUNDING = TrainingSpeed(per_weight=1e-8, per_input=1e-8)
 SMALL = {"updates": 5, "groups": 1, "images_per_group": 1, "rank": 1}
-UPDATES_ALONE = {"output_bias": False, "step_power": 0.0}
+UPDATES_ALONE = {"output_bias": False, "error_power": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_teacher_and_three_passes_of_a_student(forecast, checkpoint):
     macs = work_of_call(checkpoint.model, checkpoint.model_config, plan, 1).macs
     middle = (made.seconds.low * made.seconds.high) ** 0.5
     assert middle == pytest.approx(5 * 4 * macs)
-    changes = {**UPDATES_ALONE, "step_power": 1.0}
+    changes = {**UPDATES_ALONE, "error_power": 1.0}
     weighed = forecast(
         machine=machine, rounding=free, trained=Trained.FULL, **changes, **SMALL
     ).seconds
@@ -84,7 +84,7 @@ def test_what_takes_longer(forecast):
     few = forecast(**SMALL | UPDATES_ALONE).seconds.low
     assert many == pytest.approx(100 * few)
     assert few < plain
-    assert few < forecast(**SMALL | UPDATES_ALONE | {"step_power": 1.0}).seconds.low < plain
+    assert few < forecast(**SMALL | UPDATES_ALONE | {"error_power": 1.0}).seconds.low < plain
 
 
 def test_images_of_an_update(forecast):

@@ -62,7 +62,7 @@ def config(teacher):
 def trainer_of(teacher, config, bundle_folder):
     """A trainer at its start."""
 
-    def make(choices=FULL, relation="none", weights=(1.0, 1.0, 1.0)):
+    def make(choices=FULL, relation="none", weights=((1.0, 1.0),) * 3):
         starts = fixtures.layer_starts(bundle_folder, teacher)
         student = build_student(teacher, starts, choices, seed=2)
         return Trainer(
@@ -157,8 +157,8 @@ def test_a_signal_during_the_last_update_still_ends_the_run(trainer_of, pool_fro
     assert trainer.update == 6
 
 
-def test_errors_count_by_their_step(trainer_of, pool_from):
-    """Losses that each see one step add up to the loss that sees all."""
+def test_errors_count_by_their_step_and_band(trainer_of, pool_from):
+    """Losses that each see one band of one step add up to the loss that sees all."""
     batch = (pool := pool_from(0)).next()
     assert sorted(batch.steps.unique().tolist()) == [0, 1]
 
@@ -167,12 +167,12 @@ def test_errors_count_by_their_step(trainer_of, pool_from):
         trainer.step(batch, pool, Features())
         return trainer.records[0].task
 
-    first, second, third = (task(tuple(row)) for row in torch.eye(3).tolist())
-    assert first > 0
-    assert second > 0
-    assert third == 0
-    assert task((1.0, 1.0, 1.0)) == pytest.approx(first + second, rel=1e-5)
-    assert task((5.0, 0.5, 2.0)) == pytest.approx(5 * first + second / 2, rel=1e-5)
+    alone = [task(row.view(3, 2).tolist()) for row in torch.eye(6)]
+    assert min(alone[:4]) > 0
+    assert alone[4:] == [0, 0], "no image is at the third step"
+    assert task([[1.0, 1.0]] * 3) == pytest.approx(sum(alone), rel=1e-5)
+    weighed = 5 * alone[0] + alone[1] / 2 + 2 * alone[2] + alone[3] / 4
+    assert task([[5.0, 0.5], [2.0, 0.25], [9.0, 9.0]]) == pytest.approx(weighed, rel=1e-5)
 
 
 def test_rates_fall_to_nothing(trainer_of, pool_from):

@@ -19,7 +19,7 @@ STATE = TrainingState(
         "b": (torch.tensor([0.5]), torch.tensor([0.25])),
     },
     {"pixels": torch.tensor([3, 4])},
-    torch.tensor([1.5, 0.5]),
+    torch.tensor([[1.5, 0.5], [0.75, 1.25]]),
     (UpdateRecord(1, 0.1, 0.2, 0.3, 1e-9, 0.0), UpdateRecord(2, 1 / 3, 0.2, 0.3, 0.4, 0.5)),
     "this run",
 )
@@ -35,7 +35,7 @@ def file(tmp_path):
 def test_nothing_is_lost(file):
     read = read_state(file)
     assert (read.records, read.run) == (STATE.records, STATE.run)
-    assert torch.equal(read.step_weights, STATE.step_weights)
+    assert torch.equal(read.error_weights, STATE.error_weights)
     for name in ("parameters", "relation"):
         one, other = getattr(read, name), getattr(STATE, name)
         assert one.keys() == other.keys()
@@ -48,12 +48,12 @@ def test_tensors_that_are_views_are_written(tmp_path):
     whole = torch.arange(10.0)
     moments = {"p": (whole[:5], whole[5:])}
     parts = TrainingState(
-        {"p": torch.zeros(5)}, moments, {"q": whole[::2]}, whole[1::2], STATE.records
+        {"p": torch.zeros(5)}, moments, {"q": whole[::2]}, whole.view(5, 2)[1::2], STATE.records
     )
     write_state(tmp_path / "s.safetensors", parts)
     read = read_state(tmp_path / "s.safetensors")
     assert torch.equal(read.relation["q"], whole[::2])
-    assert torch.equal(read.step_weights, whole[1::2])
+    assert torch.equal(read.error_weights, torch.tensor([[2.0, 3], [6, 7]]))
     assert torch.equal(read.moments["p"][1], whole[5:])
 
 
@@ -65,11 +65,12 @@ def test_a_cut_file_is_a_user_error(file, keep):
 
 
 DAMAGES = {
-    "no weights of steps": {"step_weights": None},
-    "weights of steps of two axes": {"step_weights": torch.ones(1, 2)},
-    "a step without weight": {"step_weights": torch.tensor([1.0, 0.0])},
-    "a weight that is not finite": {"step_weights": torch.tensor([1.0, torch.inf])},
-    "weights of steps of another type": {"step_weights": torch.ones(2, dtype=torch.float64)},
+    "no weights of errors": {"error_weights": None},
+    "weights of errors of one axis": {"error_weights": torch.ones(2)},
+    "weights of more than two bands": {"error_weights": torch.ones(2, 3)},
+    "an error without weight": {"error_weights": torch.tensor([[1.0, 0.0]])},
+    "a weight that is not finite": {"error_weights": torch.tensor([[1.0, torch.inf]])},
+    "weights of another type": {"error_weights": torch.ones(2, 2, dtype=torch.float64)},
     "no log": {"log": None},
     "log of one axis": {"log": torch.zeros(2, dtype=torch.float64)},
     "log of other columns": {"log": torch.zeros(2, 7, dtype=torch.float64)},

@@ -27,14 +27,14 @@ def test_cells_of_a_family_are_trained_alike(part):
 def test_the_parts_that_were_asked_for():
     parts = grid()
     for name in ("digits", "digits-dit"):
-        cells = [cell for cell in parts[name].cells if cell.recipe.training.step_power]
+        cells = [cell for cell in parts[name].cells if cell.recipe.training.error_power]
         assert len({(cell.bits, cell.label) for cell in cells}) == len(cells)
         assert len(cells) == 4 * len(ALL_METHODS)
         assert {cell.bits for cell in cells} == {"w4a8", "w3a6", "w3a4", "w2a4"}
         assert {cell.weights for cell in cells if cell.label != "rtn"} == {Trained.FULL.value}
         assert {(cell.num_images, cell.num_steps) for cell in cells} == {(1000, 20)}
-    (published,) = (c for c in parts["digits"].cells if not c.recipe.training.step_power)
-    assert (published.bits, published.label) == ("w3a6", "mpq-dmv2, steps alike")
+    (published,) = (c for c in parts["digits"].cells if not c.recipe.training.error_power)
+    assert (published.bits, published.label) == ("w3a6", "mpq-dmv2, errors alike")
     seeds = Counter((cell.bits, cell.weights, cell.label) for cell in parts["photos"].cells)
     for method in ("efficientdm", "mpq-dm", "mpq-dmv2"):
         assert seeds["w2a4", "low-rank", method] == 3

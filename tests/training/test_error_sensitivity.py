@@ -10,12 +10,13 @@ from mpq_export.core.trained_layer import BatchEntries
 from mpq_export.errors import RecipeError
 from mpq_export.prediction import predict
 from mpq_export.schedulers import build_scheduler
-from mpq_export.training import step_sensitivity as module
+from mpq_export.training import error_sensitivity as module
 from mpq_export.training.condition_rows import drawn_conditions
-from mpq_export.training.step_sensitivity import (
+from mpq_export.training.error_bands import banded
+from mpq_export.training.error_sensitivity import (
+    error_sensitivity,
+    error_weights,
     probed_steps,
-    step_sensitivity,
-    step_weights,
     walked_predictions,
 )
 from mpq_export.training.student import Student
@@ -57,7 +58,7 @@ def student_of(model, error=torch.randn_like):
 def measured(model, config, scheduler=DDIM, progress=None, seed=3, student=None, **settings):
     settings = PoolSettings(**{"groups": 1, "images_per_group": 1, "num_steps": 6, **settings})
     torch.manual_seed(seed)
-    return step_sensitivity(
+    return error_sensitivity(
         model, student or student_of(model), config, scheduler, settings, seed, None,
         torch.device("cpu"), progress or fixtures.SilentProgress(),
     )  # fmt: skip
@@ -99,14 +100,13 @@ def ddim_coefficients(num_steps):
 
 
 def test_a_model_that_ignores_its_input_leaves_errors_to_the_sampler():
-    torch.testing.assert_close(
-        measured(Constant(), CONFIG, num_steps=5), ddim_coefficients(5), rtol=1e-3, atol=1e-5
-    )
+    for band in measured(Constant(), CONFIG, num_steps=5).T:
+        torch.testing.assert_close(band, ddim_coefficients(5), rtol=1e-3, atol=1e-5)
 
 
 def test_steps_between_probes_are_interpolated():
     """Every second of many steps is walked, first and last among them."""
-    steps, exact = measured(Constant(), CONFIG, num_steps=40), ddim_coefficients(40)
+    steps, exact = measured(Constant(), CONFIG, num_steps=40)[:, 1], ddim_coefficients(40)
     probes = probed_steps(40)
     assert len(probes) == len(set(probes)) == module.MAX_PROBES
     assert (probes[0], probes[-1]) == (0, 39)
@@ -121,13 +121,17 @@ def test_it_is_what_one_disturbed_prediction_changes_whatever_the_model(kind):
     config = {**unet.config, "_class_name": "UNet2DModel"} if kind == "unet" else CONFIG
     labels = drawn_conditions(config, 64, seed=1)
 
-    def image(disturbed):
+    def noise_of(band, shape, generator):
+        noise = banded(torch.randn(shape, generator=generator))[band]
+        return noise / noise.square().mean().sqrt()
+
+    def image(disturbed, band):
         scheduler = build_scheduler(DDIM)
         scheduler.set_timesteps(6)
         generator = torch.Generator().manual_seed(1)
         shape = (64, config["in_channels"], config["sample_size"], config["sample_size"])
         sample = torch.randn(shape, generator=generator)
-        error = 0.05 * torch.randn(shape, generator=generator)
+        error = 0.05 * noise_of(band, shape, generator)
         for step, timestep in enumerate(scheduler.timesteps):
             with torch.no_grad():
                 prediction = predict(unet, config, sample, timestep, labels)
@@ -136,9 +140,12 @@ def test_it_is_what_one_disturbed_prediction_changes_whatever_the_model(kind):
             sample = scheduler.step(prediction, timestep, sample).prev_sample
         return sample
 
-    plain = image(None)
-    expected = [float((image(step) - plain).square().mean().sqrt()) / 0.05 for step in range(6)]
-    np.testing.assert_allclose(measured(unet, config).numpy(), expected, rtol=0.1)
+    plain = image(None, 0)
+    expected = [
+        [float((image(step, band) - plain).square().mean().sqrt()) / 0.05 for band in range(2)]
+        for step in range(6)
+    ]
+    np.testing.assert_allclose(measured(unet, config).numpy(), expected, rtol=0.15)
 
 
 @pytest.mark.parametrize("scheduler", [DDIM, SOLVER, EULER], ids=lambda s: s["_class_name"])
@@ -147,7 +154,7 @@ def test_noise_of_the_sampler_is_not_taken_for_a_change(scheduler):
     has a memory of its own in each."""
     progress = fixtures.SilentProgress()
     steps = measured(Constant(), CONFIG, scheduler, progress)
-    assert len(steps) == 6
+    assert steps.shape == (6, 2)
     assert progress.tasks == ["sensitivity"]
     torch.testing.assert_close(
         steps, measured(Constant(), CONFIG, scheduler, seed=4), rtol=1e-3, atol=1e-5
@@ -176,22 +183,23 @@ def test_the_price_is_told_beforehand(num_steps):
     assert sum(seen) == walked_predictions(num_steps)
 
 
-def test_a_power_of_0_counts_all_steps_alike():
-    assert torch.equal(step_weights(torch.tensor([0.5, 0.01, 0.1]), 0.0), torch.ones(3))
+def test_a_power_of_0_counts_all_errors_alike():
+    sensitivity = torch.tensor([[0.5, 0.4], [0.01, 0.1]])
+    assert torch.equal(error_weights(sensitivity, 0.0), torch.ones(2, 2))
 
 
 def test_weights_are_powers_and_one_on_average():
-    weights = step_weights(torch.tensor([4.0, 1.0, 2.0, 1.0]), 1.0)
-    torch.testing.assert_close(weights, torch.tensor([2.0, 0.5, 1.0, 0.5]))
+    weights = error_weights(torch.tensor([[4.0, 1.0], [2.0, 1.0]]), 1.0)
+    torch.testing.assert_close(weights, torch.tensor([[2.0, 0.5], [1.0, 0.5]]))
 
 
 def test_no_step_is_forgotten():
     """Not even one that changes nothing at all, nor where no step does."""
-    weights = step_weights(torch.tensor([1.0, 0.0, 1e-9, 1.0]), 2.0)
+    weights = error_weights(torch.tensor([[1.0, 0.0], [1e-9, 1.0]]), 2.0)
     assert float(weights.mean()) == pytest.approx(1)
     assert float(weights.min()) > 0.04
-    nothing = module._interpolated([0, 2], [0.0, 0.0], 3)
-    assert torch.equal(step_weights(nothing, 1.5), torch.ones(3))
+    nothing = module._interpolated([0, 2], torch.zeros(2, 2), 3)
+    assert torch.equal(error_weights(nothing, 1.5), torch.ones(3, 2))
 
 
 def test_what_leaves_the_finite_numbers_is_refused():
@@ -208,9 +216,8 @@ def test_a_model_that_predicts_nothing_has_sensitivities_too():
         def forward(self, sample, timestep, class_labels=None, return_dict=False):
             return (torch.zeros_like(sample),)
 
-    torch.testing.assert_close(
-        measured(Nothing(), CONFIG, num_steps=5), ddim_coefficients(5), rtol=0.01, atol=1e-5
-    )
+    for band in measured(Nothing(), CONFIG, num_steps=5).T:
+        torch.testing.assert_close(band, ddim_coefficients(5), rtol=0.01, atol=1e-5)
 
 
 class MeanIsSignal(Constant):
@@ -220,22 +227,27 @@ class MeanIsSignal(Constant):
         return (sample - sample.mean(dim=(2, 3), keepdim=True),)
 
 
-def test_errors_are_of_the_students_form():
+def test_coarse_and_fine_errors_are_told_apart():
     """A shade stays in the image, whereas noise is noise and is removed."""
+    coarse, fine = measured(MeanIsSignal(), CONFIG, num_steps=5).T
+    assert float(coarse[0]) > 3 * float(fine[0])
+
+
+def test_errors_are_of_the_students_form():
     model = MeanIsSignal()
-    noise = measured(model, CONFIG, num_steps=5)
-    shade = measured(model, CONFIG, student=student_of(model, torch.ones_like), num_steps=5)
-    assert float(shade[0]) > 5 * float(noise[0])
-    torch.testing.assert_close(shade, ddim_coefficients(5), rtol=1e-3, atol=1e-5)
+    student = student_of(model, torch.ones_like)
+    coarse, fine = measured(model, CONFIG, student=student, num_steps=5).T
+    torch.testing.assert_close(coarse, ddim_coefficients(5), rtol=1e-3, atol=1e-5)
+    assert float(fine.max()) < 0.01 * float(coarse.max()), "there are none but roundings"
 
 
 def test_how_far_the_student_is_off_does_not_count():
-    model = MeanIsSignal()
+    model, noise = MeanIsSignal(), torch.randn(1, 2, 8, 8)
     little, much = (
-        measured(model, CONFIG, student=student_of(model, lambda p, by=by: torch.full_like(p, by)))
+        measured(model, CONFIG, student=student_of(model, lambda p, by=by: by * noise))
         for by in (1e-3, 10.0)
     )
-    torch.testing.assert_close(little, much, rtol=1e-2, atol=0)
+    torch.testing.assert_close(little, much, rtol=1e-2, atol=1e-4)
 
 
 def test_the_student_is_asked_with_the_tables_of_the_step():
@@ -248,10 +260,10 @@ def test_the_student_is_asked_with_the_tables_of_the_step():
     assert seen == [[step] * 8 for step in range(6)]
 
 
-def test_a_student_without_errors_weighs_all_steps_alike():
+def test_a_student_without_errors_weighs_all_errors_alike():
     model = Constant()
     steps = measured(model, CONFIG, student=student_of(model, torch.zeros_like))
-    assert torch.equal(step_weights(steps, 1.0), torch.ones(6))
+    assert torch.equal(error_weights(steps, 1.0), torch.ones(6, 2))
 
 
 def test_a_student_that_leaves_the_finite_numbers_is_refused():

@@ -1,9 +1,8 @@
-"""How much an error of the prediction at each step of a sampler changes the image it ends in.
+"""How much errors of the prediction change the image it ends in: coarse and fine ones, by step.
 
-A loss that counts all steps alike spends itself on errors that the sampler forgets: on a cosine
-schedule, an error at the first of 20 DDIM steps reaches the image tens of times as strongly as one
-in the middle. It is the quantised model's own errors that are measured with. They are alike from
-pixel to pixel and from image to image, whereas of white noise a good model removes most again.
+A loss that counts all errors alike spends itself on those that the sampler forgets. On a cosine
+schedule an error at the first of 20 DDIM steps reaches the image tens of times as strongly as one
+in the middle, unless it is fine and the model removes it again as the noise that it looks like.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from ..prediction import predict
 from ..progress import ProgressReporter
 from ..schedulers import sampling_schedule
 from .condition_rows import condition_rows
+from .error_bands import NUM_BANDS, banded
 from .guidance import Guidance
 from .sampling_walk import SamplingWalk
 from .seeds import derived_seed
@@ -44,12 +44,12 @@ _LEAST_ERROR = 1e-6
 """Of the prediction: what a student's error is scaled up from at most."""
 
 
-def step_weights(sensitivity: torch.Tensor, power: float) -> torch.Tensor:
-    """Weights of the squared error at each step, float32 ``[S]``, 1 on average; none is more than
-    400 times another.
+def error_weights(sensitivity: torch.Tensor, power: float) -> torch.Tensor:
+    """Weights of the squared errors of each step and band, float32 ``[S, 2]``, 1 on average; none
+    is more than 400 times another.
 
-    Independent errors of the steps add up in the image as their squares times the sensitivity's
-    square, so that a ``power`` of 2 is the image's squared error; 0 counts all steps alike.
+    Independent errors add up in the image as their squares times the sensitivity's square, so that
+    a ``power`` of 2 is the image's squared error; 0 counts all errors alike.
     """
     weights = (sensitivity / sensitivity.max()) ** power
     weights = (weights / weights.mean()).clamp(1 / _GREATEST_RATIO, _GREATEST_RATIO)
@@ -66,11 +66,12 @@ def probed_steps(num_steps: int) -> list[int]:
 def walked_predictions(num_steps: int) -> int:
     """How many predictions of single images measuring takes, before guidance."""
     probes = probed_steps(num_steps)
-    return _IMAGES * (num_steps + len(probes) + sum(num_steps - 1 - probe for probe in probes))
+    disturbed = NUM_BANDS * sum(num_steps - 1 - probe for probe in probes)
+    return _IMAGES * (num_steps + len(probes) + disturbed)
 
 
 @torch.no_grad()
-def step_sensitivity(
+def error_sensitivity(
     teacher: nn.Module,
     student: Student,
     model_config: Mapping[str, Any],
@@ -81,13 +82,13 @@ def step_sensitivity(
     device: torch.device,
     progress: ProgressReporter,
 ) -> torch.Tensor:
-    """Disturb one prediction by the student's error, walk on with the full-precision model, and
-    compare.
+    """Disturb one prediction by a band of the student's error, walk on with the full-precision
+    model, and compare.
 
     Args:
         teacher: the full-precision model.
-        student: the quantised one, as training finds it; its error at a step is scaled to
-            a share of the prediction, so that only its form counts.
+        student: the quantised one, as training finds it. Each band of its error at a step is
+            scaled to a share of the prediction, so that only the form counts.
         model_config, scheduler_config: the configs of both.
         settings: sampler steps, guidance and eta of the walks.
         seed: of noise and conditions.
@@ -96,7 +97,8 @@ def step_sensitivity(
         progress: told of every walk.
 
     Returns the image's change by the prediction's error, both as root mean squares, float32
-    ``[S]`` on the CPU. Raises RecipeError where a walk or the student leaves the finite numbers.
+    ``[S, 2]`` on the CPU, for coarse and fine errors. Raises RecipeError where a walk or the
+    student leaves the finite numbers.
     """
     shape = (_IMAGES, *architecture_of(model_config).sample_shape(model_config))
     guidance = Guidance(settings.guidance, shape[1])
@@ -145,22 +147,26 @@ def step_sensitivity(
         return _Walked(walk.sample, predictions, errors)
 
     probes = probed_steps(num_steps)
-    progress.start("sensitivity", 1 + len(probes))
+    progress.start("sensitivity", 1 + NUM_BANDS * len(probes))
     plain = walked(())
     _require_finite(plain, settings)
     progress.advance()
-    measured = []
-    for probe, error in zip(probes, plain.errors, strict=True):
+
+    def change(probe: int, error: torch.Tensor) -> float:
         prediction = plain.predictions[probe].clone()
         size = _root_mean_square(prediction[:, : shape[1]]).clamp_min(_LEAST_PREDICTION)
-        # A student without error at this step leaves the image as it is.
-        error *= _RELATIVE_ERROR * size / _root_mean_square(error).clamp_min(_LEAST_ERROR * size)
-        prediction[:, : shape[1]] += error
+        # A student without such an error leaves the image as it is.
+        scale = _RELATIVE_ERROR * size / _root_mean_square(error).clamp_min(_LEAST_ERROR * size)
+        prediction[:, : shape[1]] += scale * error
         image = walked([*plain.predictions[:probe], prediction]).image
-        change = _root_mean_square(image - plain.image)
-        measured.append(float(change / (_RELATIVE_ERROR * size)))
         progress.advance()
-    return _interpolated(probes, measured, num_steps)
+        return float(_root_mean_square(image - plain.image) / (_RELATIVE_ERROR * size))
+
+    changes = [
+        [change(probe, band) for band in banded(error)]
+        for probe, error in zip(probes, plain.errors, strict=True)
+    ]
+    return _interpolated(probes, torch.tensor(changes), num_steps)
 
 
 @dataclass(frozen=True)
@@ -192,9 +198,10 @@ def _root_mean_square(values: torch.Tensor) -> torch.Tensor:
     return values.square().mean().sqrt()
 
 
-def _interpolated(probes: Sequence[int], measured: Sequence[float], steps: int) -> torch.Tensor:
-    """Geometrically, as sensitivities span orders of magnitude; a step that changes nothing at
-    all counts as one that changes next to nothing."""
-    least = max(max(measured) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
-    logarithms = np.log(np.maximum(measured, least))
-    return torch.from_numpy(np.exp(np.interp(range(steps), probes, logarithms))).float()
+def _interpolated(probes: Sequence[int], changes: torch.Tensor, steps: int) -> torch.Tensor:
+    """From ``[probes, 2]`` to ``[S, 2]``, geometrically, as sensitivities span orders of magnitude;
+    an error that changes nothing at all counts as one that changes next to nothing."""
+    least = max(float(changes.max()) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
+    logarithms = changes.clamp_min(least).log().numpy()
+    bands = [np.exp(np.interp(range(steps), probes, band)) for band in logarithms.T]
+    return torch.from_numpy(np.stack(bands, axis=1)).float()
