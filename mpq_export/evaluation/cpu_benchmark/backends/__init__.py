@@ -107,6 +107,13 @@ BACKENDS = {
             "openvino_int8",
         ),
         Backend(
+            "openvino-int8-f32",
+            "OpenVINO int8 (NNCF), the rest in float32",
+            Artefact.INT8_OPENVINO,
+            _IR,
+            "openvino_fp32",
+        ),
+        Backend(
             "torch-fp32",
             "torch fp32 (channels last)",
             Artefact.CHECKPOINT,

@@ -1,4 +1,5 @@
-"""OpenVINO in float32, where it would choose bfloat16 on processors that have it."""
+"""OpenVINO with float32 for all that is not int8, where it would choose bfloat16 on processors that
+have it."""
 
 from pathlib import Path
 
@@ -8,5 +9,5 @@ from .openvino_model import opened
 
 
 def open_step(folder: Path, inputs: Inputs, threads: int) -> Step:
-    """All in float32."""
+    """Nothing in bfloat16."""
     return opened(folder, inputs, threads, INFERENCE_PRECISION_HINT="f32")
