@@ -201,7 +201,8 @@ def _root_mean_square(values: torch.Tensor) -> torch.Tensor:
 def _interpolated(probes: Sequence[int], changes: torch.Tensor, steps: int) -> torch.Tensor:
     """From ``[probes, 2]`` to ``[S, 2]``, geometrically, as sensitivities span orders of magnitude;
     an error that changes nothing at all counts as one that changes next to nothing."""
-    least = max(float(changes.max()) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
+    single = np.finfo(np.float32)
+    least = max(float(changes.max()) * float(single.eps), float(single.tiny))
     logarithms = changes.clamp_min(least).log().numpy()
     bands = [np.exp(np.interp(range(steps), probes, band)) for band in logarithms.T]
     return torch.from_numpy(np.stack(bands, axis=1)).float()
