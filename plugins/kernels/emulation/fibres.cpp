@@ -3,7 +3,9 @@
 #include <ucontext.h>
 
 #include <csetjmp>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -33,18 +35,32 @@ struct Fibre {
   ucontext_t first;
   jmp_buf context;
   bool begun = false;
+  int copy = 0;
+};
+
+// An instruction for whole warps: what it is, where it stands, and in which copy of the code.
+struct Meeting {
+  const char* what = nullptr;
+  Place place = {};
+  int copy = 0;
+
+  bool operator==(const Meeting& other) const {
+    return what == other.what && place.line == other.place.line && copy == other.copy &&
+           std::strcmp(place.file, other.place.file) == 0;
+  }
 };
 
 // Lanes of one warp that are ready, and where its lanes meet.
 struct Warp {
   std::vector<int> ready;
-  const char* what = nullptr;
+  Meeting meeting;
   const void* brought[kLanes];
   int arrived = 0;
 };
 
 struct Block {
-  int finished = 0, at_barrier = 0;
+  int finished = 0;
+  int warps_waiting = 0;
 };
 
 // Fibres of one block follow one another.
@@ -112,13 +128,46 @@ void fibre_main() {
   for (;;) {
     here.run();
     Block& block = here.blocks[current_block()];
-    if (block.at_barrier > 0) undefined("a thread ended while others waited at a barrier");
+    if (block.warps_waiting > 0) undefined("a thread ended while others waited at a barrier");
     ++block.finished;
     if (++here.finished < here.threads * static_cast<int>(here.blocks.size())) {
       switch_away();
     } else if (_setjmp(here.fibres[here.current].context) == 0) {
       _longjmp(here.caller, 1);
     }
+  }
+}
+
+const char* name_of(const char* file) {
+  const char* slash = std::strrchr(file, '/');
+  return slash == nullptr ? file : slash + 1;
+}
+
+[[noreturn]] void diverge(const Meeting& one, const Meeting& other) {
+  char what[512];
+  std::snprintf(what, sizeof(what),
+                "a warp's lanes diverge: %s at %s:%d, copy %d; %s at %s:%d, copy %d", one.what,
+                name_of(one.place.file), one.place.line, one.copy, other.what,
+                name_of(other.place.file), other.place.line, other.copy);
+  undefined(what);
+}
+
+// Whether the running fibre is its warp's last to come.
+bool last_of_warp(const char* what, const Place& place, const void* brought) {
+  Warp& warp = here.warps[here.current / kLanes];
+  const Meeting meeting{what, place, here.fibres[here.current].copy};
+  if (warp.arrived > 0 && !(warp.meeting == meeting)) diverge(warp.meeting, meeting);
+  warp.meeting = meeting;
+  warp.brought[here.current % kLanes] = brought;
+  if (++warp.arrived < kLanes) return false;
+  warp.arrived = 0;
+  return true;
+}
+
+// So many fibres, all but the running one.
+void wake_others(int first, int count) {
+  for (int fibre = first; fibre < first + count; ++fibre) {
+    if (fibre != here.current) make_ready(fibre);
   }
 }
 
@@ -141,7 +190,10 @@ void run_blocks(int blocks, int threads, void (*run)()) {
     std::swap(here.priority[i], here.priority[random.below(static_cast<uint32_t>(i + 1))]);
   }
   here.by_priority = random.below(2) == 0;
-  for (int fibre = 0; fibre < fibres; ++fibre) make_ready(fibre);
+  for (int fibre = 0; fibre < fibres; ++fibre) {
+    here.fibres[fibre].copy = 0;
+    make_ready(fibre);
+  }
   if (_setjmp(here.caller) == 0) resume(chosen_fibre());
 }
 
@@ -150,31 +202,23 @@ void yield() {
   switch_away();
 }
 
-void meet_in_warp(const char* what, const void* brought,
+void enter_copy(int copy) { here.fibres[here.current].copy = copy; }
+
+void meet_in_warp(const char* what, const Place& place, const void* brought,
                   void (*act)(const void* const (&)[kLanes])) {
-  const int first = here.current / kLanes * kLanes;
-  Warp& warp = here.warps[here.current / kLanes];
-  if (warp.arrived > 0 && warp.what != what) undefined("a warp's lanes diverge");
-  warp.what = what;
-  warp.brought[here.current % kLanes] = brought;
-  if (++warp.arrived < kLanes) return switch_away();
-  warp.arrived = 0;
-  act(warp.brought);
-  for (int fibre = first; fibre < first + kLanes; ++fibre) {
-    if (fibre != here.current) make_ready(fibre);
-  }
+  if (!last_of_warp(what, place, brought)) return switch_away();
+  act(here.warps[here.current / kLanes].brought);
+  wake_others(here.current / kLanes * kLanes, kLanes);
   yield();
 }
 
-void meet_in_block() {
+void meet_in_block(const Place& place) {
   Block& block = here.blocks[current_block()];
   if (block.finished > 0) undefined("a thread waits at a barrier after others ended");
-  if (++block.at_barrier < here.threads) return switch_away();
-  block.at_barrier = 0;
-  const int first = current_block() * here.threads;
-  for (int fibre = first; fibre < first + here.threads; ++fibre) {
-    if (fibre != here.current) make_ready(fibre);
-  }
+  if (!last_of_warp("a barrier", place, nullptr)) return switch_away();
+  if (++block.warps_waiting < here.threads / kLanes) return switch_away();
+  block.warps_waiting = 0;
+  wake_others(current_block() * here.threads, here.threads);
   yield();
 }
 
