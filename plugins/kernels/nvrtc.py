@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import toolchain
+
 HERE = Path(__file__).parent
 SOURCES = sorted((HERE / "src").glob("*.cu"))
 
@@ -96,3 +98,21 @@ class Nvrtc:
         if status != 0:
             text = self.library.nvrtcGetErrorString(status)
             raise NvrtcError(f"{function}: {text.decode()}")
+
+
+def main(arguments: list[str]) -> None:
+    """Compile all sources into a folder."""
+    folder, architecture = Path(arguments[0]), int((*arguments[1:], "87")[0])
+    path = toolchain.nvrtc_library()
+    if path is None:
+        sys.exit("there is no NVRTC of CUDA 12 (make gpu-tools)")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in SOURCES:
+        compiled = Nvrtc.load(path).compile(source, architecture)
+        (folder / f"{source.stem}.cubin").write_bytes(compiled.cubin)
+        (folder / f"{source.stem}.ptx").write_text(compiled.ptx, encoding="utf-8")
+        print(compiled.log)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

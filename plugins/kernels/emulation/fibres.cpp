@@ -27,7 +27,7 @@ uint64_t Random::next() {
 namespace {
 
 constexpr size_t kStackBytes = size_t{64} << 10;
-constexpr int kPriorityChange = 200;  // one choice in so many
+constexpr int kMeanChoices = 200;  // until another warp runs ahead or stays behind
 
 // ucontext makes a fibre; _setjmp and _longjmp, which save no signals, change between them.
 struct Fibre {
@@ -70,6 +70,7 @@ struct Multiprocessor {
   std::vector<Block> blocks;
   std::vector<int> priority;  // warps, the most urgent first
   bool by_priority = false;
+  int behind = 0;  // a warp
   int threads = 0, current = -1, finished = 0;
   void (*run)() = nullptr;
   jmp_buf caller;
@@ -93,18 +94,24 @@ void resume(int fibre) {
   setcontext(&next.first);
 }
 
-// With priorities a warp runs ahead until it must wait; without, all keep together.
+bool is_ready(int warp) { return !here.warps[warp].ready.empty(); }
+
+// With priorities a warp runs ahead until it must wait; without, all keep together but one, which
+// stays behind until no other can go on.
 int chosen_warp() {
-  if (here.by_priority && random.below(kPriorityChange) == 0) {
-    const auto count = static_cast<uint32_t>(here.priority.size());
-    std::swap(here.priority[random.below(count)], here.priority[random.below(count)]);
-  }
   const auto count = static_cast<uint32_t>(here.priority.size());
+  const bool change = random.below(kMeanChoices) == 0;
+  if (here.by_priority && change) {
+    std::swap(here.priority[random.below(count)], here.priority[random.below(count)]);
+  } else if (change) {
+    here.behind = static_cast<int>(random.below(count));
+  }
   const uint32_t first = here.by_priority ? 0 : random.below(count);
   for (uint32_t i = 0; i < count; ++i) {
     const int warp = here.priority[(first + i) % count];
-    if (!here.warps[warp].ready.empty()) return warp;
+    if (is_ready(warp) && (here.by_priority || warp != here.behind)) return warp;
   }
+  if (!here.by_priority && is_ready(here.behind)) return here.behind;
   undefined("threads wait for others that never come");
 }
 
@@ -190,6 +197,7 @@ void run_blocks(int blocks, int threads, void (*run)()) {
     std::swap(here.priority[i], here.priority[random.below(static_cast<uint32_t>(i + 1))]);
   }
   here.by_priority = random.below(2) == 0;
+  here.behind = static_cast<int>(random.below(static_cast<uint32_t>(warps)));
   for (int fibre = 0; fibre < fibres; ++fibre) {
     here.fibres[fibre].copy = 0;
     make_ready(fibre);

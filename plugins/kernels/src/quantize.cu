@@ -111,12 +111,11 @@ __device__ __forceinline__ void quantize(const Problem& p) {
   const auto first = static_cast<int32_t>(blockIdx.x * kQuantizeThreads + threadIdx.x);
   const auto threads = static_cast<int32_t>(gridDim.x * kQuantizeThreads);
   // Neighbouring threads read neighbouring values: channels of a row, pixels of an image.
-  const int32_t chunks = p.pixel_bytes / kChunk,
-                across = p.layer.linear != 0 ? chunks : p.padded_pixels;
-  const int32_t slow = first / across, fast = first - slow * across;
+  const bool linear = p.layer.linear != 0;
+  const int32_t chunks = p.pixel_bytes / kChunk, across = linear ? chunks : p.padded_pixels;
   if (first < p.padded_pixels * chunks) {
-    p.layer.linear != 0 ? quantize_chunk<Element>(p, quantizer, slow, fast)
-                        : quantize_chunk<Element>(p, quantizer, fast, slow);
+    const int32_t line = first / across, place = first - line * across;
+    quantize_chunk<Element>(p, quantizer, linear ? line : place, linear ? place : line);
   }
   for (int32_t i = first; i < p.blocks * kBlockChunks; i += threads) {
     p.chunk_offsets[i] = chunk_offset(p, i);
