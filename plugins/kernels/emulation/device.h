@@ -60,7 +60,7 @@ struct Place {
 };
 
 void meet(const Place& place);
-void enter_copy(int copy);
+void enter_variant(int variant);
 // Lets others go first, perhaps.
 void pause();
 // Stops the program: what was done is undefined on a GPU.
@@ -103,7 +103,7 @@ T* shared_memory() {
 inline SharedAddress shared_begin() { return 0; }
 
 inline void meet(emulation::Place place = emulation::Place::here()) { emulation::meet(place); }
-inline void enter_copy(int copy) { emulation::enter_copy(copy); }
+inline void enter_variant(int variant) { emulation::enter_variant(variant); }
 
 inline void multiply_add(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                          emulation::Place place = emulation::Place::here()) {

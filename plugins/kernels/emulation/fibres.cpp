@@ -35,17 +35,17 @@ struct Fibre {
   ucontext_t first;
   jmp_buf context;
   bool begun = false;
-  int copy = 0;
+  int variant = 0;
 };
 
-// An instruction for whole warps: what it is, where it stands, and in which copy of the code.
+// An instruction for whole warps: what it is, where it stands, and in which variant.
 struct Meeting {
   const char* what = nullptr;
   Place place = {};
-  int copy = 0;
+  int variant = 0;
 
   bool operator==(const Meeting& other) const {
-    return what == other.what && place.line == other.place.line && copy == other.copy &&
+    return what == other.what && place.line == other.place.line && variant == other.variant &&
            std::strcmp(place.file, other.place.file) == 0;
   }
 };
@@ -153,16 +153,16 @@ const char* name_of(const char* file) {
 [[noreturn]] void diverge(const Meeting& one, const Meeting& other) {
   char what[512];
   std::snprintf(what, sizeof(what),
-                "a warp's lanes diverge: %s at %s:%d, copy %d; %s at %s:%d, copy %d", one.what,
-                name_of(one.place.file), one.place.line, one.copy, other.what,
-                name_of(other.place.file), other.place.line, other.copy);
+                "a warp's lanes diverge: %s at %s:%d, variant %d; %s at %s:%d, variant %d",
+                one.what, name_of(one.place.file), one.place.line, one.variant, other.what,
+                name_of(other.place.file), other.place.line, other.variant);
   undefined(what);
 }
 
 // Whether the running fibre is its warp's last to come.
 bool last_of_warp(const char* what, const Place& place, const void* brought) {
   Warp& warp = here.warps[here.current / kLanes];
-  const Meeting meeting{what, place, here.fibres[here.current].copy};
+  const Meeting meeting{what, place, here.fibres[here.current].variant};
   if (warp.arrived > 0 && !(warp.meeting == meeting)) diverge(warp.meeting, meeting);
   warp.meeting = meeting;
   warp.brought[here.current % kLanes] = brought;
@@ -199,7 +199,7 @@ void run_blocks(int blocks, int threads, void (*run)()) {
   here.by_priority = random.below(2) == 0;
   here.behind = static_cast<int>(random.below(static_cast<uint32_t>(warps)));
   for (int fibre = 0; fibre < fibres; ++fibre) {
-    here.fibres[fibre].copy = 0;
+    here.fibres[fibre].variant = 0;
     make_ready(fibre);
   }
   if (_setjmp(here.caller) == 0) resume(chosen_fibre());
@@ -210,7 +210,7 @@ void yield() {
   switch_away();
 }
 
-void enter_copy(int copy) { here.fibres[here.current].copy = copy; }
+void enter_variant(int variant) { here.fibres[here.current].variant = variant; }
 
 void meet_in_warp(const char* what, const Place& place, const void* brought,
                   void (*act)(const void* const (&)[kLanes])) {

@@ -34,11 +34,11 @@ int current_thread();
 // Lets any fibre that can go on, this one among them, go on.
 void yield();
 
-// From here on the running fibre is in this copy of code that there are several of.
-void enter_copy(int copy);
+// From here on the running fibre is in this variant of the code.
+void enter_variant(int variant);
 
-// All lanes of the running fibre's warp come here with the same `what`, from one place in one copy
-// of the code. The last one calls `act` with what each of them brought.
+// All lanes of the running fibre's warp come here with the same `what`, from one place in one
+// variant of the code. The last one calls `act` with what each of them brought.
 void meet_in_warp(const char* what, const Place& place, const void* brought,
                   void (*act)(const void* const (&)[kLanes]));
 

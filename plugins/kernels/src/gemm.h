@@ -8,8 +8,8 @@
 // linear layer and a convolution of any geometry differ in numbers alone: a pixel's first byte and
 // the distances of chunks from it.
 //
-// Warps of different plane counts run different copies of the loop and meet at its barriers, which
-// count whole warps, wherever they come from.
+// Warps of different plane counts run different variants of the loop and meet at its barriers,
+// which count whole warps, wherever they come from.
 #pragma once
 
 #include "epilogue.h"

@@ -29,9 +29,9 @@ __device__ __forceinline__ SharedAddress shared_begin() {
 // code, which CUDA's own barrier does not allow.
 __device__ __forceinline__ void meet() { asm volatile("bar.sync 0;" ::: "memory"); }
 
-// Of several copies of code that a warp's lanes must all run one of, this is the one. Under
-// emulation lanes in different copies do not meet.
-__device__ __forceinline__ void enter_copy(int) {}
+// Of code that there are several variants of, this warp is in this one. Under emulation lanes in
+// different variants do not meet.
+__device__ __forceinline__ void enter_variant(int) {}
 
 // sums += a * b: 16 x 32 by 32 x 8 bytes, as the PTX ISA lays them over a warp.
 __device__ __forceinline__ void multiply_add(int32_t (&sums)[4], const uint32_t (&a)[4],

@@ -158,11 +158,11 @@ __device__ __forceinline__ void unpack(const BlockWords<kPlanes>& block,
 }
 
 // Calls `product.run<planes>()`. All lanes of a warp have the same planes, kLeast..kMost; warps
-// differ and run different copies of the code.
+// differ and run different variants of the code.
 template <int kLeast, int kMost, typename Product>
 __device__ __forceinline__ void with_planes(int32_t planes, const Product& product) {
   if (planes == kMost) {
-    enter_copy(kMost);
+    enter_variant(kMost);
     product.template run<kMost>();
   } else if constexpr (kLeast < kMost) {
     with_planes<kLeast, kMost - 1>(planes, product);

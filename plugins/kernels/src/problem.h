@@ -21,7 +21,7 @@ constexpr int kMaxPlanes = 8;
 struct Cut {
   int32_t pixels;  // output pixels of one thread block: 8, 16, 32, 64 or 128
   int32_t tiles;   // tiles of rows of one thread block: 1 for up to 32 pixels, else 2 or 4
-  int32_t splits;  // thread blocks that share one output, each with its part of the columns
+  int32_t splits;  // thread blocks that share one output, each with its range of the columns
 };
 
 // A call as kernels see it. An output pixel, or a row of a linear layer's input, is a "pixel" here.

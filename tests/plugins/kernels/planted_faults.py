@@ -173,8 +173,8 @@ FAULTS = (
           f"if (threadIdx.x % 2) {{\n  {_LOAD}\n}} else {{\n  {_LOAD}\n}}", named=_DIVERGE),
     Fault("a barrier in either branch", "gemm.h", _BARRIER,
           f"if (threadIdx.x % 2) {{\n{_BARRIER}}} else {{\n{_BARRIER}}}\n", named=_DIVERGE),
-    Fault("lanes in copies of their own", "levels.h", "enter_copy(kMost);",
-          "enter_copy(kMost + threadIdx.x % 2 * 100);", named=_DIVERGE),
+    Fault("lanes in variants of their own", "levels.h", "enter_variant(kMost);",
+          "enter_variant(kMost + threadIdx.x % 2 * 100);", named=_DIVERGE),
     Fault("lanes take other planes", "gemm.h", "with_planes<0, kWidest>(planes,",
           "with_planes<0, kWidest>(planes - (planes == 3 && threadIdx.x % 2),", named=_DIVERGE),
 )  # fmt: skip
