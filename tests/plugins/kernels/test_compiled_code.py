@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -9,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from .cases import plane_cases
+from .emulated import EmulatedGpu
+from .test_interface import planned_launch
 
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "plugins" / "kernels"
@@ -69,8 +74,9 @@ def test_orin_code_is_no_worse_than_committed():
 
 
 def test_jetpack_6_compiles_all_kernels(tmp_path):
-    """NVRTC 12.6: no header of CUDA's, PTX that its driver reads, and as little unpacking. No kernel
-    divides by 64-bit numbers, which takes a hundred instructions.
+    """NVRTC 12.6: no header of CUDA's, PTX that its driver reads, and as little unpacking.
+
+    No kernel divides by 64-bit numbers, which takes a hundred instructions.
     """
     library = toolchain.nvrtc_library()
     _needs(None if library else "there is no NVRTC of CUDA 12 (make gpu-tools)")
@@ -100,6 +106,46 @@ def test_what_nvrtc_refuses_is_said(tmp_path):
     source.write_text("#include <cstdint>\n")
     with pytest.raises(nvrtc.NvrtcError, match="cstdint"):
         nvrtc.Nvrtc.load(library).compile(source, 87)
+
+
+def _library_on_a_fake_runtime(folder: Path) -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    """What build.sh makes, not optimised, and the runtime that it launches by."""
+    runtime, name = folder / "libcudart.so", "fake_runtime"
+    source = Path(__file__).parent / f"{name}.cpp"
+    compiler = [os.environ.get("CXX", "g++"), "-shared", "-fPIC", f"-Wl,-soname,lib{name}.so"]
+    subprocess.run([*compiler, "-o", runtime, source], check=True)
+    subprocess.run(["ar", "rc", folder / "libcudadevrt.a"], check=True)
+    flags = f"-cudart shared -L{folder} -Xcicc -O0 -Xptxas -O0"
+    environment = {"NVCC": str(toolchain.program("nvcc")), "NVCC_APPEND_FLAGS": flags}
+    subprocess.run(
+        [KERNELS / "build.sh", folder / "kernels.so", "87"],
+        env={**os.environ, **environment}, check=True, capture_output=True,
+    )  # fmt: skip
+    fake = ctypes.CDLL(str(runtime))
+    fake.fake_runtime_launched.restype = ctypes.c_char_p
+    return ctypes.CDLL(str(folder / "kernels.so")), fake
+
+
+def test_the_library_launches_the_kernels_that_were_compiled(gpu, tmp_path):
+    """Host code and device code are compiled apart: each kernel is found by its name."""
+    _needs(compiled_code.missing_tool())
+    library, fake = _library_on_a_fake_runtime(tmp_path)
+    seen = set()
+    for case in (*plane_cases(5), *plane_cases(8)):
+        prepared = EmulatedGpu(gpu.library, case.multiprocessors).prepare(
+            case.case.layer, case.case.x, case.case.step_index
+        )
+        for which, float16 in (("quantize", 0), ("quantize", 1), ("multiply", 0)):
+            prepared.call.float16 = float16
+            planned = planned_launch(library, which, prepared)
+            arguments = map(ctypes.byref, (prepared.layer, prepared.call))
+            assert library[f"mpq_{which}"](*arguments, None) == 0
+            kernel, *sizes = fake.fake_runtime_launched().decode().split()
+            assert kernel == planned.kernel.decode()
+            expected = [*planned.grid, planned.threads, planned.shared_bytes]
+            assert [int(size) for size in sizes] == expected
+            seen.add(kernel)
+    assert seen == _kernel_names()
 
 
 @pytest.mark.parametrize(

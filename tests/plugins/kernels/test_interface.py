@@ -16,7 +16,7 @@ from .emulated import KERNELS, EmulatedGpu
 _NO_CODE_FOR_THE_DEVICE = 209
 
 
-class _Launch(ctypes.Structure):
+class Launch(ctypes.Structure):
     """MpqLaunch of mpq_kernels.h."""
 
     _fields_ = (
@@ -41,8 +41,8 @@ def _text(gpu, status: int) -> str:
     return function(status).decode()
 
 
-def _planned(library: ctypes.CDLL, which: str, prepared) -> _Launch:
-    launch = _Launch()
+def planned_launch(library: ctypes.CDLL, which: str, prepared) -> Launch:
+    launch = Launch()
     prepared.call.y = prepared.call.x  # must be there
     arguments = (prepared.layer, prepared.call, launch)
     assert library[f"mpq_plan_{which}"](*map(ctypes.byref, arguments)) == 0
@@ -86,19 +86,19 @@ def test_plans_name_every_kernel_and_are_what_is_launched(gpu):
         prepared = EmulatedGpu(gpu.library, case.multiprocessors).prepare(
             case.case.layer, case.case.x, case.case.step_index
         )
-        planned = _planned(gpu.library, "quantize", prepared)
+        planned = planned_launch(gpu.library, "quantize", prepared)
         prepared.quantize()
         _assert_was_launched(gpu, planned)
         names.add(planned.kernel.decode())
-        names.add(_planned(gpu.library, "multiply", prepared).kernel.decode())
-    planned = _planned(gpu.library, "multiply", prepared)
+        names.add(planned_launch(gpu.library, "multiply", prepared).kernel.decode())
+    planned = planned_launch(gpu.library, "multiply", prepared)
     prepared.multiply()
     _assert_was_launched(gpu, planned)
     assert names == set(_kernels()) - {"mpq_quantize_float16"}
     assert len(_kernels()) == len(set(_kernels()))
 
 
-def _assert_was_launched(gpu, planned: _Launch) -> None:
+def _assert_was_launched(gpu, planned: Launch) -> None:
     launch = (ctypes.c_uint32 * 5)()
     gpu.library.mpq_emulation_last_launch(ctypes.byref(launch))
     assert [*planned.grid, planned.threads, planned.shared_bytes] == list(launch)
@@ -109,7 +109,7 @@ def test_plans_refuse_what_launches_refuse(gpu):
     case = layer_case("conv_3x3")
     prepared = gpu.prepare(case.layer, case.x, case.step_index)
     prepared.call.y = None
-    launch = _Launch()
+    launch = Launch()
     for which in ("quantize", "multiply"):
         arguments = map(ctypes.byref, (prepared.layer, prepared.call, launch))
         assert gpu.library[f"mpq_plan_{which}"](*arguments) == -2
