@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-emulation planted-faults kernel-table digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
 
 setup: $(READY)
 
@@ -69,6 +69,14 @@ native-fuzz:
 	build/native/fuzz/fuzz_layer build/native/corpus -max_total_time=$(SECONDS) -max_len=8192 \
 	  -artifact_prefix=build/native/
 
+# CUDA's compilers for test_compiled_code.py where there are none: nvcc 13 and JetPack 6's NVRTC.
+# 125 MB to fetch, 315 MB on disk; for Linux on x86-64.
+GPU_TOOLS := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 \
+  nvidia-cuda-runtime==13.0.88 nvidia-cuda-nvrtc-cu12==12.6.85
+gpu-tools: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target build/gpu-tools $(GPU_TOOLS)
+
 # The GPU kernels on the processor, exact on many random layers.
 CASES ?= 400
 gpu-emulation: setup
@@ -78,7 +86,8 @@ gpu-emulation: setup
 planted-faults: setup
 	PYTHONPATH=tests $(BIN)/python -m plugins.kernels.planted_faults
 
-# What nvcc makes of the GPU kernels, for every architecture; needs CUDA 13's nvcc, no GPU.
+# What nvcc makes of the GPU kernels, for every architecture; needs CUDA 13's nvcc (make gpu-tools),
+# no GPU.
 kernel-table: setup
 	$(BIN)/python plugins/kernels/compiled_code.py docs/results/kernel_table.md
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # build.sh OUT [ARCHITECTURE...]: compiles the kernels with nvcc into the shared library OUT, for the
-# architectures (such as 87), or all that are supported. It needs no GPU and no header but CUDA's own.
+# architectures (such as 87), the newest last, or all that are supported. GPUs newer than the last
+# compile its PTX when they load it. It needs no GPU and no header but CUDA's own. NVCC is heeded.
 set -eu
 out=$1
 shift
@@ -10,6 +11,7 @@ for architecture; do
   set -- "$@" -gencode "arch=compute_$architecture,code=sm_$architecture"
   shift
 done
-# Products and sums are rounded one by one, denormals kept.
-nvcc -std=c++17 -O3 -fmad=false -shared -Xcompiler -fPIC,-fvisibility=hidden "$@" -o "$out" \
-  "$here"/src/*.cu "$here"/src/*.cpp
+set -- "$@" -gencode "arch=compute_$architecture,code=compute_$architecture"
+# shellcheck disable=SC2046
+"${NVCC:-nvcc}" $(cat "$here/device.flags") -O2 -shared -Xcompiler -fPIC,-fvisibility=hidden "$@" \
+  -o "$out" "$here"/src/*.cu "$here"/src/*.cpp

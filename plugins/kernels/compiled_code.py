@@ -6,14 +6,13 @@ compiles the kernels with nvcc for the architectures (all that are supported), w
 prints it. Tests compare fresh figures with the committed table, docs/results/kernel_table.md, so
 that a compiler or a change that doubles the unpacking is seen without a GPU.
 
-nvcc says how many registers a kernel has; loops are read with nvdisasm, which lies beside nvcc or
-comes from PyPI as nvidia-cuda-nvdisasm (extra "dev").
+nvcc says how many registers a kernel has; loops are read with nvdisasm. Where a machine has
+neither, `make gpu-tools` and the extra "dev" bring them.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-SOURCES = Path(__file__).parent / "src"
+import toolchain
+
+HERE = Path(__file__).parent
 ARCHITECTURES = (80, 86, 87, 89, 90, 110, 120)
 # What is no arithmetic: products, memory, control.
 _OTHERS = (
@@ -37,7 +38,7 @@ class LoopFigures:
 
     Attributes:
         architecture: 87 for sm_87.
-        kernel: its name with template arguments.
+        kernel: its name.
         planes: P.
         registers: of a thread, of the whole kernel.
         spilled: bytes of stack and of spills of a thread, of the whole kernel.
@@ -63,41 +64,45 @@ class LoopFigures:
 
 def missing_tool() -> str | None:
     """Why nothing can be compiled and read here, if so."""
-    if shutil.which("nvcc") is None:
-        return "there is no nvcc"
-    return None if _disassembler() else "there is no nvdisasm (pip install nvidia-cuda-nvdisasm)"
+    if toolchain.program("nvcc") is None:
+        return "there is no nvcc (make gpu-tools)"
+    if toolchain.program("nvdisasm") is None:
+        return "there is no nvdisasm (pip install nvidia-cuda-nvdisasm)"
+    return None
 
 
 def measure(architecture: int) -> list[LoopFigures]:
     """Compile for one architecture and read what came out."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "multiply.cubin"
-        command = ["nvcc", "-std=c++17", "-O3", "-fmad=false", f"-arch=sm_{architecture}", "-cubin"]
-        compiled = subprocess.run(
-            [*command, "-Xptxas", "-v", "-o", cubin, SOURCES / "multiply.cu"],
-            check=True, capture_output=True, text=True,
+        flags = (HERE / "device.flags").read_text(encoding="utf-8").split()
+        log = _output(
+            "nvcc", *flags, f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v",
+            "-o", cubin, HERE / "src" / "multiply.cu",
         )  # fmt: skip
-        listing = subprocess.run(
-            [str(_disassembler()), "-c", cubin], check=True, capture_output=True, text=True
-        ).stdout
-    resources = dict(_resources(compiled.stdout + compiled.stderr))
-    return sorted(_figures(architecture, listing, resources), key=lambda figures: figures.key)
+        return figures(architecture, log, cubin)
 
 
-def _disassembler() -> str | None:
-    beside = shutil.which("nvdisasm")
-    if beside is not None:
-        return beside
-    for folder in map(Path, sys.path):
-        if tools := sorted(folder.glob("nvidia/cu*/bin/nvdisasm")):
-            return str(tools[-1])
-    return None
+def figures(architecture: int, log: str, cubin: Path) -> list[LoopFigures]:
+    """What a cubin of multiply.cu holds; ``log`` is what ptxas said of it, verbosely."""
+    listing = _output("nvdisasm", "-c", cubin)
+    found = _figures(architecture, listing, dict(_resources(log)))
+    return sorted(found, key=lambda figures: figures.key)
+
+
+def _output(name: str, *arguments: object) -> str:
+    command = [str(argument) for argument in (toolchain.program(name), *arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{name} failed: {done.stderr}")
+    return done.stdout + done.stderr
 
 
 def _resources(log: str) -> Iterator[tuple[str, tuple[int, int]]]:
     """Of each function: registers, and bytes of stack, spill stores and spill loads."""
     pattern = re.compile(
-        r"Function properties for (\S+)\s+(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"Function properties for (\S+)\s+(?:ptxas\s+\.\s+)?(\d+) bytes stack frame, "
+        r"(\d+) bytes spill stores, "
         r"(\d+) bytes spill loads\s+.*?Used (\d+) registers"
     )
     for name, stack, stores, loads, registers in pattern.findall(log):
@@ -115,13 +120,13 @@ def _figures(
             products, issued = loop["IMMA"], sum(loop.values())
             integer = issued - sum(loop[name] for name in _OTHERS)
             yield LoopFigures(
-                architecture, _readable(function), planes, registers, spilled, products,
+                architecture, function, planes, registers, spilled, products,
                 round(integer / products, 2), round(issued / products, 2),
             )  # fmt: skip
 
 
 def _functions(listing: str) -> Iterator[tuple[str, list[str]]]:
-    """Functions by mangled name, with their lines of labels and instructions."""
+    """Functions by name, with their lines of labels and instructions."""
     parts = re.split(r"^\s*\.section\s+\.text\.(\S+?),.*$", listing, flags=re.MULTILINE)
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
         yield name, body.splitlines()
@@ -141,12 +146,6 @@ def _product_loops(lines: Iterable[str]) -> Iterator[Counter[str]]:
                 loop = Counter(found[labels[target[1]] :])
                 if loop["IMMA"]:
                     yield loop
-
-
-def _readable(mangled: str) -> str:
-    name = re.search(r"\d+(gemm|multiply_small)I", mangled)
-    arguments = re.findall(r"Li(\d+)E", mangled)
-    return f"{name[1]}<{', '.join(arguments)}>" if name else mangled
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -186,8 +185,7 @@ def main(arguments: list[str]) -> None:
     if reason := missing_tool():
         sys.exit(f"nothing is measured: {reason}")
     rows = [row for sm in map(int, arguments[1:] or ARCHITECTURES) for row in measure(sm)]
-    version = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True)
-    release = re.search(r"V([\d.]+)", version.stdout)
+    release = re.search(r"V([\d.]+)", _output("nvcc", "--version"))
     text = table(rows, f"nvcc {release[1] if release else 'of unknown version'}")
     Path(arguments[0]).write_text(text, encoding="utf-8")
     print(text)

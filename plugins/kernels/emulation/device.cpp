@@ -45,8 +45,7 @@ struct Resident {
 constexpr uint32_t kMaxResidents = 3;
 
 struct Launch {
-  Body body = nullptr;
-  const void *kernel = nullptr, *argument = nullptr;
+  Body body = {};
   std::vector<std::unique_ptr<Resident>> residents;
 };
 
@@ -70,18 +69,8 @@ void perform(const Copy& copy) {
   std::memcpy(to, copy.from, static_cast<size_t>(copy.count));
 }
 
-// What CUDA says of a launch that no GPU takes without being asked for more: a cudaError_t.
-int refused(dim3 grid, int threads, size_t shared_bytes) {
-  constexpr int kInvalidValue = 1, kInvalidConfiguration = 9;
-  constexpr unsigned kMaxSide = 65535;
-  if (shared_bytes > size_t{48} << 10) return kInvalidValue;
-  const bool fits = grid.x <= INT32_MAX && grid.y <= kMaxSide && grid.z <= kMaxSide;
-  const bool some = grid.x > 0 && grid.y > 0 && grid.z > 0 && threads > 0;
-  return fits && some && threads <= 1024 ? 0 : kInvalidConfiguration;
-}
-
 void run_thread() {
-  running.body(running.kernel, running.argument);
+  running.body.run(running.body.kernel, running.body.argument);
   for (const auto& group : copies().groups) {
     if (!group.empty()) undefined("a thread ends before its copies");
   }
@@ -140,11 +129,16 @@ void undefined(const char* what) {
 
 char* shared_bytes() { return resident().shared.begin(); }
 
-void barrier() { meet_in_block(); }
+void meet(const Place& place) { meet_in_block(place); }
 void pause() { yield(); }
 
-void multiply_add(const Product& lane) { meet_in_warp("mma", &lane, multiply_warp); }
-void load_matrices(const MatrixRow& lane) { meet_in_warp("ldmatrix", &lane, load_for_warp); }
+void multiply_add(const Product& lane, const Place& place) {
+  meet_in_warp("mma", place, &lane, multiply_warp);
+}
+
+void load_matrices(const MatrixRow& lane, const Place& place) {
+  meet_in_warp("ldmatrix", place, &lane, load_for_warp);
+}
 
 void copy_async(SharedAddress to, const void* from, int32_t count) {
   if (count != 0 && count != 16) undefined("a copy of neither 0 nor 16 bytes");
@@ -170,12 +164,10 @@ void wait_for_copies(int pending) {
   groups.erase(groups.begin(), groups.begin() + done);
 }
 
-int launch(Body body, const void* kernel, const void* argument, dim3 grid, int threads,
-           size_t shared_bytes) {
-  if (const int refusal = refused(grid, threads, shared_bytes)) return refusal;
-  running = {body, kernel, argument, {}};
+void run(const Body& body, dim3 grid, dim3 block, size_t shared_bytes) {
+  running = {body, {}};
   grid_size = grid;
-  block_size = dim3(static_cast<unsigned>(threads));
+  block_size = block;
   std::vector<uint32_t> order(size_t{grid.x} * grid.y * grid.z);
   std::iota(order.begin(), order.end(), 0u);
   for (auto i = static_cast<uint32_t>(order.size()) - 1; i > 0; --i) {
@@ -190,13 +182,12 @@ int launch(Body body, const void* kernel, const void* argument, dim3 grid, int t
       order.pop_back();
       added->index = dim3(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
       added->shared.fill_with_noise(random);
-      added->copies.resize(static_cast<size_t>(threads));
+      added->copies.resize(block.x);
       added->copy_time = static_cast<CopyTime>(random.below(3));
       running.residents.push_back(std::move(added));
     }
-    run_blocks(static_cast<int>(together), threads, run_thread);
+    run_blocks(static_cast<int>(together), static_cast<int>(block.x), run_thread);
   }
-  return 0;
 }
 
 }  // namespace mpq::emulation
@@ -212,15 +203,9 @@ void mpq_emulation_last_launch(uint32_t (*launch)[5]) {
   std::copy(std::begin(values), std::end(values), *launch);
 }
 
-// Of a kernel that does nothing.
-int mpq_emulation_launch(uint32_t x, uint32_t y, uint32_t z, int threads, size_t shared_bytes) {
-  const auto nothing = [](const void*, const void*) {};
-  return mpq::emulation::launch(nothing, nullptr, nullptr, dim3(x, y, z), threads, shared_bytes);
-}
-
 void mpq_emulation_seed(uint64_t seed) { mpq::emulation::random = mpq::emulation::Random(seed); }
 
-uint16_t mpq_emulation_to_half(float value) { return mpq::to_half(value); }
+uint16_t mpq_emulation_to_half(float value) { return mpq::to_float16(value); }
 
-float mpq_emulation_from_half(uint16_t bits) { return mpq::from_half(bits); }
+float mpq_emulation_from_half(uint16_t bits) { return mpq::from_float16(bits); }
 }

@@ -49,7 +49,18 @@ extern dim3 block_size, grid_size;
 dim3 thread_index();
 dim3 block_index();
 
-void barrier();
+// Where an instruction stands: what all lanes of a warp must run together, they must run there.
+struct Place {
+  const char* file;
+  int line;
+
+  static constexpr Place here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+};
+
+void meet(const Place& place);
+void enter_variant(int variant);
 // Lets others go first, perhaps.
 void pause();
 // Stops the program: what was done is undefined on a GPU.
@@ -62,21 +73,25 @@ struct Product {
   const uint32_t* a;
   uint32_t b[2];
 };
-void multiply_add(const Product& lane);
+void multiply_add(const Product& lane, const Place& place);
 
 struct MatrixRow {
   uint32_t* to;
   SharedAddress row;
 };
-void load_matrices(const MatrixRow& lane);
+void load_matrices(const MatrixRow& lane, const Place& place);
 
 void copy_async(SharedAddress to, const void* from, int32_t count);
 void commit_copies();
 void wait_for_copies(int pending);
 
-using Body = void (*)(const void* kernel, const void* argument);
-int launch(Body body, const void* kernel, const void* argument, dim3 grid, int threads,
-           size_t shared_bytes);
+// What every thread of a launch runs.
+struct Body {
+  void (*run)(const void* kernel, const void* argument);
+  const void *kernel, *argument;
+};
+// Threads are in one dimension.
+void run(const Body& body, dim3 grid, dim3 block, size_t shared_bytes);
 
 }  // namespace emulation
 
@@ -87,12 +102,17 @@ T* shared_memory() {
 
 inline SharedAddress shared_begin() { return 0; }
 
-inline void multiply_add(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  emulation::multiply_add({sums, a, {b0, b1}});
+inline void meet(emulation::Place place = emulation::Place::here()) { emulation::meet(place); }
+inline void enter_variant(int variant) { emulation::enter_variant(variant); }
+
+inline void multiply_add(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                         emulation::Place place = emulation::Place::here()) {
+  emulation::multiply_add({sums, a, {b0, b1}}, place);
 }
 
-inline void load_matrices(uint32_t (&to)[4], SharedAddress row) {
-  emulation::load_matrices({to, row});
+inline void load_matrices(uint32_t (&to)[4], SharedAddress row,
+                          emulation::Place place = emulation::Place::here()) {
+  emulation::load_matrices({to, row}, place);
 }
 
 inline void copy_async(SharedAddress to, const void* from, int32_t count) {
@@ -122,7 +142,7 @@ inline uint2 load_once(const uint2* from) { return *from; }
 inline int32_t load_fresh(const int32_t* from) { return *from; }
 
 // IEEE binary16 and back, half to even; in arithmetic that is exact until the one rounding.
-inline float from_half(uint16_t bits) {
+inline float from_float16(uint16_t bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
   float value = std::ldexp(static_cast<float>(exponent == 0 ? fraction : fraction + 1024),
                            (exponent == 0 ? 1 : exponent) - 25);
@@ -130,7 +150,7 @@ inline float from_half(uint16_t bits) {
   return bits >> 15 != 0 ? -value : value;
 }
 
-inline uint16_t to_half(float value) {
+inline uint16_t to_float16(float value) {
   const auto sign = static_cast<uint16_t>(std::signbit(value) ? 0x8000 : 0);
   const float size = std::fabs(value);
   if (std::isnan(value)) return sign | 0x7e00;
@@ -143,17 +163,6 @@ inline uint16_t to_half(float value) {
   return static_cast<uint16_t>(sign | (whole == 0 ? 0 : ((exponent + 13) << 10) + whole));
 }
 
-template <typename Argument>
-int launch(void (*kernel)(Argument), dim3 grid, int threads, size_t shared_bytes, void*,
-           const Argument& argument) {
-  const auto body = [](const void* function, const void* given) {
-    reinterpret_cast<void (*)(Argument)>(const_cast<void*>(function))(
-        *static_cast<const Argument*>(given));
-  };
-  return emulation::launch(body, reinterpret_cast<const void*>(kernel), &argument, grid, threads,
-                           shared_bytes);
-}
-
 }  // namespace mpq
 
 #define threadIdx (::mpq::emulation::thread_index())
@@ -161,7 +170,6 @@ int launch(void (*kernel)(Argument), dim3 grid, int threads, size_t shared_bytes
 #define blockDim (::mpq::emulation::block_size)
 #define gridDim (::mpq::emulation::grid_size)
 
-inline void __syncthreads() { mpq::emulation::barrier(); }
 inline void __threadfence() { mpq::emulation::pause(); }
 
 inline uint32_t atomicAdd(uint32_t* to, uint32_t value) {

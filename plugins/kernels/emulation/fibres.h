@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "device.h"
+
 namespace mpq::emulation {
 
 constexpr int kLanes = 32;
@@ -32,12 +34,15 @@ int current_thread();
 // Lets any fibre that can go on, this one among them, go on.
 void yield();
 
-// All lanes of the running fibre's warp come here with the same `what`. The last one calls `act`
-// with what each of them brought.
-void meet_in_warp(const char* what, const void* brought,
+// From here on the running fibre is in this variant of the code.
+void enter_variant(int variant);
+
+// All lanes of the running fibre's warp come here with the same `what`, from one place in one
+// variant of the code. The last one calls `act` with what each of them brought.
+void meet_in_warp(const char* what, const Place& place, const void* brought,
                   void (*act)(const void* const (&)[kLanes]));
 
-// All threads of the running fibre's block come here.
-void meet_in_block();
+// All threads of the running fibre's block come here, the lanes of each warp from one place.
+void meet_in_block(const Place& place);
 
 }  // namespace mpq::emulation

@@ -8,10 +8,18 @@
 #ifndef MPQ_KERNELS_H
 #define MPQ_KERNELS_H
 
+/* NVRTC has neither these headers nor host functions: for device code see src/fixed_width.h. */
+#ifndef __CUDACC_RTC__
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 #define MPQ_PUBLIC __attribute__((visibility("default")))
+
+/* Of this file: another number, and structures or functions are others. */
+#define MPQ_INTERFACE_VERSION 1
+/* Of the order of `words`: mpq_export.core.kernel_layout.LAYOUT. */
+#define MPQ_LAYOUT_VERSION "mma-1"
 
 #ifdef __cplusplus
 extern "C" {
@@ -68,6 +76,8 @@ typedef struct MpqCall {
   int32_t multiprocessors; /* of the device: how finely the work is cut */
 } MpqCall;
 
+#ifndef __CUDACC_RTC__
+
 /* Bytes that a call needs, 0 for one that would fail. Reads sizes alone, no pointers. */
 MPQ_PUBLIC size_t mpq_workspace_bytes(const MpqLayer* layer, const MpqCall* call);
 
@@ -76,6 +86,30 @@ MPQ_PUBLIC int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStrea
 
 /* y from the workspace, which it leaves as it was: it may follow itself. */
 MPQ_PUBLIC int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
+
+/* What the library was built with: MPQ_INTERFACE_VERSION and MPQ_LAYOUT_VERSION. */
+MPQ_PUBLIC int mpq_interface_version(void);
+MPQ_PUBLIC const char* mpq_layout_version(void);
+
+/* What a status of the functions here means. */
+MPQ_PUBLIC const char* mpq_status_text(int status);
+
+/* A launch for those who load compiled code themselves (cuLaunchKernel, with a cubin of NVRTC's).
+ */
+typedef struct MpqLaunch {
+  const char* kernel; /* its name in the code */
+  uint32_t grid[3];
+  uint32_t threads; /* of a thread block, in one dimension */
+  uint32_t shared_bytes;
+  uint32_t argument_bytes;
+  uint64_t argument[64]; /* the kernel's one argument */
+} MpqLaunch;
+
+/* What mpq_quantize and mpq_multiply launch. */
+MPQ_PUBLIC int mpq_plan_quantize(const MpqLayer* layer, const MpqCall* call, MpqLaunch* launch);
+MPQ_PUBLIC int mpq_plan_multiply(const MpqLayer* layer, const MpqCall* call, MpqLaunch* launch);
+
+#endif
 
 #ifdef __cplusplus
 }

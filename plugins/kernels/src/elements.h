@@ -1,14 +1,12 @@
 // The types that inputs and outputs come in: float32 and float16.
 #pragma once
 
-#include <cstdint>
-
 #include "instructions.h"
 
 namespace mpq {
 
 // IEEE binary16, which is widened before anything is done with it.
-struct Half {
+struct Float16 {
   uint16_t bits;
 };
 
@@ -19,7 +17,7 @@ struct alignas(2 * sizeof(Element)) Pair {
 };
 
 __device__ __forceinline__ float widen(float value) { return value; }
-__device__ __forceinline__ float widen(Half value) { return from_half(value.bits); }
+__device__ __forceinline__ float widen(Float16 value) { return from_float16(value.bits); }
 
 template <typename Element>
 __device__ __forceinline__ Element narrow(float value);
@@ -28,8 +26,8 @@ __device__ __forceinline__ float narrow<float>(float value) {
   return value;
 }
 template <>
-__device__ __forceinline__ Half narrow<Half>(float value) {
-  return {to_half(value)};
+__device__ __forceinline__ Float16 narrow<Float16>(float value) {
+  return {to_float16(value)};
 }
 
 // As many as 16 bytes hold.

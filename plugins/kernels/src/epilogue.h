@@ -1,8 +1,6 @@
 // Sums to outputs: y = fl(fl(sum * fl(s * S)) + bias), each operation rounded on its own.
 #pragma once
 
-#include <cstdint>
-
 #include "elements.h"
 #include "problem.h"
 
@@ -42,14 +40,14 @@ struct RowEpilogue {
   float scale, bias;
 
   __device__ __forceinline__ RowEpilogue(const Problem& p, int32_t row) {
-    const int32_t step = p.call.step_index[0];
-    const auto zero_point = static_cast<uint32_t>(p.layer.act_zero_point[step]);
+    const int32_t step_index = p.call.step_index[0];
+    const auto zero_point = static_cast<uint32_t>(p.layer.act_zero_point[step_index]);
     const auto sum = static_cast<uint32_t>(p.layer.row_sums[row]);
     const auto shifted = static_cast<uint32_t>(p.layer.row_sums[p.padded_rows + row]);
     const int32_t channel = p.layer.output_rows[row];
     place = channel < 0 ? -1 : int64_t{channel} * p.channel_stride;
     correction = p.offset_form ? 128u * sum - zero_point * shifted : 0u;
-    scale = __fmul_rn(p.layer.act_scale[step], p.layer.scale[row]);
+    scale = __fmul_rn(p.layer.act_scale[step_index], p.layer.scale[row]);
     bias = p.layer.bias[row];
   }
 

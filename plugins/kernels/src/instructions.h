@@ -2,15 +2,13 @@
 // name and effect.
 #pragma once
 
-#include <cstdint>
+#include "fixed_width.h"
 
 #ifdef MPQ_EMULATION
 
 #include "../emulation/device.h"
 
 #else
-
-#include <cuda_runtime.h>
 
 namespace mpq {
 
@@ -26,6 +24,14 @@ __device__ __forceinline__ T* shared_memory() {
 __device__ __forceinline__ SharedAddress shared_begin() {
   return static_cast<SharedAddress>(__cvta_generic_to_shared(shared_memory<char>()));
 }
+
+// All threads of the block come here; a warp's lanes together, warps each from its own place in the
+// code, which CUDA's own barrier does not allow.
+__device__ __forceinline__ void meet() { asm volatile("bar.sync 0;" ::: "memory"); }
+
+// Of code that there are several variants of, this warp is in this one. Under emulation lanes in
+// different variants do not meet.
+__device__ __forceinline__ void enter_variant(int) {}
 
 // sums += a * b: 16 x 32 by 32 x 8 bytes, as the PTX ISA lays them over a warp.
 __device__ __forceinline__ void multiply_add(int32_t (&sums)[4], const uint32_t (&a)[4],
@@ -82,27 +88,22 @@ __device__ __forceinline__ uint2 load_once(const uint2* from) {
 }
 
 // What another thread block wrote in this launch.
-__device__ __forceinline__ int32_t load_fresh(const int32_t* from) { return __ldcg(from); }
+__device__ __forceinline__ int32_t load_fresh(const int32_t* from) {
+  int32_t value;
+  asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
 
-__device__ __forceinline__ float from_half(uint16_t bits) {
+__device__ __forceinline__ float from_float16(uint16_t bits) {
   float value;
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
   return value;
 }
 
-__device__ __forceinline__ uint16_t to_half(float value) {
+__device__ __forceinline__ uint16_t to_float16(float value) {
   uint16_t bits;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
-}
-
-template <typename Argument>
-int launch(void (*kernel)(Argument), dim3 grid, int threads, size_t shared_bytes, void* stream,
-           const Argument& argument) {
-  void* arguments[] = {const_cast<Argument*>(&argument)};
-  return static_cast<int>(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid,
-                                           dim3(static_cast<unsigned>(threads)), arguments,
-                                           shared_bytes, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace mpq

@@ -2,14 +2,14 @@
 //
 // Planes are taken in groups of four. A group of n planes has n words for every 32 weights of a
 // lane; from them come four selectors, whose eight nibbles are codes of n bits: the lower four of
-// the row that the lane holds in the upper half of a fragment, the others of that in the lower. One
-// choose_bytes looks four codes up in a table of eight bytes. A fourth plane has its own table: its
-// bit is stored inverted, and where it is set choose_bytes gives the sign of a byte below 128: 0.
+// the row that the lane holds in the first eight of a fragment, the others of that in the last
+// eight. One choose_bytes finds four codes in a table of eight bytes. A fourth plane has its own
+// table: its bit is stored inverted, and where it is set choose_bytes gives the sign of a byte
+// below 128: 0.
 #pragma once
 
-#include <cstdint>
-
 #include "instructions.h"
+#include "problem.h"
 
 namespace mpq {
 
@@ -39,7 +39,7 @@ __device__ __forceinline__ uint32_t selector(const uint32_t* words, int quarter)
   }
 }
 
-// Levels of one row by their codes. Rows of one group are looked up as they are; those of more than
+// Levels of one row by their codes. Rows of one group are found as they are; those of more than
 // three planes are summed from `c0 + 128`, so that no byte ever carries into the next.
 template <int kPlanes>
 struct RowLevels {
@@ -70,7 +70,7 @@ struct RowLevels {
   }
 
   // Four weights from the lower nibbles of one selector per group.
-  __device__ __forceinline__ uint32_t look_up(const uint32_t (&selectors)[kGroups]) const {
+  __device__ __forceinline__ uint32_t weights(const uint32_t (&selectors)[kGroups]) const {
     uint32_t sum = group_levels<0>(selectors[0]);
     if constexpr (kGroups == 2) sum += group_levels<1>(selectors[1]);
     return kSummed ? sum ^ 0x80808080u : sum;
@@ -89,6 +89,18 @@ struct RowLevels {
   }
 };
 
+// Levels of the rows of a tile that a lane has: [2 * fragment], and 8 rows on [2 * fragment + 1].
+template <int kPlanes>
+struct TileLevels {
+  RowLevels<kPlanes> rows[4];
+
+  __device__ __forceinline__ void load(const Problem& p, int32_t tile) {
+    const int8_t* steps = p.layer.steps + tile * kTileRows + threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) rows[i].load(steps + 8 * i, p.padded_rows);
+  }
+};
+
 // The words of a lane for one block of columns of a tile.
 template <int kPlanes>
 struct BlockWords {
@@ -97,6 +109,13 @@ struct BlockWords {
   static constexpr int64_t kStride = 2 * kHalfStride;
 
   uint2 words[2][kPlanes];  // [half][plane]: x is fragment 0's, y fragment 1's
+
+  // This lane's place in the first block of a tile.
+  static __device__ __forceinline__ const uint2* of_tile(const Problem& p, int32_t tile) {
+    const int64_t begin = int64_t{p.layer.tile_begins[tile]} * p.blocks;
+    return reinterpret_cast<const uint2*>(p.layer.words) + begin * BlockWords<1>::kStride +
+           threadIdx.x % 32;
+  }
 
   // `from` is this lane's place in the block.
   __device__ __forceinline__ void load_half(int half, const uint2* from) {
@@ -107,11 +126,11 @@ struct BlockWords {
   }
 };
 
-// The A operands of both fragments of a tile for columns 32 * step .. 32 * step + 31 of a block.
-// `rows` are those of a lane: [2 * fragment + half].
+// The A operands of both fragments of a tile for a slice of a block: columns 32 * slice .. 32 *
+// slice + 31.
 template <int kPlanes>
 __device__ __forceinline__ void unpack(const BlockWords<kPlanes>& block,
-                                       const RowLevels<kPlanes> (&rows)[4], int step,
+                                       const TileLevels<kPlanes>& levels, int slice,
                                        uint32_t (&a)[2][4]) {
   constexpr int groups = kGroupsOf<kPlanes>;
 #pragma unroll
@@ -119,22 +138,34 @@ __device__ __forceinline__ void unpack(const BlockWords<kPlanes>& block,
     uint32_t words[kPlanes];
 #pragma unroll
     for (int plane = 0; plane < kPlanes; ++plane) {
-      const uint2 both = block.words[step / 2][plane];
+      const uint2 both = block.words[slice / 2][plane];
       words[plane] = fragment == 0 ? both.x : both.y;
     }
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      const int quarter = 2 * (step % 2) + part;
-      uint32_t upper[groups], lower[groups];
-      upper[0] = selector<kPlanesOfGroup<kPlanes, 0>>(words, quarter);
+    for (int sixteen = 0; sixteen < 2; ++sixteen) {
+      const int quarter = 2 * (slice % 2) + sixteen;
+      uint32_t first[groups], last[groups];
+      first[0] = selector<kPlanesOfGroup<kPlanes, 0>>(words, quarter);
       if constexpr (groups == 2) {
-        upper[1] = selector<kPlanesOfGroup<kPlanes, 1>>(words + kGroupPlanes, quarter);
+        first[1] = selector<kPlanesOfGroup<kPlanes, 1>>(words + kGroupPlanes, quarter);
       }
 #pragma unroll
-      for (int group = 0; group < groups; ++group) lower[group] = upper[group] >> 16;
-      a[fragment][2 * part] = rows[2 * fragment].look_up(upper);
-      a[fragment][2 * part + 1] = rows[2 * fragment + 1].look_up(lower);
+      for (int group = 0; group < groups; ++group) last[group] = first[group] >> 16;
+      a[fragment][2 * sixteen] = levels.rows[2 * fragment].weights(first);
+      a[fragment][2 * sixteen + 1] = levels.rows[2 * fragment + 1].weights(last);
     }
+  }
+}
+
+// Calls `product.run<planes>()`. All lanes of a warp have the same planes, kLeast..kMost; warps
+// differ and run different variants of the code.
+template <int kLeast, int kMost, typename Product>
+__device__ __forceinline__ void with_planes(int32_t planes, const Product& product) {
+  if (planes == kMost) {
+    enter_variant(kMost);
+    product.template run<kMost>();
+  } else if constexpr (kLeast < kMost) {
+    with_planes<kLeast, kMost - 1>(planes, product);
   }
 }
 

@@ -1,8 +1,6 @@
 // Where an output pixel's columns begin.
 #pragma once
 
-#include <cstdint>
-
 #include "instructions.h"
 #include "problem.h"
 

@@ -1,7 +1,7 @@
-#include "problem.h"
-
 #include <algorithm>
 #include <initializer_list>
+
+#include "plan.h"
 
 namespace mpq {
 namespace {

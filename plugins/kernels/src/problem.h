@@ -1,9 +1,9 @@
-// What a call comes down to: the sizes and places that both launches agree on.
+// What a call comes down to: the sizes and places that both launches agree on. Host and device
+// code share it.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
+#include "fixed_width.h"
+// What it describes has these widths.
 #include "../include/mpq_kernels.h"
 
 namespace mpq {
@@ -21,9 +21,7 @@ constexpr int kMaxPlanes = 8;
 struct Cut {
   int32_t pixels;  // output pixels of one thread block: 8, 16, 32, 64 or 128
   int32_t tiles;   // tiles of rows of one thread block: 1 for up to 32 pixels, else 2 or 4
-  int32_t splits;  // thread blocks that share one output, each with its part of the columns
-
-  bool small() const { return pixels <= kSmallPixels; }
+  int32_t splits;  // thread blocks that share one output, each with its range of the columns
 };
 
 // A call as kernels see it. An output pixel, or a row of a linear layer's input, is a "pixel" here.
@@ -54,12 +52,5 @@ struct Problem {
   int32_t ticket_count;
   size_t workspace_bytes;
 };
-
-// MPQ_OK, or what is wrong with the sizes. Places in the workspace begin at call.workspace, which
-// may be null.
-int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem);
-
-// As `describe`, and the pointers must be there and aligned, and the workspace large enough.
-int prepare(const MpqLayer* layer, const MpqCall* call, Problem& problem);
 
 }  // namespace mpq

@@ -5,27 +5,23 @@
 // cores want them.
 #pragma once
 
-#include <cstdint>
-
 #include "epilogue.h"
+#include "kernels.h"
 #include "levels.h"
 #include "pixels.h"
-#include "problem.h"
 #include "splits.h"
+#include "tile_sums.h"
 
 namespace mpq {
 
-constexpr int kSmallWarps = 8;
-constexpr int kSmallThreads = 32 * kSmallWarps;
-
-// Sums of one thread before the warps are added up: 32 rows by kPixels over 32 lanes.
+// A thread finishes one of so many sums that it has after the warps are added up.
 template <int kPixels>
-inline constexpr int kSmallSums = kPixels;
+inline constexpr int kOwnSums = TileSums<kPixels>::kCount / kSmallWarps;
 
-template <int kPixels>
-constexpr size_t small_shared_bytes() {
-  return size_t{kSmallThreads} * kSmallSums<kPixels> * sizeof(int32_t);
-}
+// Thread blocks of a multiprocessor: tables of many planes, and sums of many pixels, want
+// registers.
+template <int kPixels, int kWidest>
+inline constexpr int kSmallResidents = kWidest <= kFewPlanes && kPixels <= 16 ? 2 : 1;
 
 // A lane's B operands: four columns of pixel lane / 4 of every eight.
 template <int kPixels>
@@ -44,7 +40,7 @@ class PixelReader {
   }
 
   // Where the chunks of a block lie.
-  __device__ __forceinline__ void look_up(int32_t block) {
+  __device__ __forceinline__ void read_offsets(int32_t block) {
     const int4 first = offsets_[2 * block], last = offsets_[2 * block + 1];
     chunks_[0] = first.x, chunks_[1] = first.y, chunks_[2] = first.z, chunks_[3] = first.w;
     chunks_[4] = last.x, chunks_[5] = last.y, chunks_[6] = last.z, chunks_[7] = last.w;
@@ -63,110 +59,98 @@ class PixelReader {
   int32_t pixels_[kColumns];
 };
 
-template <int kPixels, int kPlanes>
-__device__ __forceinline__ void multiply_small_tile(const Problem& p, const Part& part,
-                                                    int32_t tile, PixelReader<kPixels>& pixels,
-                                                    int32_t (&sums)[2][kPixels / 8][4]) {
-  const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  RowLevels<kPlanes> rows[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    rows[i].load(p.layer.steps + tile * kTileRows + 8 * i + lane / 4, p.padded_rows);
-  }
-  using Words = BlockWords<kPlanes>;
-  const uint2* from = reinterpret_cast<const uint2*>(p.layer.words) + lane +
-                      int64_t{p.layer.tile_begins[tile]} * p.blocks * BlockWords<1>::kStride;
-  Words words, next;
-  int32_t block = part.begin + warp;
-  if (block < part.end) {
-    next.load_half(0, from + block * Words::kStride);
-    next.load_half(1, from + block * Words::kStride);
-  }
-  for (; block < part.end; block += kSmallWarps) {
-    words = next;
-    if (block + kSmallWarps < part.end) {
-      next.load_half(0, from + (block + kSmallWarps) * Words::kStride);
-      next.load_half(1, from + (block + kSmallWarps) * Words::kStride);
+// One warp's sums over its share of a range of the columns.
+template <int kPixels>
+struct SmallTileProduct {
+  const Problem& p;
+  const ColumnRange& range;
+  int32_t tile;
+  PixelReader<kPixels>& pixels;
+  TileSums<kPixels>& sums;
+
+  template <int kPlanes>
+  __device__ __forceinline__ void run() const {
+    TileLevels<kPlanes> levels;
+    levels.load(p, tile);
+    using Words = BlockWords<kPlanes>;
+    const uint2* from = Words::of_tile(p, tile);
+    Words words, next;
+    int32_t block = range.begin + threadIdx.x / 32;
+    if (block < range.end) {
+      next.load_half(0, from + block * Words::kStride);
+      next.load_half(1, from + block * Words::kStride);
     }
-    pixels.look_up(block);
+    for (; block < range.end; block += kSmallWarps) {
+      words = next;
+      if (block + kSmallWarps < range.end) {
+        next.load_half(0, from + (block + kSmallWarps) * Words::kStride);
+        next.load_half(1, from + (block + kSmallWarps) * Words::kStride);
+      }
+      pixels.read_offsets(block);
 #pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      uint32_t a[2][4];
-      unpack(words, rows, step, a);
+      for (int slice = 0; slice < 4; ++slice) {
+        uint32_t a[2][4];
+        unpack(words, levels, slice, a);
 #pragma unroll
-      for (int column = 0; column < kPixels / 8; ++column) {
-        const uint32_t b0 = pixels.read(column, 2 * step);
-        const uint32_t b1 = pixels.read(column, 2 * step + 1);
+        for (int column = 0; column < kPixels / 8; ++column) {
+          const uint32_t b0 = pixels.read(column, 2 * slice);
+          const uint32_t b1 = pixels.read(column, 2 * slice + 1);
 #pragma unroll
-        for (int fragment = 0; fragment < 2; ++fragment) {
-          multiply_add(sums[fragment][column], a[fragment], b0, b1);
+          for (int fragment = 0; fragment < 2; ++fragment) {
+            multiply_add(sums.fragments[fragment][column], a[fragment], b0, b1);
+          }
         }
       }
     }
   }
-}
-
-template <int kPixels, int kPlanes>
-__device__ __forceinline__ void multiply_small_planes(const Problem& p, const Part& part,
-                                                      int32_t tile, int32_t planes,
-                                                      PixelReader<kPixels>& pixels,
-                                                      int32_t (&sums)[2][kPixels / 8][4]) {
-  if (planes == kPlanes) return multiply_small_tile<kPixels, kPlanes>(p, part, tile, pixels, sums);
-  if constexpr (kPlanes > 1) {
-    multiply_small_planes<kPixels, kPlanes - 1>(p, part, tile, planes, pixels, sums);
-  }
-}
+};
 
 // What this warp has of every lane's sums: number i of a lane is warp i % kSmallWarps' to finish.
 template <typename Element, int kPixels>
-__device__ __forceinline__ void finish_small(
-    const Problem& p, int32_t tile, const int32_t (&mine)[kSmallSums<kPixels> / kSmallWarps]) {
+__device__ __forceinline__ void finish_small(const Problem& p, int32_t tile,
+                                             const int32_t (&own)[kOwnSums<kPixels>]) {
   const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
-  for (int i = 0; i < kSmallSums<kPixels> / kSmallWarps; ++i) {
-    const int sum = i * kSmallWarps + warp, fragment = sum / (kSmallSums<kPixels> / 2);
-    const int column = sum / 4 % (kPixels / 8), part = sum % 4;
-    const RowEpilogue row(p, tile * kTileRows + 16 * fragment + part / 2 * 8 + lane / 4);
-    const OutputCursor pixel(p, 8 * column + lane % 4 * 2 + part % 2);
-    store_output<Element>(p, row, pixel, mine[i]);
+  for (int i = 0; i < kOwnSums<kPixels>; ++i) {
+    const int number = i * kSmallWarps + warp, fragment = number / (TileSums<kPixels>::kCount / 2);
+    const int column = number / 4 % (kPixels / 8), corner = number % 4;
+    const RowEpilogue row(p, tile * kTileRows + 16 * fragment + corner / 2 * 8 + lane / 4);
+    const OutputCursor pixel(p, 8 * column + lane % 4 * 2 + corner % 2);
+    store_output<Element>(p, row, pixel, own[i]);
   }
 }
 
 // Grid: tiles of all groups, splits.
 template <int kPixels, int kWidest>
-__global__ void __launch_bounds__(kSmallThreads, kWidest <= kFewPlanes && kPixels <= 16 ? 2 : 1)
-    multiply_small(const Problem p) {
-  constexpr int kSums = kSmallSums<kPixels>;
+__device__ __forceinline__ void multiply_small(const Problem& p) {
+  constexpr int kSums = TileSums<kPixels>::kCount, kOwn = kOwnSums<kPixels>;
   const int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int32_t tile = blockIdx.x, split = blockIdx.y;
   const int32_t planes = p.layer.tile_begins[tile + 1] - p.layer.tile_begins[tile];
+  const ColumnRange range(p, split);
   PixelReader<kPixels> pixels(p, tile / p.group_tiles);
-  int32_t sums[2][kPixels / 8][4] = {};
-  multiply_small_planes<kPixels, kWidest>(p, Part(p, split), tile, planes, pixels, sums);
+  TileSums<kPixels> sums;
+  with_planes<1, kWidest>(planes, SmallTileProduct<kPixels>{p, range, tile, pixels, sums});
 
   auto* shared = shared_memory<int32_t>();
 #pragma unroll
-  for (int i = 0; i < kSums; ++i) {
-    shared[(warp * kSums + i) * 32 + lane] = sums[i / (kSums / 2)][i / 4 % (kPixels / 8)][i % 4];
-  }
-  __syncthreads();
-  int32_t mine[kSums / kSmallWarps];
+  for (int i = 0; i < kSums; ++i) shared[(warp * kSums + i) * 32 + lane] = sums.numbered(i);
+  meet();
+  int32_t own[kOwn];
 #pragma unroll
-  for (int i = 0; i < kSums / kSmallWarps; ++i) {
-    mine[i] = 0;
+  for (int i = 0; i < kOwn; ++i) {
+    own[i] = 0;
 #pragma unroll
     for (int other = 0; other < kSmallWarps; ++other) {
-      mine[i] += shared[(other * kSums + i * kSmallWarps + warp) * 32 + lane];
+      own[i] += shared[(other * kSums + i * kSmallWarps + warp) * 32 + lane];
     }
   }
-  if (!last_split<kSums / kSmallWarps, kSmallThreads>(p, tile, split, mine,
-                                                      shared_memory<uint32_t>())) {
-    return;
-  }
+  const auto sum = [&](int i) -> int32_t& { return own[i]; };
+  if (!last_split<kOwn, kSmallThreads>(p, tile, split, sum, shared_memory<uint32_t>())) return;
   if (p.call.float16 != 0) {
-    finish_small<Half, kPixels>(p, tile, mine);
+    finish_small<Float16, kPixels>(p, tile, own);
   } else {
-    finish_small<float, kPixels>(p, tile, mine);
+    finish_small<float, kPixels>(p, tile, own);
   }
 }
 

@@ -1,32 +1,37 @@
-"""What nvcc makes of the kernels today, against the committed table and the targets."""
+"""What CUDA's compilers make of the kernels today: nvcc, and NVRTC as JetPack 6 has it."""
 
 from __future__ import annotations
 
-import importlib.util
+import ctypes
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from .cases import plane_cases
+from .emulated import EmulatedGpu
+from .test_interface import planned_launch
+
 ROOT = Path(__file__).parents[3]
+KERNELS = ROOT / "plugins" / "kernels"
 TABLE = ROOT / "docs" / "results" / "kernel_table.md"
-MAIN_TILE = "gemm<128, 4, 5>"
+MAIN_TILE = "mpq_gemm_128_4_5"
 INTEGER_TARGETS = {1: 2.0, 2: 2.3, 3: 2.6, 4: 3.8, 5: 4.1}
 """Integer instructions per mma on sm_87, below which the tensor cores decide the time."""
 
-
-def _compiled_code():
-    path = ROOT / "plugins" / "kernels" / "compiled_code.py"
-    spec = importlib.util.spec_from_file_location("compiled_code", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compiled_code"] = module
-    spec.loader.exec_module(module)
-    return module
+sys.path.insert(0, str(KERNELS))
+import compiled_code  # noqa: E402
+import nvrtc  # noqa: E402
+import toolchain  # noqa: E402
 
 
-compiled_code = _compiled_code()
+def _needs(reason: str | None) -> None:
+    """Skip a test for a reason; where `make gpu-tools` has run, nothing is missing."""
+    if reason is not None:
+        pytest.fail(reason) if toolchain.FOLDER.exists() else pytest.skip(reason)
 
 
 def _committed():
@@ -41,6 +46,12 @@ def _assert_within_targets(rows) -> None:
     assert all(main[planes] <= INTEGER_TARGETS[planes] for planes in main)
 
 
+def _kernel_names() -> set[str]:
+    """What kernels.h lists."""
+    text = (KERNELS / "src" / "kernels.h").read_text(encoding="utf-8")
+    return set(re.findall(r"KERNEL\((mpq_\w+)", text))
+
+
 def test_committed_table_is_whole_and_within_the_targets():
     rows = _committed()
     assert {row.architecture for row in rows} == set(compiled_code.ARCHITECTURES)
@@ -49,10 +60,8 @@ def test_committed_table_is_whole_and_within_the_targets():
     _assert_within_targets(rows)
 
 
-@pytest.mark.skipif(
-    compiled_code.missing_tool() is not None, reason=str(compiled_code.missing_tool())
-)
 def test_orin_code_is_no_worse_than_committed():
+    _needs(compiled_code.missing_tool())
     fresh = compiled_code.measure(87)
     _assert_within_targets(fresh)
     committed = {row.key: row for row in _committed() if row.architecture == 87}
@@ -62,3 +71,113 @@ def test_orin_code_is_no_worse_than_committed():
         assert row.products == before.products
         assert row.registers <= before.registers + 8
         assert row.issued_per_product <= 1.05 * before.issued_per_product
+
+
+def test_jetpack_6_compiles_all_kernels(tmp_path):
+    """NVRTC 12.6: no header of CUDA's, PTX that its driver reads, and as little unpacking.
+
+    No kernel divides by 64-bit numbers, which takes a hundred instructions.
+    """
+    library = toolchain.nvrtc_library()
+    _needs(None if library else "there is no NVRTC of CUDA 12 (make gpu-tools)")
+    compiler = nvrtc.Nvrtc.load(library)
+    assert compiler.version <= (12, 6)
+    names = set()
+    for source in nvrtc.SOURCES:
+        compiled = compiler.compile(source, 87)
+        (tmp_path / f"{source.stem}.cubin").write_bytes(compiled.cubin)
+        version = re.search(r"^\.version (\d+)\.(\d+)$", compiled.ptx, re.MULTILINE)
+        assert version is not None
+        assert (int(version[1]), int(version[2])) <= (8, 5)
+        assert re.search(r"^\.target sm_87$", compiled.ptx, re.MULTILINE)
+        assert not re.search(r"\b(div|rem)\.[su]64\b", compiled.ptx)
+        names |= set(re.findall(r"\.visible \.entry (\w+)\(", compiled.ptx))
+        if source.name == "multiply.cu":
+            log = compiled.log
+    assert names == _kernel_names()
+    _needs(compiled_code.missing_tool())
+    _assert_within_targets(compiled_code.figures(87, log, tmp_path / "multiply.cubin"))
+
+
+def test_what_nvrtc_refuses_is_said(tmp_path):
+    library = toolchain.nvrtc_library()
+    _needs(None if library else "there is no NVRTC of CUDA 12 (make gpu-tools)")
+    source = tmp_path / "host.cu"
+    source.write_text("#include <cstdint>\n")
+    with pytest.raises(nvrtc.NvrtcError, match="cstdint"):
+        nvrtc.Nvrtc.load(library).compile(source, 87)
+
+
+def _library_on_a_fake_runtime(folder: Path) -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    """What build.sh makes, not optimised, and the runtime that it launches by."""
+    runtime, name = folder / "libcudart.so", "fake_runtime"
+    source = Path(__file__).parent / f"{name}.cpp"
+    compiler = [os.environ.get("CXX", "g++"), "-shared", "-fPIC", f"-Wl,-soname,lib{name}.so"]
+    subprocess.run([*compiler, "-o", runtime, source], check=True)
+    subprocess.run(["ar", "rc", folder / "libcudadevrt.a"], check=True)
+    flags = f"-cudart shared -L{folder} -Xcicc -O0 -Xptxas -O0"
+    environment = {"NVCC": str(toolchain.program("nvcc")), "NVCC_APPEND_FLAGS": flags}
+    subprocess.run(
+        [KERNELS / "build.sh", folder / "kernels.so", "87"],
+        env={**os.environ, **environment}, check=True, capture_output=True,
+    )  # fmt: skip
+    fake = ctypes.CDLL(str(runtime))
+    fake.fake_runtime_launched.restype = ctypes.c_char_p
+    return ctypes.CDLL(str(folder / "kernels.so")), fake
+
+
+def test_the_library_launches_the_kernels_that_were_compiled(gpu, tmp_path):
+    """Host code and device code are compiled apart: each kernel is found by its name."""
+    _needs(compiled_code.missing_tool())
+    library, fake = _library_on_a_fake_runtime(tmp_path)
+    seen = set()
+    for case in (*plane_cases(5), *plane_cases(8)):
+        prepared = EmulatedGpu(gpu.library, case.multiprocessors).prepare(
+            case.case.layer, case.case.x, case.case.step_index
+        )
+        for which, float16 in (("quantize", 0), ("quantize", 1), ("multiply", 0)):
+            prepared.call.float16 = float16
+            planned = planned_launch(library, which, prepared)
+            arguments = map(ctypes.byref, (prepared.layer, prepared.call))
+            assert library[f"mpq_{which}"](*arguments, None) == 0
+            kernel, *sizes = fake.fake_runtime_launched().decode().split()
+            assert kernel == planned.kernel.decode()
+            expected = [*planned.grid, planned.threads, planned.shared_bytes]
+            assert [int(size) for size in sizes] == expected
+            seen.add(kernel)
+    assert seen == _kernel_names()
+
+
+def test_plans_need_nothing_of_cuda(gpu, tmp_path):
+    """Host code for cubins: any C++ compiler, and the same launches."""
+    sources = [KERNELS / "src" / name for name in ("plan.cpp", "problem.cpp")]
+    compiler = [os.environ.get("CXX", "g++"), "-std=c++17", "-shared", "-fPIC"]
+    subprocess.run([*compiler, "-o", tmp_path / "plans.so", *sources], check=True)
+    library = ctypes.CDLL(str(tmp_path / "plans.so"))
+    for case in plane_cases(3):
+        prepared = gpu.prepare(case.case.layer, case.case.x, case.case.step_index)
+        for which in ("quantize", "multiply"):
+            one, other = (planned_launch(made, which, prepared) for made in (library, gpu.library))
+            assert one.kernel == other.kernel
+            assert bytes(one)[8:] == bytes(other)[8:]
+
+
+@pytest.mark.parametrize(
+    ("given", "codes"),
+    [
+        ([], ["sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_110", "sm_120", "compute_120"]),
+        (["80", "87"], ["sm_80", "sm_87", "compute_87"]),
+    ],
+)
+def test_newer_gpus_find_ptx_in_the_library(tmp_path, given, codes):
+    """An nvcc that only says what it is asked for."""
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    nvcc.chmod(0o755)
+    asked = subprocess.run(
+        [KERNELS / "build.sh", "out.so", *given],
+        env={**os.environ, "NVCC": str(nvcc)}, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert re.findall(r"code=(\w+)", asked) == codes
+    flags = (KERNELS / "device.flags").read_text(encoding="utf-8").split()
+    assert set(flags) <= set(asked.split())

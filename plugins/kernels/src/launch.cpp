@@ -1,0 +1,73 @@
+// Launches by the CUDA runtime, to which compiled code makes its kernels known by itself.
+#include <cstring>
+
+#include "kernels.h"
+
+#ifdef MPQ_EMULATION
+#include "../emulation/runtime.h"
+#else
+#include <cuda_runtime_api.h>
+#endif
+
+#define MPQ_KERNEL(name, ...) extern "C" void name(mpq::Problem);
+MPQ_QUANTIZE_KERNELS(MPQ_KERNEL)
+MPQ_GEMM_KERNELS(MPQ_KERNEL)
+MPQ_SMALL_KERNELS(MPQ_KERNEL)
+#undef MPQ_KERNEL
+
+namespace {
+
+struct Kernel {
+  const char* name;
+  void (*function)(mpq::Problem);
+};
+
+constexpr Kernel kKernels[] = {
+#define MPQ_KERNEL(name, ...) {#name, name},
+    MPQ_QUANTIZE_KERNELS(MPQ_KERNEL) MPQ_GEMM_KERNELS(MPQ_KERNEL) MPQ_SMALL_KERNELS(MPQ_KERNEL)
+#undef MPQ_KERNEL
+};
+
+int launch(MpqLaunch& planned, MpqStream stream) {
+  const Kernel* kernel = kKernels;
+  while (std::strcmp(kernel->name, planned.kernel) != 0) ++kernel;
+  void* arguments[] = {planned.argument};
+  const dim3 grid(planned.grid[0], planned.grid[1], planned.grid[2]);
+  const cudaError_t status =
+      cudaLaunchKernel(reinterpret_cast<const void*>(kernel->function), grid, dim3(planned.threads),
+                       arguments, planned.shared_bytes, stream);
+  // The runtime remembers a failure for whoever asks next, who may be anyone; it is said here.
+  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
+  return static_cast<int>(status);
+}
+
+}  // namespace
+
+int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStream stream) {
+  MpqLaunch planned;
+  const int status = mpq_plan_quantize(layer, call, &planned);
+  return status != MPQ_OK ? status : launch(planned, stream);
+}
+
+int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream) {
+  MpqLaunch planned;
+  const int status = mpq_plan_multiply(layer, call, &planned);
+  return status != MPQ_OK ? status : launch(planned, stream);
+}
+
+const char* mpq_status_text(int status) {
+  switch (status) {
+    case MPQ_OK:
+      return "no error";
+    case MPQ_BAD_LAYER:
+      return "a size or a bit width of the layer that the contract does not allow";
+    case MPQ_BAD_CALL:
+      return "no output, or a pointer that is null or misaligned";
+    case MPQ_TOO_LARGE:
+      return "activations beyond 2 GiB, or more tiles than a grid has";
+    case MPQ_SMALL_WORKSPACE:
+      return "a workspace smaller than mpq_workspace_bytes says";
+    default:
+      return cudaGetErrorString(static_cast<cudaError_t>(status));
+  }
+}
