@@ -3,6 +3,7 @@ or, where torch is not installed, the same steps in numpy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import Any
@@ -14,8 +15,9 @@ from .errors import RuntimeUnavailable
 from .pipeline_folder import further_components, verified_index
 from .pipelines.registry import GENERAL, DrawRequest, family_registration, load_family
 from .progress import ProgressReporter
-from .runtimes.denoiser import open_denoiser
+from .runtimes.denoiser import Denoiser, open_denoiser
 from .runtimes.names import Runtime
+from .runtimes.selection import Selection
 from .samplers.registry import is_known
 
 
@@ -43,36 +45,46 @@ def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:
 
     The one call that opens what ``mpq-export`` made of a pipeline folder.
     """
+    return _pipeline_around(bundle, open_denoiser(bundle, runtime))
+
+
+def _pipeline_around(bundle: Bundle, denoiser: Denoiser[Any]) -> Any:
     from .pipelines.denoiser_module import DenoiserModule
 
     family = load_family(bundle.quantization.family)
-    denoiser = open_denoiser(bundle, runtime)
     return family.build_pipeline(DenoiserModule(denoiser), bundle.scheduler_config, bundle.path)
 
 
 def draw_images(
-    bundle: Bundle, runtime: Runtime, request: DrawRequest, progress: ProgressReporter
+    bundle: Bundle,
+    runtime: Runtime,
+    request: DrawRequest,
+    progress: ProgressReporter,
+    on_drawn: Callable[[Selection], None] = lambda _: None,
 ) -> np.ndarray:
     """Float32 ``[N, C, H, W]`` in [0, 1]; the same seed gives the same noise in every runtime,
-    with and without torch."""
-    return _LOOPS[loop_of(bundle)](bundle, runtime, request, progress)
+    with and without torch. ``on_drawn`` is told what has run them."""
+    images, denoiser = _LOOPS[loop_of(bundle)](bundle, runtime, request, progress)
+    on_drawn(denoiser.selection)
+    return images
 
 
 def _draw_with_diffusers(
     bundle: Bundle, runtime: Runtime, request: DrawRequest, progress: ProgressReporter
-) -> np.ndarray:
+) -> tuple[np.ndarray, Denoiser[Any]]:
     from .schedulers import sampling_schedule
 
     sampling_schedule(bundle.scheduler_config, request.num_steps)
     family = load_family(bundle.quantization.family)
-    pipeline = open_pipeline(bundle, runtime)
+    denoiser = open_denoiser(bundle, runtime)
+    pipeline = _pipeline_around(bundle, denoiser)
     progress.start("sample", request.num_images)
-    return np.asarray(family.draw(pipeline, request, progress.advance))
+    return np.asarray(family.draw(pipeline, request, progress.advance)), denoiser
 
 
 def _draw_with_numpy(
     bundle: Bundle, runtime: Runtime, request: DrawRequest, progress: ProgressReporter
-) -> np.ndarray:
+) -> tuple[np.ndarray, Denoiser[Any]]:
     from .numpy_sampling import draw, labels_in_turn
 
     family = family_registration(bundle.quantization.family)
@@ -85,10 +97,14 @@ def _draw_with_numpy(
             "from a pipeline of your own",
         )
     denoiser = open_denoiser(bundle, runtime)
+    if denoiser.array_type is not np.ndarray:
+        from .runtimes.torch_arrays import NumpyDenoiser
+
+        denoiser = NumpyDenoiser(denoiser)
     request = request.without_text(family.name)
     labels = labels_in_turn(bundle.model_config, request.num_images)
     progress.start("sample", request.num_images)
-    return draw(
+    images = draw(
         denoiser,
         bundle.scheduler_config,
         labels,
@@ -97,6 +113,7 @@ def _draw_with_numpy(
         request.seed,
         progress.advance,
     )
+    return images, denoiser
 
 
 def _is_alone(bundle: Bundle) -> bool:

@@ -54,24 +54,29 @@ def sample(
     from ..bundle import read_bundle
     from ..pipelines.images import require_image_path, save_grid
     from ..pipelines.registry import DrawRequest
-    from ..runtimes.selection import select
+    from ..runtimes.selection import Selection, select
     from ..sampling import draw_images, loop_of
 
     require_image_path(out)
-    selection = select(runtime)
+    ran = select(runtime)
     opened = read_bundle(bundle)
     opened = replace(opened, scheduler_config=with_scheduler(opened.scheduler_config, scheduler))
     num_steps = len(opened.timesteps) if steps is None else steps
     request = DrawRequest(num_images, num_steps, seed, tuple(prompt or ()), guidance)
     started = time.perf_counter()
+
+    def on_drawn(selection: Selection) -> None:
+        nonlocal ran
+        ran = selection
+
     with console.TaskProgress() as progress:
-        images = draw_images(opened, runtime, request, progress)
+        images = draw_images(opened, runtime, request, progress, on_drawn)
     save_grid(images, out)
     report = {
         "bundle": str(bundle),
         "runtime": runtime.value,
-        "runs": selection.runs.value,
-        "runs_note": selection.note,
+        "runs": ran.runs.value,
+        "runs_note": ran.note,
         "sampler": loop_of(opened).value,
         "scheduler": opened.scheduler_config.get("_class_name"),
         "num_images": num_images,
@@ -84,7 +89,7 @@ def sample(
     else:
         console.say(
             f"{num_images} images in {report['steps']} steps, {report['seconds']} s "
-            f"(sampler: {report['sampler']}, runtime: {selection}): {out}"
+            f"(sampler: {report['sampler']}, runtime: {ran}): {out}"
         )
 
 

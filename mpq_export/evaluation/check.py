@@ -14,7 +14,7 @@ from ..bundle import Bundle
 from ..errors import CheckpointError
 from ..pipelines.registry import GENERAL
 from ..progress import ProgressReporter
-from ..runtimes.denoiser import open_denoiser
+from ..runtimes.denoiser import Denoiser, open_denoiser
 from ..runtimes.names import Runtime
 from ..runtimes.onnxruntime_denoiser import graph_feeds
 from .node_fidelity import LayerFunction, NodeResult, compare_nodes
@@ -96,8 +96,8 @@ def check_bundle(
     for node in compare_nodes(bundle, runtime, feeds, layers):
         nodes.append(node)
         progress.advance()
-    predictions = _predictions(bundle, runtime, inputs)
-    reference = _predictions(bundle, Runtime.TORCH, inputs) if _has_torch() else None
+    predictions = _predictions(open_denoiser(bundle, runtime), inputs)
+    reference = _predictions(_reference(bundle), inputs) if _has_torch() else None
     return CheckReport(
         tuple(nodes),
         prediction_error(predictions, reference) if reference is not None else None,
@@ -190,10 +190,13 @@ def _original_layers(bundle: Bundle, checkpoint: Checkpoint) -> dict[str, LayerF
     return {name: as_function(checkpoint.model.get_submodule(name)) for name in bundle.layers}
 
 
-def _predictions(
-    bundle: Bundle, runtime: Runtime, inputs: Sequence[DenoisingInput]
-) -> list[np.ndarray]:
-    denoiser = open_denoiser(bundle, runtime)
+def _reference(bundle: Bundle) -> Denoiser[Any]:
+    from ..runtimes.torch_denoiser import TorchDenoiser
+
+    return TorchDenoiser(bundle)
+
+
+def _predictions(denoiser: Denoiser[Any], inputs: Sequence[DenoisingInput]) -> list[np.ndarray]:
     if denoiser.array_type is np.ndarray:
         return [denoiser(i.sample, i.timestep, **i.conditions) for i in inputs]
     import torch

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..bundle import Bundle
+from ..errors import RuntimeUnavailable
 from .names import Runtime
+from .selection import Selection
 
 Array = TypeVar("Array")
 
@@ -27,6 +30,10 @@ class Denoiser(Protocol[Array]):
     def array_type(self) -> type:
         """``torch.Tensor`` or ``numpy.ndarray``."""
 
+    @property
+    def selection(self) -> Selection:
+        """What runs it; on a GPU the first call decides."""
+
     def __call__(self, sample: Array, timestep: float, **conditions: Array) -> Array:
         """Predict for ``sample`` float32 ``[B, C, H, W]``; one timestep for the whole batch."""
 
@@ -37,9 +44,25 @@ def open_denoiser(bundle: Bundle, runtime: Runtime) -> Denoiser[Any]:
 
 
 def _open_torch(bundle: Bundle, _runtime: Runtime) -> Denoiser[Any]:
+    """The GPU kernels, or where they cannot be had the integer reference, with the reason."""
+    import torch
+
+    from .gpu_kernels.library_file import LIBRARY_VARIABLE
     from .torch_denoiser import TorchDenoiser
 
-    return TorchDenoiser(bundle)
+    if torch.version.cuda is None:
+        return TorchDenoiser(bundle, "this torch was built without CUDA")
+    if not torch.cuda.is_available():
+        return TorchDenoiser(bundle, "torch finds no GPU")
+    from .gpu_denoiser import current_gpu, open_on_gpu
+
+    try:
+        gpu = current_gpu()
+    except RuntimeUnavailable as error:
+        if LIBRARY_VARIABLE in os.environ:  # what was named must not be passed over
+            raise
+        return TorchDenoiser(bundle, error.why or error.what)
+    return open_on_gpu(bundle, gpu)
 
 
 def _open_onnxruntime(bundle: Bundle, runtime: Runtime) -> Denoiser[np.ndarray]:

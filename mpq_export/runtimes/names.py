@@ -16,4 +16,4 @@ class Runtime(StrEnum):
     ONNX = "onnx"
     """ONNX Runtime on the ``onnx`` target, as it lies on disk."""
     TORCH = "torch"
-    """The integer reference in torch."""
+    """Torch: packed layers on the GPU kernels where there is a GPU, else the integer reference."""

@@ -1,4 +1,4 @@
-"""A bundle in torch: every layer computes the contract's integers exactly."""
+"""A bundle in torch on the processor: every layer computes the contract's integers exactly."""
 
 from __future__ import annotations
 
@@ -9,15 +9,25 @@ from ..core.layers import FrozenLayer, StepIndex
 from ..prediction import predict
 from ..schedulers import nearest_step
 from ..skeleton import build_skeleton
+from .names import Runtime
+from .selection import Selection
 
 
 class TorchDenoiser:
-    """The reference denoiser; arrays are ``torch.Tensor``."""
+    """The reference denoiser; arrays are ``torch.Tensor``.
+
+    Args:
+        bundle: the bundle.
+        reason: why it runs, where something faster was asked for; may be empty.
+    """
 
     array_type: type = torch.Tensor
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, reason: str = "") -> None:
         self.model_config = bundle.model_config
+        note = "integer reference on the processor"
+        note = f"{note}: {reason}" if reason else note
+        self.selection = Selection(Runtime.TORCH, Runtime.TORCH, note)
         self._timesteps, self._output_bias = bundle.timesteps, bundle.output_bias
         self._step = StepIndex()
         self.model = build_skeleton(bundle, lambda _name, layer: FrozenLayer(layer, self._step))

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, run_layer
 from mpq_export.core.kernel_layout import to_kernel_layout
+from mpq_export.errors import UserError
 
-from .emulated import EmulatedGpu, LaunchRefused, output_shape
+from .emulated import EmulatedGpu
+from .prepared import Gpu, prepare
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,21 @@ class KernelCase:
             wide = y.astype(np.float32) + self.residual.astype(np.float32)
             return wide.astype(y.dtype)
 
-    def found(self, gpu: EmulatedGpu) -> NDArray[np.floating]:
+    def found(self, gpu: Gpu) -> NDArray[np.floating]:
         """What the kernels make of it."""
-        gpu = EmulatedGpu(gpu.library, self.multiprocessors)
-        case = self.case
-        prepared = gpu.prepare(case.layer, case.x, case.step_index, self.residual, self.seed)
+        gpu.shuffle(self.seed)
+        device, case = gpu.device.of_size(self.multiprocessors), self.case
+        prepared = prepare(device, case.layer, case.x, case.step_index, self.residual)
         prepared.quantize()
         if self.again:
             prepared.multiply()
         return prepared.multiply(self.y_begin)
 
-    def holds(self, gpu: EmulatedGpu) -> bool:
+    def holds(self, gpu: Gpu) -> bool:
         """Whether the kernels give exactly what is expected."""
         try:
             return same_bits(self.found(gpu), self.expected)
-        except LaunchRefused:
+        except UserError:  # they, or the GPU, did not take the call
             return False
 
 
@@ -100,7 +102,7 @@ _STAGES, _SMALL_WARPS = 3, 8
 def launched(gpu: EmulatedGpu, layer: PackedLayer) -> set[Launched]:
     """What the last launch was, which was of this layer: for every plane count of its tiles."""
     launch = (ctypes.c_uint32 * 5)()
-    gpu.library.mpq_emulation_last_launch(ctypes.byref(launch))
+    gpu.functions.mpq_emulation_last_launch(ctypes.byref(launch))
     x_blocks, y_blocks, z_blocks, threads, shared = launch
     group, kernel = 1 if layer.conv is None else layer.conv.group, to_kernel_layout(layer)
     begins = kernel.tile_begins
@@ -192,7 +194,7 @@ def random_case(index: int) -> KernelCase:
     case = LayerCase(f"random_{index}", layer, x, step_index, run_layer(layer, x, step_index))
     residual = None
     if any_of(False, True):
-        residual = draws.bell(output_shape(layer, shape)).astype(dtype)
+        residual = draws.bell(case.y.shape).astype(dtype)
     multiprocessors = path.multiprocessors or any_of(2, 8, 20)
     return KernelCase(
         case, multiprocessors, residual, index, y_begin=index // 6 % 3 % 2, again=index % 4 == 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .emulated import EmulatedGpu, emulated_library
+from .emulated import EmulatedGpu, emulated_kernels
 
 
 @pytest.fixture(scope="session")
 def gpu() -> EmulatedGpu:
-    return EmulatedGpu.of(emulated_library())
+    return EmulatedGpu.of(emulated_kernels())

@@ -20,6 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq_export.core.integer_reference import ConvGeometry, run_layer
+from mpq_export.runtimes.gpu_kernels.device import DeviceLayer
+from mpq_export.runtimes.gpu_kernels.interface import LAYER_ARRAYS, CLayer
 
 from .cases import (
     KernelCase,
@@ -29,8 +31,9 @@ from .cases import (
     plane_cases,
     random_case,
 )
-from .emulated import CCall, CLayer, EmulatedGpu, call_sizes, layer_arrays, layer_sizes
-from .planted_faults import FAULTS, KERNELS, HarnessError, try_library, verdict
+from .emulated import KERNELS
+from .planted_faults import FAULTS, HarnessError, try_library, verdict
+from .prepared import prepare
 
 _RANDOM_CASES = int(os.environ.get("MPQ_KERNEL_CASES", "48"))
 _SAME = ConvGeometry((3, 3), pads=(1, 1, 1, 1))
@@ -112,7 +115,8 @@ def test_a_second_multiply_follows_the_first(gpu, pixels):
     layer = random_layer(Draws(8), [3, 4] * 40, 4, 2100)
     x = Draws(pixels).bell((pixels, 2100)).astype(np.float32)
     expected = run_layer(layer, x, 0).output
-    prepared = EmulatedGpu(gpu.library, 132).prepare(layer, x, 0)
+    gpu.shuffle(0)
+    prepared = prepare(gpu.device.of_size(132), layer, x, 0)
     prepared.quantize()
     assert_same_bits(prepared.multiply(), expected)
     assert_same_bits(prepared.multiply(), expected)
@@ -123,7 +127,8 @@ def test_y_need_only_have_the_alignment_of_its_elements(gpu, dtype):
     """An even number of pixels in an image, which would be stored in pairs."""
     layer = random_layer(Draws(8), [3, 4] * 20, 4, 33, _SAME)
     x = Draws(9).bell((2, 33, 6, 8)).astype(dtype)
-    prepared = gpu.prepare(layer, x, 0)
+    gpu.shuffle(0)
+    prepared = prepare(gpu.device, layer, x, 0)
     prepared.quantize()
     expected = LayerCase("y", layer, x, 0, run_layer(layer, x, 0)).y
     assert_same_bits(prepared.multiply(begin=0), expected)
@@ -169,7 +174,9 @@ def test_outputs_are_compared_as_bits(dtype):
 
 def test_half_precision_is_ieee(gpu):
     """Every float16, and float32 on both sides of half way between neighbours."""
-    to_half, from_half = (gpu.library[f"mpq_emulation_{name}"] for name in ("to_half", "from_half"))
+    to_half, from_half = (
+        gpu.functions[f"mpq_emulation_{name}"] for name in ("to_half", "from_half")
+    )
     to_half.argtypes, to_half.restype = [ctypes.c_float], ctypes.c_uint16
     from_half.argtypes, from_half.restype = [ctypes.c_uint16], ctypes.c_float
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
@@ -195,12 +202,15 @@ def test_half_precision_is_ieee(gpu):
 def _status(gpu, changes=(), **sizes) -> int:
     """What a call of one golden case returns, with changes to its layer and sizes."""
     case = layer_case("conv_3x3")
-    described = {**layer_sizes(case.layer), **dict(changes)}
-    layer = CLayer(**{**dict.fromkeys(layer_arrays(case.layer), 256), **described})
-    pointers = {name: 256 for name in ("x", "y", "step_index", "workspace")}
-    given = {"multiprocessors": 8, "workspace_bytes": 1 << 40, **pointers}
-    call = CCall(**{**given, **call_sizes(case.layer, case.x.shape), **sizes})
-    return gpu.library.mpq_multiply(ctypes.byref(layer), ctypes.byref(call), None)
+    prepared = DeviceLayer.of(case.name, case.layer, gpu.device.of_size(8))
+    layer = CLayer.from_buffer_copy(prepared.description)
+    call = prepared.call(case.x.shape, float16=False)
+    pointers = dict.fromkeys(("x", "y", "step_index", "workspace"), 256)
+    for name, value in {**dict.fromkeys(LAYER_ARRAYS, 256), **dict(changes)}.items():
+        setattr(layer, name, value)
+    for name, value in {"workspace_bytes": 1 << 40, **pointers, **sizes}.items():
+        setattr(call, name, value)
+    return gpu.device.library.multiply(layer, call)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +254,7 @@ def test_misaligned_pointers_are_refused(gpu, float16):
 
 
 def test_the_emulated_gpu_takes_no_launch_that_no_gpu_takes(gpu):
-    launch = gpu.library.mpq_emulation_launch
+    launch = gpu.functions.mpq_emulation_launch
     launch.argtypes = [ctypes.c_uint32] * 3 + [ctypes.c_int, ctypes.c_size_t]
     assert launch(3, 2, 1, 256, 48 << 10) == 0
     assert launch(3, 2, 1, 256, (48 << 10) + 1) == 1

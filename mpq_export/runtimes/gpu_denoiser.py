@@ -1,0 +1,130 @@
+"""A bundle on a GPU: packed layers by the GPU kernels, everything else by torch, in float16.
+
+Float16 because it is what GPUs of this kind run fast, and what their pipelines use; the packed
+layers' integers are the same in either type. Where a model overflows it the prediction is not
+finite, and samplers say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ..architectures import architecture_of
+from ..bundle import Bundle
+from ..conditions import Embedding
+from ..prediction import predict
+from ..schedulers import nearest_step
+from ..skeleton import build_skeleton
+from .gpu_kernels.device import KernelDevice
+from .gpu_kernels.interface import KernelLibrary
+from .gpu_kernels.library_file import gpu_library
+from .gpu_kernels.operator import PackedModule
+from .gpu_kernels.torch_memory import TorchMemory
+from .names import Runtime
+from .replayed import CudaGraphs, Recorder, Replayed
+from .selection import Selection
+
+_SAMPLE, _TIMESTEP = "sample", "timestep"
+
+
+@dataclass(frozen=True)
+class TorchGpu:
+    """One of torch's GPUs, with kernels for it."""
+
+    device: torch.device
+    kernels: KernelDevice
+
+
+class GpuDenoiser:
+    """Arrays are ``torch.Tensor``, on any device; predictions lie where the sample lay.
+
+    Args:
+        bundle: the bundle.
+        gpu: where it runs.
+        recorder: repeats whole steps; None runs operator by operator.
+        dtype: of everything between the packed layers: float16, or float32 where a comparison
+            with the reference needs it.
+
+    Attributes:
+        model: the diffusers model with :class:`PackedModule` in its quantised places.
+    """
+
+    array_type: type = torch.Tensor
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        gpu: TorchGpu,
+        recorder: Recorder | None,
+        dtype: torch.dtype = torch.float16,
+    ) -> None:
+        self.model_config = bundle.model_config
+        device, self._dtype = gpu.device, dtype
+        self._device = device
+        self._timesteps = bundle.timesteps
+        self._output_bias = torch.from_numpy(bundle.output_bias.copy()).to(device)
+        self._step_index = torch.zeros(1, dtype=torch.int32, device=device)
+        self._narrowed = {
+            spec.name
+            for spec in architecture_of(bundle.model_config).conditions(bundle.model_config)
+            if isinstance(spec, Embedding)
+        }
+        self.model = build_skeleton(
+            bundle, lambda name, layer: PackedModule(name, layer, gpu.kernels, self._step_index)
+        ).to(device=device, dtype=dtype)
+        self._replayed = None if recorder is None else Replayed(self._predict, recorder)
+
+    @property
+    def selection(self) -> Selection:
+        """What runs; after the first call also whether a step could be recorded."""
+        how = "CUDA graphs"
+        if self._replayed is None:
+            how = "operator by operator"
+        elif self._replayed.failure is not None:
+            how = f"operator by operator: no CUDA graph, {self._replayed.failure}"
+        return Selection(Runtime.TORCH, Runtime.TORCH, f"GPU kernels, {how}")
+
+    @torch.no_grad()
+    def __call__(
+        self, sample: torch.Tensor, timestep: float, **conditions: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict for float32 ``[B, C, H, W]``."""
+        self._step_index.fill_(nearest_step(self._timesteps, float(timestep)))
+        inputs = {
+            _SAMPLE: sample.to(self._device),
+            _TIMESTEP: torch.full((1,), float(timestep), device=self._device),
+            **{name: value.to(self._device) for name, value in conditions.items()},
+        }
+        predicted = (self._replayed or self._predict)(inputs)
+        return predicted.to(sample.device)
+
+    def _predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """One step, on the device alone: nothing in it waits or looks at values."""
+        conditions = {
+            name: value.to(self._dtype) if name in self._narrowed else value
+            for name, value in inputs.items()
+            if name not in (_SAMPLE, _TIMESTEP)
+        }
+        sample, timestep = inputs[_SAMPLE].to(self._dtype), inputs[_TIMESTEP]
+        prediction = predict(self.model, self.model_config, sample, timestep, conditions)
+        return prediction.float() + self._output_bias.index_select(0, self._step_index)
+
+
+def current_gpu() -> TorchGpu:
+    """Torch's current GPU; its kernels are compiled if need be.
+
+    Raises:
+        RuntimeUnavailable: they cannot be had; says why.
+    """
+    device = torch.device("cuda", torch.cuda.current_device())
+    library = KernelLibrary(gpu_library(torch.cuda.get_device_capability(device)))
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return TorchGpu(device, KernelDevice(library, TorchMemory(device), multiprocessors))
+
+
+def open_on_gpu(bundle: Bundle, gpu: TorchGpu) -> GpuDenoiser:
+    """The denoiser as it runs fastest: a CUDA graph for every shape of its inputs."""
+    return GpuDenoiser(bundle, gpu, CudaGraphs(gpu.device))
