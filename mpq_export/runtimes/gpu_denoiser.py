@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
@@ -74,7 +75,9 @@ class GpuDenoiser:
         }
         self.model = build_skeleton(
             bundle, lambda name, layer: PackedModule(name, layer, gpu.kernels, self._step_index)
-        ).to(device=device, dtype=dtype)
+        )
+        # Not diffusers' own, which warns of what none of these models has.
+        nn.Module.to(self.model, device=device, dtype=dtype)
         self._replayed = None if recorder is None else Replayed(self._predict, recorder)
 
     @property

@@ -12,7 +12,8 @@ from pathlib import Path
 from .capacity import given_findings
 from .compilers import compiler_findings
 from .finding import Finding
-from .gpu import gpu_findings
+from .gpu import gpu_findings, has_card
+from .gpu_kernels import gpu_kernels_finding
 from .host import Host
 from .memory import memory_finding
 from .native_library import native_library_finding
@@ -24,14 +25,15 @@ __all__ = ["Finding", "Host", "examine"]
 
 
 def examine(given: Path | None, host: Host | None = None) -> Sequence[Finding]:
-    """Look at the interpreter, packages, processor, native library, GPU, TensorRT, compilers,
-    memory and disk, and at a bundle or checkpoint if one is given."""
+    """Look at the interpreter, packages, processor, native library, GPU and its kernels, TensorRT,
+    compilers, memory and disk, and at a bundle or checkpoint if one is given."""
     host = host or Host()
     findings = [
         *python_findings(),
         processor_finding(host),
         native_library_finding(),
         *gpu_findings(host),
+        gpu_kernels_finding(host, has_card(host)),
         *tensorrt_findings(host),
         *compiler_findings(host),
         memory_finding(host),

@@ -13,7 +13,7 @@ _USES = {
     "clang++": f"{_LIBRARY}, in the place of g++",
     "cmake": f"{_LIBRARY}; where it is missing, pip brings it",
     "aarch64-linux-gnu-g++": "Builds the native library's tests for boards (make native-aarch64)",
-    "nvcc": "Not used by this version; a later release builds the TensorRT plugin with it",
+    "nvcc": "Compiles the GPU kernels on first use of --runtime torch",
 }
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 

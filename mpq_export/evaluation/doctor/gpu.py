@@ -8,13 +8,19 @@ from .finding import Finding
 from .host import Host
 
 _QUERY = ("--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader")
+_USE = "mpq-sample --runtime torch uses it"
 _RELEASE = re.compile(r"R(\d+).*?REVISION:\s*([\d.]+)")
 
 
 def gpu_findings(host: Host) -> list[Finding]:
     """Every GPU found. That there is none is no fault, since everything runs without."""
     found = [*_cards(host), *_jetson(host)]
-    return found or [Finding("GPU", True, "none found; everything in this version runs without")]
+    return found or [Finding("GPU", True, "none found; everything runs without, slower")]
+
+
+def has_card(host: Host) -> bool:
+    """Whether there is a GPU that torch could use."""
+    return any(finding.ok for finding in (*_cards(host), *_jetson(host)))
 
 
 def _cards(host: Host) -> list[Finding]:
@@ -31,7 +37,7 @@ def _cards(host: Host) -> list[Finding]:
             [part.strip() for part in line.split(",")] + ["unknown"] * 4
         )[:4]
         detail = f"{name}, {memory}, driver {driver}, compute capability {capability}"
-        findings.append(Finding("GPU", True, detail, "Not used by this version"))
+        findings.append(Finding("GPU", True, detail, _USE))
     return findings
 
 
@@ -41,4 +47,4 @@ def _jetson(host: Host) -> list[Finding]:
     if model is None or ("NVIDIA" not in model and release is None):
         return []
     linux = f"L4T {release[1]}.{release[2]}" if release else "L4T release unknown"
-    return [Finding("board", True, f"{model}, {linux}", "Its GPU is not used by this version")]
+    return [Finding("board", True, f"{model}, {linux}", _USE)]

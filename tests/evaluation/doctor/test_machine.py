@@ -111,7 +111,7 @@ def test_compilers_say_their_version_and_what_they_are_for(tmp_path):
     assert findings["cmake"].detail == "not found"
     assert all(finding.ok for finding in findings.values())
     assert "native library" in findings["g++"].advice
-    assert "Not used" in findings["nvcc"].advice
+    assert "GPU kernels" in findings["nvcc"].advice
 
 
 def test_the_native_library_says_its_kernels_or_why_there_are_none(monkeypatch):

@@ -1,0 +1,163 @@
+"""Whole models through the GPU runtime, on the emulated kernels."""
+
+from __future__ import annotations
+
+import fixtures
+import numpy as np
+import pytest
+import torch
+from gpus import processor_gpu
+from test_replayed import Recorder
+
+from mpq_export.bundle import read_bundle
+from mpq_export.core.integer_reference import run_layer
+from mpq_export.errors import RuntimeUnavailable
+from mpq_export.runtimes import gpu_denoiser
+from mpq_export.runtimes.denoiser import open_denoiser
+from mpq_export.runtimes.gpu_denoiser import GpuDenoiser
+from mpq_export.runtimes.gpu_kernels.library_file import LIBRARY_VARIABLE
+from mpq_export.runtimes.gpu_kernels.operator import PackedModule
+from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.torch_denoiser import TorchDenoiser
+
+
+def tiny_dit():
+    from diffusers import DiTTransformer2DModel
+
+    torch.manual_seed(fixtures.SEED)
+    return DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=2, out_channels=4, num_layers=2,
+        patch_size=2, sample_size=8, num_embeds_ada_norm=fixtures.NUM_CLASSES,
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    return processor_gpu()
+
+
+@pytest.fixture(scope="module")
+def dit_folder(tmp_path_factory):
+    from diffusers import DDIMScheduler
+
+    folder = tmp_path_factory.mktemp("tiny-dit")
+    tiny_dit().save_pretrained(folder / "model")
+    DDIMScheduler(timestep_spacing="trailing").save_pretrained(folder / "model" / "scheduler")
+    return fixtures.quantized_bundle(folder / "model", folder / "bundle")
+
+
+@pytest.fixture(params=["unet", "dit"])
+def bundle(request):
+    name = "bundle_folder" if request.param == "unet" else "dit_folder"
+    return read_bundle(request.getfixturevalue(name))
+
+
+def step_of(denoiser, batch=2, timestep=666, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    sample = torch.randn(batch, 2, 8, 8, generator=generator)
+    return denoiser(sample, timestep, class_labels=torch.arange(batch) % fixtures.NUM_CLASSES)
+
+
+@pytest.mark.parametrize("recorder", [None, Recorder()], ids=["by itself", "recorded"])
+def test_in_float32_it_is_the_reference_to_the_last_bit(bundle, gpu, recorder):
+    """The packed layers' outputs are equal, and everything else is torch's in both."""
+    reference = TorchDenoiser(bundle)
+    denoiser = GpuDenoiser(bundle, gpu, recorder, torch.float32)
+    for batch, timestep in ((2, 666), (1, 20), (2, 333)):
+        found = step_of(denoiser, batch, timestep)
+        assert torch.equal(found, step_of(reference, batch, timestep))
+
+
+def test_in_float16_every_layer_is_exact(bundle, gpu):
+    """Every packed layer of a step against numpy, on the input that it really had."""
+    denoiser = GpuDenoiser(bundle, gpu, None)
+    seen = {}
+
+    def keep(name):
+        return lambda _module, inputs, y: seen.update({name: (inputs[0].numpy(), y.numpy())})
+
+    for name, module in denoiser.model.named_modules():
+        if isinstance(module, PackedModule):
+            module.register_forward_hook(keep(name))
+    prediction = step_of(denoiser, timestep=bundle.timesteps[1])
+    assert seen.keys() == bundle.layers.keys()
+    for name, (x, y) in seen.items():
+        assert x.dtype == y.dtype == np.float16
+        expected = run_layer(bundle.layers[name], x, 1).output.astype(np.float16)
+        np.testing.assert_array_equal(y.view(np.uint16), expected.view(np.uint16))
+    reference = step_of(TorchDenoiser(bundle), timestep=bundle.timesteps[1])
+    assert prediction.dtype == torch.float32
+    # Roundings flip; an unrelated prediction would be 1.4 away.
+    assert torch.linalg.norm(prediction - reference) < 0.6 * torch.linalg.norm(reference)
+
+
+def test_nothing_else_is_left_in_float32(bundle, gpu):
+    model = GpuDenoiser(bundle, gpu, None).model
+    kinds = {value.dtype for value in (*model.parameters(), *model.buffers())}
+    assert kinds <= {torch.float16, torch.int32, torch.int64}
+    packed = [module for module in model.modules() if isinstance(module, PackedModule)]
+    assert len(packed) == len(bundle.layers)
+
+
+def test_what_runs_is_said(bundle_folder, gpu):
+    bundle = read_bundle(bundle_folder)
+    graphs = GpuDenoiser(bundle, gpu, Recorder())
+    step_of(graphs)
+    assert str(graphs.selection) == "torch (GPU kernels, CUDA graphs)"
+    failing = GpuDenoiser(bundle, gpu, Recorder("stream is capturing"), torch.float32)
+    assert torch.equal(step_of(failing), step_of(TorchDenoiser(bundle)))
+    assert failing.selection.note.endswith(
+        "operator by operator: no CUDA graph, stream is capturing"
+    )
+    assert "operator by operator" in GpuDenoiser(bundle, gpu, None).selection.note
+
+
+# --- which of them is opened --------------------------------------------------------------------
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A torch that has a GPU, whose kernels :func:`current_gpu` must find."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
+
+
+def _refuse():
+    raise RuntimeUnavailable("No kernels", why="nvcc was not found")
+
+
+def test_without_a_gpu_the_reference_runs_and_says_why(bundle_folder, monkeypatch):
+    bundle = read_bundle(bundle_folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for version, why in (("13.0", "finds no GPU"), (None, "built without CUDA")):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        denoiser = open_denoiser(bundle, Runtime.TORCH)
+        assert isinstance(denoiser, TorchDenoiser)
+        assert "integer reference on the processor" in denoiser.selection.note
+        assert why in denoiser.selection.note
+
+
+@pytest.mark.usefixtures("cuda")
+def test_without_kernels_the_reference_runs_and_says_why(bundle_folder, monkeypatch):
+    monkeypatch.setattr(gpu_denoiser, "current_gpu", _refuse)
+    denoiser = open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
+    assert isinstance(denoiser, TorchDenoiser)
+    assert denoiser.selection.note.endswith("on the processor: nvcc was not found")
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_library_that_was_named_is_not_passed_over(bundle_folder, monkeypatch):
+    monkeypatch.setattr(gpu_denoiser, "current_gpu", _refuse)
+    monkeypatch.setenv(LIBRARY_VARIABLE, "/nowhere.so")
+    with pytest.raises(RuntimeUnavailable, match="nvcc was not found"):
+        open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_with_a_gpu_the_kernels_run(bundle_folder, gpu, monkeypatch):
+    monkeypatch.setattr(gpu_denoiser, "current_gpu", lambda: gpu)
+    monkeypatch.setattr(gpu_denoiser, "CudaGraphs", lambda _device: Recorder())
+    denoiser = open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
+    assert isinstance(denoiser, GpuDenoiser)
+    assert torch.isfinite(step_of(denoiser)).all()
