@@ -9,7 +9,7 @@ node's recorded input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from ..bundle import Bundle
-from ..core.integer_reference import PackedLayer, run_layer
+from ..core.integer_reference import PackedLayer
 from ..errors import BundleError, missing_package
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import STEP_INDEX
@@ -26,33 +26,11 @@ from ..lowering.nodes import is_mpq
 from ..lowering.portable import layer_input
 from ..runtimes.names import Runtime
 from ..runtimes.onnxruntime_denoiser import make_session, runnable_graph
+from .layer_fidelity import LayerFunction, LayerUse, NodeResult, compare_layer
 
 Feeds = Mapping[str, np.ndarray]
-LayerFunction = Callable[[np.ndarray], np.ndarray]
 _NODES_PER_RUN = 64
 """Nodes read out of one session: bounds the memory of recorded activations."""
-
-
-@dataclass(frozen=True)
-class NodeResult:
-    """One node over all fed inputs.
-
-    Attributes:
-        name: the layer's module name.
-        equal: whether every output equals the reference exactly.
-        differing: share of output elements that differ.
-        largest_difference: greatest absolute difference.
-        not_finite: share of output elements that are infinite or NaN: float16 ends at 65504.
-        output_snr_db: the node's output against the full-precision layer on the same input, signal
-            to noise; None where no full-precision layer was given.
-    """
-
-    name: str
-    equal: bool
-    differing: float
-    largest_difference: float
-    not_finite: float
-    output_snr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -143,24 +121,8 @@ def _compare(
     recorded: Sequence[Mapping[str, np.ndarray]],
     original: LayerFunction | None,
 ) -> NodeResult:
-    differing, infinite, elements, largest, signal, noise = 0, 0, 0, 0.0, 0.0, 0.0
-    for feed, tensors in zip(feeds, recorded, strict=True):
-        x, y = tensors[tap.x], tensors[tap.y]
-        with np.errstate(over="ignore"):
-            expected = run_layer(layer, x, int(feed[STEP_INDEX][0])).output.astype(y.dtype)
-        # As bits, so that NaN equals itself and -0 is not 0.
-        bits = np.dtype(f"u{y.dtype.itemsize}")
-        wrong = y.view(bits) != expected.view(bits)
-        infinite += int((~np.isfinite(y)).sum())
-        differing, elements = differing + int(wrong.sum()), elements + y.size
-        if wrong.any():
-            largest = max(largest, float(np.nan_to_num(np.abs(y - expected), nan=np.inf).max()))
-        if original is not None:
-            full = original(x.astype(np.float32)).astype(np.float64)
-            signal += float(np.square(full).sum())
-            noise += float(np.square(full - y).sum())
-    snr = None
-    if original is not None:
-        snr = 10 * float(np.log10(max(signal, 1e-300) / max(noise, 1e-300)))
-    share = 1 / max(1, elements)
-    return NodeResult(tap.layer, differing == 0, differing * share, largest, infinite * share, snr)
+    uses = [
+        LayerUse(tensors[tap.x], tensors[tap.y], int(feed[STEP_INDEX][0]))
+        for feed, tensors in zip(feeds, recorded, strict=True)
+    ]
+    return compare_layer(tap.layer, layer, uses, original)

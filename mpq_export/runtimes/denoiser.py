@@ -54,10 +54,11 @@ def _open_torch(bundle: Bundle, _runtime: Runtime) -> Denoiser[Any]:
         return TorchDenoiser(bundle, "this torch was built without CUDA")
     if not torch.cuda.is_available():
         return TorchDenoiser(bundle, "torch finds no GPU")
-    from .gpu_denoiser import current_gpu, open_on_gpu
+    from .gpu_denoiser import open_on_gpu
+    from .gpu_kernels import torch_gpu
 
     try:
-        gpu = current_gpu()
+        gpu = torch_gpu.current_gpu()
     except RuntimeUnavailable as error:
         if LIBRARY_VARIABLE in os.environ:  # what was named must not be passed over
             raise

@@ -8,7 +8,6 @@ finite, and samplers say so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,24 +18,14 @@ from ..conditions import Embedding
 from ..prediction import predict
 from ..schedulers import nearest_step
 from ..skeleton import build_skeleton
-from .gpu_kernels.device import KernelDevice
-from .gpu_kernels.interface import KernelLibrary
-from .gpu_kernels.library_file import gpu_library
+from .gpu_kernels.device import DeviceLayer
 from .gpu_kernels.operator import PackedModule
-from .gpu_kernels.torch_memory import TorchMemory
+from .gpu_kernels.torch_gpu import TorchGpu
 from .names import Runtime
 from .replayed import CudaGraphs, Recorder, Replayed
 from .selection import Selection
 
 _SAMPLE, _TIMESTEP = "sample", "timestep"
-
-
-@dataclass(frozen=True)
-class TorchGpu:
-    """One of torch's GPUs, with kernels for it."""
-
-    device: torch.device
-    kernels: KernelDevice
 
 
 class GpuDenoiser:
@@ -74,11 +63,14 @@ class GpuDenoiser:
             if isinstance(spec, Embedding)
         }
         self.model = build_skeleton(
-            bundle, lambda name, layer: PackedModule(name, layer, gpu.kernels, self._step_index)
+            bundle,
+            lambda name, layer: PackedModule(
+                DeviceLayer.of(name, layer, gpu.kernels), self._step_index
+            ),
         )
         # Not diffusers' own, which warns of what none of these models has.
         nn.Module.to(self.model, device=device, dtype=dtype)
-        self._replayed = None if recorder is None else Replayed(self._predict, recorder)
+        self._replayed = None if recorder is None else Replayed(self.predict_on_device, recorder)
 
     @property
     def selection(self) -> Selection:
@@ -101,10 +93,10 @@ class GpuDenoiser:
             _TIMESTEP: torch.full((1,), float(timestep), device=self._device),
             **{name: value.to(self._device) for name, value in conditions.items()},
         }
-        predicted = (self._replayed or self._predict)(inputs)
+        predicted = (self._replayed or self.predict_on_device)(inputs)
         return predicted.to(sample.device)
 
-    def _predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def predict_on_device(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One step, on the device alone: nothing in it waits or looks at values."""
         conditions = {
             name: value.to(self._dtype) if name in self._narrowed else value
@@ -114,18 +106,6 @@ class GpuDenoiser:
         sample, timestep = inputs[_SAMPLE].to(self._dtype), inputs[_TIMESTEP]
         prediction = predict(self.model, self.model_config, sample, timestep, conditions)
         return prediction.float() + self._output_bias.index_select(0, self._step_index)
-
-
-def current_gpu() -> TorchGpu:
-    """Torch's current GPU; its kernels are compiled if need be.
-
-    Raises:
-        RuntimeUnavailable: they cannot be had; says why.
-    """
-    device = torch.device("cuda", torch.cuda.current_device())
-    library = KernelLibrary(gpu_library(torch.cuda.get_device_capability(device)))
-    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    return TorchGpu(device, KernelDevice(library, TorchMemory(device), multiprocessors))
 
 
 def open_on_gpu(bundle: Bundle, gpu: TorchGpu) -> GpuDenoiser:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from mpq_export.core.integer_reference import ConvGeometry, LayerTrace, PackedLayer
 from mpq_export.core.planes import PackedMatrix, PlaneMatrix, SnappedLevels
@@ -105,5 +104,7 @@ def _read_snap_case(path: Path) -> SnapCase:
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray], dict[str, str]]:
+    from safetensors import safe_open
+
     with safe_open(path, framework="np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118

@@ -6,7 +6,7 @@ import fixtures
 import numpy as np
 import pytest
 import torch
-from gpus import processor_gpu
+from plugins.kernels.emulated import emulated_kernels
 from test_replayed import Recorder
 
 from mpq_export.bundle import read_bundle
@@ -15,8 +15,10 @@ from mpq_export.errors import RuntimeUnavailable
 from mpq_export.runtimes import gpu_denoiser
 from mpq_export.runtimes.denoiser import open_denoiser
 from mpq_export.runtimes.gpu_denoiser import GpuDenoiser
+from mpq_export.runtimes.gpu_kernels import torch_gpu
 from mpq_export.runtimes.gpu_kernels.library_file import LIBRARY_VARIABLE
 from mpq_export.runtimes.gpu_kernels.operator import PackedModule
+from mpq_export.runtimes.gpu_kernels.torch_gpu import emulated_gpu
 from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.torch_denoiser import TorchDenoiser
 
@@ -33,7 +35,7 @@ def tiny_dit():
 
 @pytest.fixture(scope="module")
 def gpu():
-    return processor_gpu()
+    return emulated_gpu(emulated_kernels())
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_what_runs_is_said(bundle_folder, gpu):
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A torch that has a GPU, whose kernels :func:`current_gpu` must find."""
+    """A torch that has a GPU, whose kernels must be found."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
@@ -140,7 +142,7 @@ def test_without_a_gpu_the_reference_runs_and_says_why(bundle_folder, monkeypatc
 
 @pytest.mark.usefixtures("cuda")
 def test_without_kernels_the_reference_runs_and_says_why(bundle_folder, monkeypatch):
-    monkeypatch.setattr(gpu_denoiser, "current_gpu", _refuse)
+    monkeypatch.setattr(torch_gpu, "current_gpu", _refuse)
     denoiser = open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
     assert isinstance(denoiser, TorchDenoiser)
     assert denoiser.selection.note.endswith("on the processor: nvcc was not found")
@@ -148,7 +150,7 @@ def test_without_kernels_the_reference_runs_and_says_why(bundle_folder, monkeypa
 
 @pytest.mark.usefixtures("cuda")
 def test_a_library_that_was_named_is_not_passed_over(bundle_folder, monkeypatch):
-    monkeypatch.setattr(gpu_denoiser, "current_gpu", _refuse)
+    monkeypatch.setattr(torch_gpu, "current_gpu", _refuse)
     monkeypatch.setenv(LIBRARY_VARIABLE, "/nowhere.so")
     with pytest.raises(RuntimeUnavailable, match="nvcc was not found"):
         open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
@@ -156,7 +158,7 @@ def test_a_library_that_was_named_is_not_passed_over(bundle_folder, monkeypatch)
 
 @pytest.mark.usefixtures("cuda")
 def test_with_a_gpu_the_kernels_run(bundle_folder, gpu, monkeypatch):
-    monkeypatch.setattr(gpu_denoiser, "current_gpu", lambda: gpu)
+    monkeypatch.setattr(torch_gpu, "current_gpu", lambda: gpu)
     monkeypatch.setattr(gpu_denoiser, "CudaGraphs", lambda _device: Recorder())
     denoiser = open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
     assert isinstance(denoiser, GpuDenoiser)

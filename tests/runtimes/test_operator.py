@@ -10,23 +10,25 @@ import torch
 from golden.draws import Draws
 from golden.layer_cases import random_layer
 from golden.reader import layer_case, layer_cases
-from gpus import processor_gpu
 from plugins.kernels.cases import assert_same_bits, random_case
+from plugins.kernels.emulated import emulated_kernels
 
 from mpq_export.core.integer_reference import ConvGeometry, run_layer
 from mpq_export.errors import LayerError
 from mpq_export.runtimes.gpu_kernels import operator
+from mpq_export.runtimes.gpu_kernels.device import DeviceLayer
 from mpq_export.runtimes.gpu_kernels.operator import PackedModule, packed_layer
+from mpq_export.runtimes.gpu_kernels.torch_gpu import emulated_gpu
 
 
 @pytest.fixture(scope="module")
 def gpu():
-    return processor_gpu()
+    return emulated_gpu(emulated_kernels())
 
 
 def module_of(layer, gpu, step_index=0) -> PackedModule:
     index = torch.tensor([step_index], dtype=torch.int32)
-    return PackedModule("a.layer", layer, gpu.kernels, index)
+    return PackedModule(DeviceLayer.of("a.layer", layer, gpu.kernels), index)
 
 
 def outputs(case, gpu, residual=None):
@@ -73,9 +75,9 @@ def test_it_is_compiled_with_what_surrounds_it(gpu):
     layers = [random_layer(Draws(seed), [3, 2] * 4, 4, 8, conv) for seed in (1, 2)]
     index = torch.zeros(1, dtype=torch.int32)
     model = torch.nn.Sequential(
-        PackedModule("one", layers[0], gpu.kernels, index),
+        PackedModule(DeviceLayer.of("one", layers[0], gpu.kernels), index),
         torch.nn.SiLU(),
-        PackedModule("two", layers[1], gpu.kernels, index),
+        PackedModule(DeviceLayer.of("two", layers[1], gpu.kernels), index),
     )
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     x = torch.from_numpy(Draws(5).bell((2, 8, 5, 4)).astype(np.float32))

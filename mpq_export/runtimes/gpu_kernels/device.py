@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ...core.integer_reference import ConvGeometry, PackedLayer
-from ...core.kernel_layout import to_kernel_layout
+from ...core.kernel_layout import KernelLayer, to_kernel_layout
 from ...errors import LayerError, RuntimeUnavailable
 from .interface import GEOMETRY, LAYER_ARRAYS, CCall, CLayer, KernelLibrary
 from .memory import Buffer, Memory
@@ -56,7 +56,14 @@ class DeviceLayer:
     @classmethod
     def of(cls, name: str, layer: PackedLayer, device: KernelDevice) -> DeviceLayer:
         """Bring a layer that passes ``check_layer`` into the kernels' order, and upload it."""
-        kernel, conv = to_kernel_layout(layer), layer.conv or ConvGeometry((1, 1))
+        return cls.in_order(name, layer, to_kernel_layout(layer), device)
+
+    @classmethod
+    def in_order(
+        cls, name: str, layer: PackedLayer, kernel: KernelLayer, device: KernelDevice
+    ) -> DeviceLayer:
+        """Upload a layer that has been brought into the kernels' order."""
+        conv = layer.conv or ConvGeometry((1, 1))
         buffers = {
             array: device.memory.upload(getattr(kernel if hasattr(kernel, array) else layer, array))
             for array in LAYER_ARRAYS

@@ -76,7 +76,7 @@ def gpu_library(capability: tuple[int, int]) -> Path:
         )
     sources, folder = kernel_sources(), cache_folder()
     saying = (
-        f"Compiling the GPU kernels for compute capability {version}: once, a minute or two; "
+        f"Compiling the GPU kernels for compute capability {version}: once, about half a minute; "
         f"the library is kept in {folder}"
     )
     architecture = "".join(map(str, capability))

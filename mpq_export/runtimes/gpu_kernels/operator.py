@@ -15,8 +15,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
-from ...core.integer_reference import PackedLayer
-from .device import WORKSPACE_ALIGNMENT, DeviceLayer, KernelDevice
+from .device import WORKSPACE_ALIGNMENT, DeviceLayer
 
 _layers: WeakValueDictionary[int, DeviceLayer] = WeakValueDictionary()
 """What the operator's number means; torch's operators take no objects of ours."""
@@ -99,19 +98,15 @@ class PackedModule(nn.Module):
     """A packed layer in a model's place.
 
     Args:
-        name: for errors.
-        layer: the layer.
-        device: whose memory takes it; the tensors of a call must lie there.
+        layer: the layer; the tensors of a call lie in its device's memory too.
         step_index: int32 ``[1]`` there, shared by a model's layers and changed between calls.
     """
 
     step_index: torch.Tensor
 
-    def __init__(
-        self, name: str, layer: PackedLayer, device: KernelDevice, step_index: torch.Tensor
-    ) -> None:
+    def __init__(self, layer: DeviceLayer, step_index: torch.Tensor) -> None:
         super().__init__()
-        self._prepared, self.number = DeviceLayer.of(name, layer, device), next(_numbers)
+        self._prepared, self.number = layer, next(_numbers)
         _layers[self.number] = self._prepared
         self.register_buffer("step_index", step_index, persistent=False)
 

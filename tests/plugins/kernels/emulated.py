@@ -7,8 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from mpq_export.errors import RuntimeUnavailable
 from mpq_export.runtimes.gpu_kernels.device import KernelDevice
 from mpq_export.runtimes.gpu_kernels.interface import KernelLibrary
@@ -21,6 +19,8 @@ _BUILDS = Path(__file__).parents[3] / "build" / "kernels"
 
 def emulated_kernels() -> Path:
     """The library, kept between runs; a test without a compiler is skipped, but not in CI."""
+    import pytest
+
     try:
         return emulated_library(folder=_BUILDS)
     except RuntimeUnavailable as error:

@@ -1,0 +1,164 @@
+"""``gpu.json`` and ``gpu.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...files import staged_file, write_json
+
+Result = Mapping[str, Any]
+
+
+def write_report(out: Path, result: Result) -> None:
+    """Write both files."""
+    with staged_file(out / "gpu.json") as stage:
+        write_json(stage, result)
+    with staged_file(out / "gpu.md") as stage:
+        stage.write_text(markdown(result), encoding="utf-8")
+
+
+def markdown(result: Result) -> str:
+    """The tables of the parts that were asked for."""
+    machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    lines = ["# The GPU kernels on this machine", "", f"Machine: {machine}.", ""]
+    if result["emulated"]:
+        lines += ["**Emulated: times say nothing, exactness does.**", ""]
+    for name, write in _PARTS.items():
+        if name in result:
+            lines += ["", f"## {name.capitalize()}", ""]
+            part = result[name]
+            lines += [f"Not run: {part['skipped']}."] if "skipped" in part else write(part)
+    return "\n".join([*lines, ""])
+
+
+def passed(result: Result) -> bool:
+    """Whether nothing that ran was inexact or failed its tests."""
+    exactness, tests, models = (result.get(name, {}) for name in ("exactness", "tests", "models"))
+    sanitizer = exactness.get("sanitizer", {})
+    layers = all(
+        row.get("layers_exact", row.get("layers")) == row.get("layers")
+        for row in models.get("rows", [])
+    )
+    failures = [one for one in result.values() if isinstance(one, dict) and "failure" in one]
+    return (
+        exactness.get("exact", True)
+        and sanitizer.get("exact", True)
+        and tests.get("passed", True)
+        and layers
+        and not failures
+    )
+
+
+def _exactness(part: Result) -> list[str]:
+    if "failure" in part:
+        return [f"**Failed**: {part['failure']}"]
+    counts = ", ".join(f"{kind}: {count}" for kind, count in part["cases"].items())
+    verdict = "all equal the reference bit for bit" if part["exact"] else "**some differ**"
+    lines = [f"Cases ({counts}): {verdict}."]
+    if part["differing"]:
+        lines.append(f"Differing: {', '.join(part['differing'])}.")
+    sanitizer = part["sanitizer"]
+    if "skipped" in sanitizer:
+        return [*lines, "", f"compute-sanitizer: not run, {sanitizer['skipped']}."]
+    said = sanitizer.get("failure") or f"{sanitizer.get('errors')} errors"
+    return [*lines, "", f"compute-sanitizer memcheck: {said}."]
+
+
+def _tests(part: Result) -> list[str]:
+    return [f"{'Passed' if part['passed'] else '**Failed**'}: {part['summary']}"]
+
+
+def _kernels(part: Result) -> list[str]:
+    if "failure" in part:
+        return [f"**Failed**: {part['failure']}"]
+    rates = part["rates"]
+    lines = [
+        f"Measured: {rates['int8_tops']:.0f} int8 TOPS, {1000 * rates['terabytes']:.0f} GB/s.",
+        "",
+        "| product | packed ms (p10 to p90) | float16 ms | int8 ms | float16 / packed | "
+        "int8 / packed | of int8 rate | of bandwidth |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in part["rows"]:
+        lines.append(
+            f"| {row['name']} | {_spread(row['packed'])} | {_median(row['float16'])} "
+            f"| {_median(row['int8'])} | {_times(row.get('float16_over_packed'))} "
+            f"| {_times(row.get('int8_over_packed'))} | {_share(row.get('int8_rate_share'))} "
+            f"| {_share(row.get('bandwidth_share'))} |"
+        )
+    lines += [
+        "",
+        "w3a8; ours reads and writes float16 and quantises its input. Weights of each product are",
+        "read in turns until they exceed the last cache, and each run is one CUDA graph. int8 is",
+        "the library's bare product of the same sizes (at least 32 rows): no quantising, no",
+        "gathering of a convolution's columns, int32 out. Convolutions are of two images.",
+        *_failures(
+            (row["name"], name, row[name])
+            for row in part["rows"]
+            for name in ("packed", "float16", "int8")
+        ),
+    ]
+    return lines
+
+
+def _models(part: Result) -> list[str]:
+    if "failure" in part:
+        return [f"**Failed**: {part['failure']}"]
+    lines = [
+        f"{part['bits']}, random weights. A step, float32 in and out, float16 within.",
+        "",
+        "| network | batch | subject | ms (p10 to p90) | over packed, CUDA graph | "
+        "over packed, compiled, CUDA graph |",
+        "|---|---|---|---|---|---|",
+    ]
+    skipped, exact = [], []
+    for row in part["rows"]:
+        if "skipped" in row or "failure" in row:
+            skipped.append(f"{row['name']}: {row.get('skipped') or row['failure']}.")
+            continue
+        if "layers_exact" in row:
+            exact.append(
+                f"{row['name']}: {row['layers_exact']} of {row['layers']} layers equal the "
+                "reference, each for the input that it had."
+            )
+        for name, ms in row["ms"].items():
+            ratios = " | ".join(
+                _times(row["over"].get(ours, {}).get(name))
+                for ours in ("packed, CUDA graph", "packed, compiled, CUDA graph")
+            )
+            lines.append(f"| {row['name']} | {row['batch']} | {name} | {_spread(ms)} | {ratios} |")
+    failures = _failures(
+        (row["name"], name, ms) for row in part["rows"] for name, ms in row.get("ms", {}).items()
+    )
+    return [*lines, "", *exact, *skipped, *failures]
+
+
+_PARTS = {"exactness": _exactness, "tests": _tests, "kernels": _kernels, "models": _models}
+
+
+def _median(spread: Result) -> str:
+    return f"{spread['median']:.4g}" if "median" in spread else "none"
+
+
+def _spread(spread: Result) -> str:
+    if "median" not in spread:
+        return "none"
+    return f"{spread['median']:.4g} ({spread['p10']:.4g} to {spread['p90']:.4g})"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}x"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _failures(entries: Iterable[tuple[str, str, Result]]) -> list[str]:
+    return [
+        f"- {place}, {name}: {entry['failure']}."
+        for place, name, entry in entries
+        if "failure" in entry
+    ]
