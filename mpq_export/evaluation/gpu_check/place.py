@@ -93,4 +93,4 @@ def real_place() -> Place:
 def emulated_place() -> Place:
     """The emulated GPU; raises RuntimeUnavailable where there is no C++ compiler."""
     gpu = emulated_gpu(emulated_library())
-    return Place(gpu, WallClock(), CallsAgain, True, "aot_eager", 1)
+    return Place(gpu, WallClock(), CallsAgain, True, "eager", 1)

@@ -1,0 +1,177 @@
+"""``make gpu-check`` on the emulated GPU: the same code, tiny shapes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from plugins.kernels.emulated import emulated_kernels
+
+from mpq_export.core.integer_reference import ConvGeometry, check_layer, run_layer
+from mpq_export.core.planes import unpack
+from mpq_export.evaluation.gpu_check import __main__ as command
+from mpq_export.evaluation.gpu_check import exactness, place, products
+from mpq_export.evaluation.gpu_check.report import markdown, passed
+from mpq_export.evaluation.gpu_check.rounding import mixed_planes, rounded_layer
+from mpq_export.evaluation.gpu_check.turns import Subject, in_turns, prepared
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """The JSON and the table of a whole emulated check."""
+    folder = tmp_path_factory.mktemp("gpu-check")
+    kept = folder / "cache" / "mpq-export"
+    kept.mkdir(parents=True)
+    library = emulated_kernels()
+    shutil.copy(library, kept / f"emulated-kernels-{library.stem.rpartition('-')[2]}.so")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(sys, "argv", ["gpu_check", "--emulated", "--out", str(folder / "out")])
+        assert command.main() == 0
+    result = json.loads((folder / "out" / "gpu.json").read_text())
+    return result, (folder / "out" / "gpu.md").read_text()
+
+
+def test_all_parts_have_run_and_all_is_exact(emulated):
+    result, _ = emulated
+    assert result["exactness"]["exact"]
+    assert set(result["exactness"]["cases"]) == {
+        "golden", "random", "every plane count on every path",
+    }  # fmt: skip
+    assert result["tests"]["skipped"]
+    (network,) = result["models"]["rows"]
+    assert network["layers_exact"] == network["layers"] > 40
+    assert passed(result)
+
+
+def test_every_subject_was_timed(emulated):
+    result, table = emulated
+    for row in result["kernels"]["rows"]:
+        assert row["packed"]["median"] > 0
+        assert row["float16_over_packed"] > 0
+        assert row["int8_over_packed"] > 0
+    (network,) = result["models"]["rows"]
+    assert len(network["ms"]) == 7
+    assert all("median" in spread for spread in network["ms"].values()), network["ms"]
+    assert network["over"]["packed, CUDA graph"]["packed, CUDA graph"] == 1
+    assert "Emulated" in table
+    assert table.count("| tiny UNet |") == 7
+
+
+def test_what_is_wrong_fails_the_check(emulated):
+    result, _ = emulated
+    wrong = json.loads(json.dumps(result))
+    wrong["exactness"] |= {"exact": False, "differing": ["conv_3x3"]}
+    assert not passed(wrong)
+    assert "conv_3x3" in markdown(wrong)
+    for part in ("exactness", "kernels", "models"):
+        broken = {**result, part: {"failure": "RuntimeError: gone"}}
+        assert not passed(broken)
+        assert "RuntimeError: gone" in markdown(broken)
+    layers = json.loads(json.dumps(result))
+    layers["models"]["rows"][0]["layers_exact"] -= 1
+    assert not passed(layers)
+
+
+def test_what_did_not_run_is_said(emulated):
+    result, _ = emulated
+    skipped = {**result, "models": {"skipped": "not installed: diffusers"}}
+    assert passed(skipped)
+    assert "Not run: not installed: diffusers." in markdown(skipped)
+
+
+def test_without_a_gpu_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--out", str(tmp_path)])
+    assert command.main() == 2
+    assert "--emulated" in capsys.readouterr().err
+
+
+def test_kernels_are_checked_with_numpy_and_torch_alone():
+    """On a machine to which only the checkout was carried: nothing else can be imported."""
+    code = """
+    import sys
+    for name in ("diffusers", "pydantic", "safetensors", "yaml", "typer", "rich", "onnx",
+                 "onnxruntime", "accelerate", "pytest", "hypothesis", "polygraphy"):
+        sys.modules[name] = None
+    from mpq_export.evaluation.gpu_check import __main__, exactness, place, products
+    import plugins.kernels.exactness
+    print("imported")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=exactness.CHECKOUT / "tests",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("imported"), done.stderr
+
+
+# --- parts of it --------------------------------------------------------------------------------
+
+
+def test_an_inexact_library_is_noticed(tmp_path, monkeypatch):
+    """A process that differs, one that dies, and what a sanitizer has found."""
+
+    def answer(command, seconds):
+        out = command[command.index("--out") + 1]
+        with open(out, "w", encoding="utf-8") as stream:
+            json.dump({"cases": {"golden": 3}, "differing": ["a"]}, stream)
+        return "exit code 1: ", "ERROR SUMMARY: 2 errors"
+
+    monkeypatch.setattr(exactness, "_run", answer)
+    result = exactness.exactness(emulated=True)
+    assert not result["exact"]
+    monkeypatch.setattr(exactness.shutil, "which", lambda *_, **__: "compute-sanitizer")
+    assert exactness.exactness(emulated=False)["sanitizer"]["errors"] == 2
+    monkeypatch.setattr(exactness, "_run", lambda *_: ("exit code -11: ", ""))
+    assert exactness.exactness(emulated=True)["failure"] == "exit code -11: "
+
+
+def test_subjects_take_turns_and_failures_are_kept_apart():
+    calls = []
+
+    def failing():
+        calls.append("failing")
+        if calls.count("failing") > 3:
+            raise RuntimeError("gone")
+
+    subjects = [
+        Subject("good", lambda: calls.append("good"), units=2),
+        Subject("failing", failing),
+    ]
+    timed = in_turns(subjects, 3, place.WallClock())
+    assert len(timed["good"].ms) == 3
+    assert timed["failing"].ms == []
+    assert timed["failing"].failure == "RuntimeError: gone"
+    assert calls[:4] == ["good", "failing", "failing", "good"]
+    assert prepared("it", lambda: 1 / 0).failure.startswith("it: ZeroDivisionError")
+
+
+@pytest.mark.parametrize(("mean", "conv"), [(3, None), (8, None), (5, ConvGeometry((3, 3)))])
+def test_rounding_gives_layers_near_their_weights(mean, conv):
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((12, 36), np.float32)
+    planes = np.full(12, 8) if mean == 8 else mixed_planes(12, mean)
+    layer = rounded_layer(weights, planes, 8, conv)
+    check_layer(layer)
+    matrix = unpack(layer.weight)
+    near = matrix.integers() * matrix.scale[:, None]
+    assert np.abs(near - weights).max() < 0.51 * matrix.scale.max()
+    assert matrix.plane_count.tolist() == planes.tolist()
+    shape = (3, 36) if conv is None else (1, 4, 5, 5)
+    assert np.isfinite(run_layer(layer, rng.standard_normal(shape, np.float32), 0).output).all()
+
+
+def test_sizes_of_products_are_those_of_the_matrix_product():
+    conv = products.Product(320, side=16)
+    assert conv.sizes == (512, 320, 2880)
+    assert products.Product(640, rows=77).sizes == (77, 640, 640)
+    assert len({product.name for product in products.PRODUCTS}) == len(products.PRODUCTS) == 30
