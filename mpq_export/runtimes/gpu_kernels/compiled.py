@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...errors import RuntimeUnavailable
 
-_SOURCES = {".cu", ".cpp", ".h", ".sh"}
+_SOURCES = {".cu", ".cpp", ".h", ".sh", ".flags"}
 _MOST_CHARACTERS = 300
 _USUAL_FOLDERS = ("/usr/local/cuda/bin", "/opt/cuda/bin")
 _log = logging.getLogger(__name__)

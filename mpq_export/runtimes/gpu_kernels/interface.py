@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...core.kernel_layout import LAYOUT
 from ...errors import RuntimeUnavailable
 
-INTERFACE_VERSION, LAYOUT_VERSION = 1, 1
-"""What :class:`KernelLibrary` was written for: the structures below, and the weight layout that
-``core.kernel_layout`` makes."""
+INTERFACE_VERSION = 1
+"""Of the structures below."""
 
 LAYER_ARRAYS = (
     "words", "tile_begins", "steps", "scale", "bias", "row_sums", "output_rows", "act_scale",
@@ -63,25 +63,27 @@ class KernelLibrary:
             self.functions = ctypes.CDLL(str(path))
             self._workspace_bytes = self.functions.mpq_workspace_bytes
             self._launches = [self.functions.mpq_quantize, self.functions.mpq_multiply]
-            self._status_text = getattr(self.functions, "mpq_status_text", None)
-            versions = tuple(
-                int(getattr(self.functions, f"mpq_{name}_version", lambda: 1)())
-                for name in ("interface", "layout")
+            self._status_text = self.functions.mpq_status_text
+            interface, layout = (
+                self.functions.mpq_interface_version,
+                self.functions.mpq_layout_version,
             )
         except (OSError, AttributeError) as error:
             raise _unusable(path, str(error)) from error
-        if versions != (INTERFACE_VERSION, LAYOUT_VERSION):
-            wanted = f"{INTERFACE_VERSION} and {LAYOUT_VERSION} are needed"
+        layout.restype = ctypes.c_char_p
+        versions = interface(), layout().decode()
+        if versions != (INTERFACE_VERSION, LAYOUT):
             raise _unusable(
-                path, f"Its interface is version {versions[0]}, its layout {versions[1]}; {wanted}"
+                path,
+                f"It has interface {versions[0]} and weight layout {versions[1]}; "
+                f"{INTERFACE_VERSION} and {LAYOUT} are needed",
             )
         described: list[Any] = [ctypes.POINTER(CLayer), ctypes.POINTER(CCall)]
         self._workspace_bytes.restype = ctypes.c_size_t
         self._workspace_bytes.argtypes = described
         for launch in self._launches:
             launch.argtypes = [*described, ctypes.c_void_p]
-        if self._status_text is not None:
-            self._status_text.restype = ctypes.c_char_p
+        self._status_text.restype = ctypes.c_char_p
 
     def workspace_bytes(self, layer: CLayer, call: CCall) -> int:
         """Bytes that a call needs; 0 for one that would fail."""
@@ -100,8 +102,6 @@ class KernelLibrary:
 
     def status_text(self, status: int) -> str:
         """What a status means, in words."""
-        if self._status_text is None:
-            return f"status {status}"
         text: bytes = self._status_text(status)
         return text.decode()
 
