@@ -41,8 +41,8 @@ def cache_folder() -> Path:
 
 
 def compiler() -> Path | None:
-    """nvcc, on the path or where CUDA is usually installed."""
-    found = shutil.which("nvcc", path=search_path())
+    """nvcc, on the path or where CUDA is usually installed; ``NVCC`` names another."""
+    found = shutil.which(os.environ.get("NVCC", "nvcc"), path=search_path())
     return None if found is None else Path(found)
 
 

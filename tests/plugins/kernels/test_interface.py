@@ -11,7 +11,8 @@ from golden.reader import layer_case
 from mpq_export.core.kernel_layout import LAYOUT
 
 from .cases import assert_same_bits, plane_cases
-from .emulated import KERNELS, EmulatedGpu
+from .emulated import KERNELS
+from .prepared import prepare
 
 _NO_CODE_FOR_THE_DEVICE = 209
 
@@ -36,15 +37,13 @@ def _kernels() -> list[str]:
 
 
 def _text(gpu, status: int) -> str:
-    function = gpu.library.mpq_status_text
-    function.restype = ctypes.c_char_p
-    return function(status).decode()
+    return gpu.device.library.status_text(status)
 
 
 def planned_launch(library: ctypes.CDLL, which: str, prepared) -> Launch:
     launch = Launch()
     prepared.call.y = prepared.call.x  # must be there
-    arguments = (prepared.layer, prepared.call, launch)
+    arguments = (prepared.layer.description, prepared.call, launch)
     assert library[f"mpq_plan_{which}"](*map(ctypes.byref, arguments)) == 0
     return launch
 
@@ -53,9 +52,9 @@ def test_versions_are_those_of_the_header_and_of_the_layout(gpu):
     header = (KERNELS / "include" / "mpq_kernels.h").read_text(encoding="utf-8")
     version = re.search(r"#define MPQ_INTERFACE_VERSION (\d+)", header)
     assert version is not None
-    assert gpu.library.mpq_interface_version() == int(version[1])
-    gpu.library.mpq_layout_version.restype = ctypes.c_char_p
-    assert gpu.library.mpq_layout_version().decode() == LAYOUT
+    assert gpu.functions.mpq_interface_version() == int(version[1])
+    gpu.functions.mpq_layout_version.restype = ctypes.c_char_p
+    assert gpu.functions.mpq_layout_version().decode() == LAYOUT
 
 
 def test_every_status_has_a_text_of_its_own(gpu):
@@ -69,13 +68,12 @@ def test_every_status_has_a_text_of_its_own(gpu):
 def test_a_failed_launch_leaves_no_error_behind(gpu, which):
     """The runtime would hand it to whoever asks next: to another library in the process."""
     case = layer_case("conv_3x3")
-    prepared = gpu.prepare(case.layer, case.x, case.step_index)
+    prepared = prepare(gpu.device, case.layer, case.x, case.step_index)
     prepared.call.y = prepared.call.x
-    gpu.library.mpq_emulation_fail(_NO_CODE_FOR_THE_DEVICE)
-    launch = gpu.library[f"mpq_{which}"]
-    status = launch(ctypes.byref(prepared.layer), ctypes.byref(prepared.call), None)
-    assert status == _NO_CODE_FOR_THE_DEVICE
-    assert gpu.library.mpq_emulation_last_error() == 0
+    gpu.functions.mpq_emulation_fail(_NO_CODE_FOR_THE_DEVICE)
+    launch = getattr(gpu.device.library, which)
+    assert launch(prepared.layer.description, prepared.call) == _NO_CODE_FOR_THE_DEVICE
+    assert gpu.functions.mpq_emulation_last_error() == 0
     prepared.quantize()
     assert_same_bits(prepared.multiply(), case.y)
 
@@ -83,15 +81,14 @@ def test_a_failed_launch_leaves_no_error_behind(gpu, which):
 def test_plans_name_every_kernel_and_are_what_is_launched(gpu):
     names = set()
     for case in (*plane_cases(5), *plane_cases(8)):
-        prepared = EmulatedGpu(gpu.library, case.multiprocessors).prepare(
-            case.case.layer, case.case.x, case.case.step_index
-        )
-        planned = planned_launch(gpu.library, "quantize", prepared)
+        device = gpu.device.of_size(case.multiprocessors)
+        prepared = prepare(device, case.case.layer, case.case.x, case.case.step_index)
+        planned = planned_launch(gpu.functions, "quantize", prepared)
         prepared.quantize()
         _assert_was_launched(gpu, planned)
         names.add(planned.kernel.decode())
-        names.add(planned_launch(gpu.library, "multiply", prepared).kernel.decode())
-    planned = planned_launch(gpu.library, "multiply", prepared)
+        names.add(planned_launch(gpu.functions, "multiply", prepared).kernel.decode())
+    planned = planned_launch(gpu.functions, "multiply", prepared)
     prepared.multiply()
     _assert_was_launched(gpu, planned)
     assert names == set(_kernels()) - {"mpq_quantize_float16"}
@@ -100,18 +97,18 @@ def test_plans_name_every_kernel_and_are_what_is_launched(gpu):
 
 def _assert_was_launched(gpu, planned: Launch) -> None:
     launch = (ctypes.c_uint32 * 5)()
-    gpu.library.mpq_emulation_last_launch(ctypes.byref(launch))
+    gpu.functions.mpq_emulation_last_launch(ctypes.byref(launch))
     assert [*planned.grid, planned.threads, planned.shared_bytes] == list(launch)
     assert 0 < planned.argument_bytes <= ctypes.sizeof(planned.argument)
 
 
 def test_plans_refuse_what_launches_refuse(gpu):
     case = layer_case("conv_3x3")
-    prepared = gpu.prepare(case.layer, case.x, case.step_index)
+    prepared = prepare(gpu.device, case.layer, case.x, case.step_index)
     prepared.call.y = None
     launch = Launch()
     for which in ("quantize", "multiply"):
-        arguments = map(ctypes.byref, (prepared.layer, prepared.call, launch))
-        assert gpu.library[f"mpq_plan_{which}"](*arguments) == -2
-        pair = map(ctypes.byref, (prepared.layer, prepared.call))
-        assert gpu.library[f"mpq_plan_{which}"](*pair, None) == -2
+        arguments = map(ctypes.byref, (prepared.layer.description, prepared.call, launch))
+        assert gpu.functions[f"mpq_plan_{which}"](*arguments) == -2
+        pair = map(ctypes.byref, (prepared.layer.description, prepared.call))
+        assert gpu.functions[f"mpq_plan_{which}"](*pair, None) == -2
