@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import RecipeError
 from ..runtimes.names import Runtime
 from . import console
 
@@ -44,18 +43,11 @@ def check(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Compare every node of the running model with the integer reference, bit for bit.
+    """Compare every packed layer of the running model with the integer reference, bit for bit.
 
     Exit code 1 if a node differs. Whole-model errors are shown beside it; they do not decide, since
     a quantised network turns a change of 1e-6 into percents.
     """
-    if runtime is Runtime.TORCH:
-        raise RecipeError(
-            "The torch runtime has no graph to check",
-            where="--runtime",
-            why="It is the reference of the whole-model comparison itself",
-            fix="Choose ort, ort-portable, ort-functions or onnx",
-        )
     from ..bundle import read_bundle
     from ..evaluation.check import check_bundle
     from ..runtimes.selection import select

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -11,17 +11,19 @@ import numpy as np
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
-from ..errors import CheckpointError
+from ..errors import CheckpointError, RuntimeUnavailable
 from ..pipelines.registry import GENERAL
 from ..progress import ProgressReporter
 from ..runtimes.denoiser import Denoiser, open_denoiser
 from ..runtimes.names import Runtime
 from ..runtimes.onnxruntime_denoiser import graph_feeds
-from .node_fidelity import LayerFunction, NodeResult, compare_nodes
+from .layer_fidelity import LayerFunction, NodeResult
+from .node_fidelity import compare_nodes
 from .whole_model import PredictionError, prediction_error
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
+    from ..runtimes.gpu_kernels.torch_gpu import TorchGpu
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ def check_bundle(
     """Compare a running bundle with the reference.
 
     With a checkpoint the inputs come from its own trajectory, else from Gaussian noise.
+
+    Raises:
+        RuntimeUnavailable: the runtime is torch, which runs the reference itself here.
     """
+    gpu = _gpu() if runtime is Runtime.TORCH else None
     if checkpoint is not None:
         _require_same_model(bundle, checkpoint)
     steps = np.unique(np.linspace(0, len(bundle.timesteps) - 1, num_steps).round().astype(int))
@@ -87,13 +93,14 @@ def check_bundle(
     else:
         inputs, original = _trajectory_inputs(bundle, checkpoint, steps, num_images, seed)
         layers = _original_layers(bundle, checkpoint)
-    feeds = [
-        graph_feeds(bundle.model_config, bundle.timesteps, i.sample, i.timestep, i.conditions)
-        for i in inputs
-    ]
+    compared = (
+        _graph_nodes(bundle, runtime, inputs, layers)
+        if gpu is None
+        else _gpu_modules(bundle, gpu, inputs, layers)
+    )
     progress.start("nodes", len(bundle.layers))
     nodes = []
-    for node in compare_nodes(bundle, runtime, feeds, layers):
+    for node in compared:
         nodes.append(node)
         progress.advance()
     predictions = _predictions(open_denoiser(bundle, runtime), inputs)
@@ -188,6 +195,49 @@ def _original_layers(bundle: Bundle, checkpoint: Checkpoint) -> dict[str, LayerF
         return lambda x: module(torch.from_numpy(x)).numpy()
 
     return {name: as_function(checkpoint.model.get_submodule(name)) for name in bundle.layers}
+
+
+def _graph_nodes(
+    bundle: Bundle,
+    runtime: Runtime,
+    inputs: Sequence[DenoisingInput],
+    layers: Mapping[str, LayerFunction] | None,
+) -> Iterator[NodeResult]:
+    feeds = [
+        graph_feeds(bundle.model_config, bundle.timesteps, i.sample, i.timestep, i.conditions)
+        for i in inputs
+    ]
+    return compare_nodes(bundle, runtime, feeds, layers)
+
+
+def _gpu_modules(
+    bundle: Bundle,
+    gpu: TorchGpu,
+    inputs: Sequence[DenoisingInput],
+    layers: Mapping[str, LayerFunction] | None,
+) -> Iterator[NodeResult]:
+    from ..runtimes.gpu_denoiser import GpuDenoiser
+    from .module_fidelity import compare_modules
+
+    denoiser = GpuDenoiser(bundle, gpu, None)
+    return compare_modules(
+        denoiser.model, bundle.layers, lambda: _predictions(denoiser, inputs), layers
+    )
+
+
+def _gpu() -> TorchGpu:
+    """Where ``--runtime torch`` has something to compare with the reference."""
+    from ..runtimes.gpu_choice import choose_gpu
+
+    gpu = choose_gpu()
+    if isinstance(gpu, str):
+        raise RuntimeUnavailable(
+            "The torch runtime is the reference itself here, which has nothing to be compared with",
+            where="--runtime",
+            why=gpu[:1].upper() + gpu[1:],
+            fix="Choose ort, ort-portable, ort-functions or onnx; or check on a machine with a GPU",
+        )
+    return gpu
 
 
 def _reference(bundle: Bundle) -> Denoiser[Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import RuntimeUnavailable
 from .names import Runtime
 from .selection import Selection
 
@@ -44,26 +42,13 @@ def open_denoiser(bundle: Bundle, runtime: Runtime) -> Denoiser[Any]:
 
 
 def _open_torch(bundle: Bundle, _runtime: Runtime) -> Denoiser[Any]:
-    """The GPU kernels, or where they cannot be had the integer reference, with the reason."""
-    import torch
-
-    from .gpu_kernels.library_file import LIBRARY_VARIABLE
+    """On the GPU kernels, or where they cannot be had the integer reference, with the reason."""
+    from .gpu_choice import choose_gpu
+    from .gpu_denoiser import open_on_gpu
     from .torch_denoiser import TorchDenoiser
 
-    if torch.version.cuda is None:
-        return TorchDenoiser(bundle, "this torch was built without CUDA")
-    if not torch.cuda.is_available():
-        return TorchDenoiser(bundle, "torch finds no GPU")
-    from .gpu_denoiser import open_on_gpu
-    from .gpu_kernels import torch_gpu
-
-    try:
-        gpu = torch_gpu.current_gpu()
-    except RuntimeUnavailable as error:
-        if LIBRARY_VARIABLE in os.environ:  # what was named must not be passed over
-            raise
-        return TorchDenoiser(bundle, error.why or error.what)
-    return open_on_gpu(bundle, gpu)
+    gpu = choose_gpu()
+    return TorchDenoiser(bundle, gpu) if isinstance(gpu, str) else open_on_gpu(bundle, gpu)
 
 
 def _open_onnxruntime(bundle: Bundle, runtime: Runtime) -> Denoiser[np.ndarray]:

@@ -21,9 +21,8 @@ from ..skeleton import build_skeleton
 from .gpu_kernels.device import DeviceLayer
 from .gpu_kernels.operator import PackedModule
 from .gpu_kernels.torch_gpu import TorchGpu
-from .names import Runtime
 from .replayed import CudaGraphs, Recorder, Replayed
-from .selection import Selection
+from .selection import Selection, gpu_selection
 
 _SAMPLE, _TIMESTEP = "sample", "timestep"
 
@@ -75,12 +74,11 @@ class GpuDenoiser:
     @property
     def selection(self) -> Selection:
         """What runs; after the first call also whether a step could be recorded."""
-        how = "CUDA graphs"
         if self._replayed is None:
-            how = "operator by operator"
-        elif self._replayed.failure is not None:
-            how = f"operator by operator: no CUDA graph, {self._replayed.failure}"
-        return Selection(Runtime.TORCH, Runtime.TORCH, f"GPU kernels, {how}")
+            return gpu_selection("operator by operator")
+        if self._replayed.failure is not None:
+            return gpu_selection(f"operator by operator: no CUDA graph, {self._replayed.failure}")
+        return gpu_selection("CUDA graphs")
 
     @torch.no_grad()
     def __call__(
@@ -93,8 +91,7 @@ class GpuDenoiser:
             _TIMESTEP: torch.full((1,), float(timestep), device=self._device),
             **{name: value.to(self._device) for name, value in conditions.items()},
         }
-        predicted = (self._replayed or self.predict_on_device)(inputs)
-        return predicted.to(sample.device)
+        return (self._replayed or self.predict_on_device)(inputs).to(sample.device)
 
     def predict_on_device(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One step, on the device alone: nothing in it waits or looks at values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from ..errors import RuntimeUnavailable
 from .names import Runtime
@@ -24,11 +25,32 @@ class Selection:
         return f"{self.runs.value} ({self.note})" if self.note else self.runs.value
 
 
+def reference_selection(reason: str = "") -> Selection:
+    """Torch's integer reference, and why it runs where something faster was asked for."""
+    note = "integer reference on the processor"
+    note = f"{note}: {reason}" if reason else note
+    return Selection(Runtime.TORCH, Runtime.TORCH, note)
+
+
+def gpu_selection(how: str = "") -> Selection:
+    """The GPU kernels, and how they are launched."""
+    note = f"GPU kernels, {how}" if how else "GPU kernels"
+    return Selection(Runtime.TORCH, Runtime.TORCH, note)
+
+
 def select(runtime: Runtime) -> Selection:
     """``ort`` is ``ort-portable`` where the native library is not there; all others are themselves.
 
-    Raises RuntimeUnavailable if ``MPQ_CPU_KERNELS`` names kernels that do not run here.
+    The note of ``torch`` says whether the GPU kernels run; they are compiled if need be.
+
+    Raises RuntimeUnavailable if ``MPQ_CPU_KERNELS`` or ``MPQ_GPU_KERNELS`` names what does not run
+    here.
     """
+    if runtime is Runtime.TORCH and find_spec("torch") is not None:
+        from .gpu_choice import choose_gpu
+
+        gpu = choose_gpu()
+        return reference_selection(gpu) if isinstance(gpu, str) else gpu_selection()
     if runtime is not Runtime.ORT:
         return Selection(runtime, runtime)
     try:

@@ -9,8 +9,7 @@ from ..core.layers import FrozenLayer, StepIndex
 from ..prediction import predict
 from ..schedulers import nearest_step
 from ..skeleton import build_skeleton
-from .names import Runtime
-from .selection import Selection
+from .selection import reference_selection
 
 
 class TorchDenoiser:
@@ -25,9 +24,7 @@ class TorchDenoiser:
 
     def __init__(self, bundle: Bundle, reason: str = "") -> None:
         self.model_config = bundle.model_config
-        note = "integer reference on the processor"
-        note = f"{note}: {reason}" if reason else note
-        self.selection = Selection(Runtime.TORCH, Runtime.TORCH, note)
+        self.selection = reference_selection(reason)
         self._timesteps, self._output_bias = bundle.timesteps, bundle.output_bias
         self._step = StepIndex()
         self.model = build_skeleton(bundle, lambda _name, layer: FrozenLayer(layer, self._step))

@@ -106,3 +106,14 @@ def test_checks_have_bounds(lowered_folder):
         done = run("mpq-check", lowered_folder, option, "100000000000")
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+def test_the_torch_runtime_says_what_it_ran_on(lowered_folder, tmp_path):
+    """Here there is no GPU for it."""
+    out = tmp_path / "grid.png"
+    done = run("mpq-sample", lowered_folder, "--runtime", "torch", "--num-images", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "torch (integer reference on the processor: " in done.stdout
+    assert out.is_file()
+    done = run("mpq-check", lowered_folder, "--runtime", "torch")
+    assert_user_error(done, "reference itself here", "Choose ort")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import fixtures
-import numpy as np
 import pytest
 import torch
+from mpq_export.pipelines.registry import DrawRequest
 from plugins.kernels.emulated import emulated_kernels
 from test_replayed import Recorder
 
 from mpq_export.bundle import read_bundle
-from mpq_export.core.integer_reference import run_layer
+from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import RuntimeUnavailable
+from mpq_export.evaluation.check import check_bundle
+from mpq_export.evaluation.module_fidelity import compare_modules
 from mpq_export.runtimes import gpu_denoiser
 from mpq_export.runtimes.denoiser import open_denoiser
 from mpq_export.runtimes.gpu_denoiser import GpuDenoiser
@@ -20,7 +24,9 @@ from mpq_export.runtimes.gpu_kernels.library_file import LIBRARY_VARIABLE
 from mpq_export.runtimes.gpu_kernels.operator import PackedModule
 from mpq_export.runtimes.gpu_kernels.torch_gpu import emulated_gpu
 from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.selection import select
 from mpq_export.runtimes.torch_denoiser import TorchDenoiser
+from mpq_export.sampling import draw_images
 
 
 def tiny_dit():
@@ -71,26 +77,38 @@ def test_in_float32_it_is_the_reference_to_the_last_bit(bundle, gpu, recorder):
 
 
 def test_in_float16_every_layer_is_exact(bundle, gpu):
-    """Every packed layer of a step against numpy, on the input that it really had."""
+    """Every packed layer of two steps against numpy, on the inputs that it really had."""
     denoiser = GpuDenoiser(bundle, gpu, None)
-    seen = {}
+    kinds = set()
 
-    def keep(name):
-        return lambda _module, inputs, y: seen.update({name: (inputs[0].numpy(), y.numpy())})
+    def run():
+        for timestep in bundle.timesteps[:2]:
+            step_of(denoiser, timestep=timestep)
 
-    for name, module in denoiser.model.named_modules():
+    for module in denoiser.model.modules():
         if isinstance(module, PackedModule):
-            module.register_forward_hook(keep(name))
-    prediction = step_of(denoiser, timestep=bundle.timesteps[1])
-    assert seen.keys() == bundle.layers.keys()
-    for name, (x, y) in seen.items():
-        assert x.dtype == y.dtype == np.float16
-        expected = run_layer(bundle.layers[name], x, 1).output.astype(np.float16)
-        np.testing.assert_array_equal(y.view(np.uint16), expected.view(np.uint16))
-    reference = step_of(TorchDenoiser(bundle), timestep=bundle.timesteps[1])
-    assert prediction.dtype == torch.float32
+            module.register_forward_hook(
+                lambda _module, inputs, y: kinds.add((inputs[0].dtype, y.dtype))
+            )
+    results = list(compare_modules(denoiser.model, bundle.layers, run))
+    assert [result.name for result in results] == list(bundle.layers)
+    assert all(result.equal and not result.not_finite for result in results)
+    assert kinds == {(torch.float16, torch.float16)}
     # Roundings flip; an unrelated prediction would be 1.4 away.
-    assert torch.linalg.norm(prediction - reference) < 0.6 * torch.linalg.norm(reference)
+    found, reference = step_of(denoiser), step_of(TorchDenoiser(bundle))
+    assert found.dtype == torch.float32
+    assert torch.linalg.norm(found - reference) < 0.6 * torch.linalg.norm(reference)
+
+
+def test_a_layer_that_is_not_exact_is_named(bundle_folder, gpu):
+    """One bias is changed after the model was opened."""
+    bundle = read_bundle(bundle_folder)
+    denoiser = GpuDenoiser(bundle, gpu, None)
+    name = "mid_block.resnets.0.conv1"
+    layer = bundle.layers[name]
+    layers = {**bundle.layers, name: replace(layer, bias=layer.bias + 1)}
+    results = compare_modules(denoiser.model, layers, lambda: step_of(denoiser))
+    assert [result.name for result in results if not result.equal] == [name]
 
 
 def test_nothing_else_is_left_in_float32(bundle, gpu):
@@ -156,10 +174,46 @@ def test_a_library_that_was_named_is_not_passed_over(bundle_folder, monkeypatch)
         open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
 
 
-@pytest.mark.usefixtures("cuda")
-def test_with_a_gpu_the_kernels_run(bundle_folder, gpu, monkeypatch):
+@pytest.fixture
+def emulated_cuda(cuda, gpu, monkeypatch):
+    """A torch whose GPU is the emulated one."""
     monkeypatch.setattr(torch_gpu, "current_gpu", lambda: gpu)
     monkeypatch.setattr(gpu_denoiser, "CudaGraphs", lambda _device: Recorder())
+
+
+@pytest.mark.usefixtures("emulated_cuda")
+def test_with_a_gpu_the_kernels_run(bundle_folder):
     denoiser = open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
     assert isinstance(denoiser, GpuDenoiser)
     assert torch.isfinite(step_of(denoiser)).all()
+    assert select(Runtime.TORCH).note == "GPU kernels"
+
+
+@pytest.mark.usefixtures("emulated_cuda")
+def test_images_are_drawn_and_what_drew_them_is_said(bundle_folder):
+    said = []
+    images = draw_images(
+        read_bundle(bundle_folder), Runtime.TORCH, DrawRequest(2, 3, 0), fixtures.SilentProgress(),
+        said.append,
+    )  # fmt: skip
+    assert images.shape == (2, 2, 8, 8)
+    assert [str(selection) for selection in said] == ["torch (GPU kernels, CUDA graphs)"]
+
+
+@pytest.mark.usefixtures("emulated_cuda")
+def test_the_layers_on_the_gpu_are_checked(bundle_folder, pipeline_folder):
+    report = check_bundle(
+        read_bundle(bundle_folder), Runtime.TORCH, load_checkpoint(pipeline_folder), 2, 1, 0,
+        fixtures.SilentProgress(),
+    )  # fmt: skip
+    assert report.passed
+    assert len(report.nodes) == len(read_bundle(bundle_folder).layers)
+    assert all(node.output_snr_db is not None for node in report.nodes)
+    assert 0 < report.against_torch.relative < 0.6
+
+
+def test_without_a_gpu_there_is_nothing_to_check(bundle_folder):
+    with pytest.raises(RuntimeUnavailable, match="reference itself here"):
+        check_bundle(
+            read_bundle(bundle_folder), Runtime.TORCH, None, 1, 1, 0, fixtures.SilentProgress()
+        )

@@ -23,12 +23,16 @@ FOR_WORKSTATIONS = (
     "lowering.exporter", "lowering.translations", "runtimes.torch_denoiser",
     "evaluation.image_quality", "evaluation.weight_fit_benchmark", "quantized_bundle",
     "trained_quantization", "evaluation.cpu_benchmark", "lowering.tracing",
+    "runtimes.gpu_denoiser", "runtimes.replayed", "runtimes.torch_arrays",
+    "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
+    "evaluation.module_fidelity",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",
     "runtimes.onnxruntime_denoiser", "numpy_sampling", "sampling", "samplers.registry",
     "evaluation.check", "evaluation.doctor", "cli.check", "cli.doctor", "cli.sample", "cli.export",
-    "pipelines.registry", "pipelines.images",
+    "pipelines.registry", "pipelines.images", "runtimes.selection", "runtimes.gpu_choice",
+    "runtimes.gpu_kernels.device",
 }  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def _row(network: Network, place: Place, rounds: int, deadline: float) -> dict[s
     inputs = _inputs(network, place)
     model = nn.Module.to(model, place.gpu.device, torch.float16)
     if not _is_transformer(network.config):
-        model = nn.Module.to(model, memory_format=torch.channels_last)
+        model = cast(Any, model).to(memory_format=torch.channels_last)
     denoiser = GpuDenoiser(bundle, place.gpu, None)
     row: dict[str, Any] = {
         "name": network.name,
@@ -148,7 +149,7 @@ def _row(network: Network, place: Place, rounds: int, deadline: float) -> dict[s
         if time.monotonic() > deadline and "compiled" in name:
             timed[name] = Timed(failure="no time was left to compile")
             continue
-        one = prepared(name, lambda name=name, make=make: _recorded(name, make(), given, place))
+        one = prepared(name, partial(_recorded, name, make, given, place))
         if isinstance(one, Subject):
             subjects.append(one)
         else:
@@ -209,7 +210,11 @@ def _predicted(
     return predict(model, config, sample, timestep, halves).float()
 
 
-def _recorded(name: str, step: _Step, given: Mapping[str, torch.Tensor], place: Place) -> Subject:
+def _recorded(
+    name: str, make: Callable[[], _Step], given: Mapping[str, torch.Tensor], place: Place
+) -> Subject:
+    step = make()
+
     def call() -> torch.Tensor:
         with torch.no_grad():
             return step.function(given)

@@ -57,7 +57,11 @@ class CallsAgain:
     def record(self, function: Callable[[], torch.Tensor]) -> Recording:
         """Call it now, and into the same output again."""
         output = function()
-        return Recording(lambda: output.copy_(function()), output)
+
+        def replay() -> None:
+            output.copy_(function())
+
+        return Recording(replay, output)
 
 
 @dataclass(frozen=True)

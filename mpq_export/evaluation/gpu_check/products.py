@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ class _Maker:
             PackedModule(DeviceLayer.in_order("product", self._layer, kernel, kernels), index)
             for _ in range(self._copies)
         ]
-        return self._recorded(OURS, (lambda one=one: one(self._x) for one in modules))
+        return self._recorded(OURS, (partial(one, self._x) for one in modules))
 
     def float16(self) -> Subject:
         """cuBLAS; of a convolution cuDNN, channels last."""
@@ -184,9 +185,9 @@ class _Maker:
             weight.to(self._device, torch.float16, copy=True, **form) for _ in range(self._copies)
         ]
         if product.side:
-            runs = (lambda w=w: torch.nn.functional.conv2d(x, w, padding=1) for w in sets)
+            runs = (partial(torch.nn.functional.conv2d, x, w, padding=1) for w in sets)
         else:
-            runs = (lambda w=w: torch.nn.functional.linear(x, w) for w in sets)
+            runs = (partial(torch.nn.functional.linear, x, w) for w in sets)
         return self._recorded(FLOAT16, runs)
 
     def int8(self) -> Subject:
@@ -197,7 +198,7 @@ class _Maker:
         sets = [
             torch.ones(n, k, dtype=torch.int8, device=self._device) for _ in range(self._copies)
         ]
-        return self._recorded(INT8, (lambda w=w: torch._int_mm(a, w.t()) for w in sets))
+        return self._recorded(INT8, (partial(torch._int_mm, a, w.t()) for w in sets))
 
     def _recorded(self, name: str, runs: Iterator[Callable[[], torch.Tensor]]) -> Subject:
         calls = list(runs)
