@@ -14,7 +14,7 @@ LIBRARY_VARIABLE = "MPQ_GPU_KERNELS"
 """Names a library that ``plugins/kernels/build.sh`` has made, in the place of compiling one."""
 LEAST_CAPABILITY = (8, 0)
 _CHECKOUT = Path(__file__).parents[3] / "plugins" / "kernels"
-_INSTALLED = "mpq_export/kernel_sources"
+_INSTALLED = "mpq_export/kernels"
 
 
 def kernel_sources() -> Path:
