@@ -88,7 +88,7 @@ class GpuDenoiser:
         self._step_index.fill_(nearest_step(self._timesteps, float(timestep)))
         inputs = {
             _SAMPLE: sample.to(self._device),
-            _TIMESTEP: torch.full((1,), float(timestep), device=self._device),
+            _TIMESTEP: torch.full((1,), float(timestep), dtype=torch.float32, device=self._device),
             **{name: value.to(self._device) for name, value in conditions.items()},
         }
         return (self._replayed or self.predict_on_device)(inputs).to(sample.device)

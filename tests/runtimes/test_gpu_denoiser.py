@@ -9,6 +9,7 @@ import pytest
 import torch
 from mpq_export.pipelines.registry import DrawRequest
 from plugins.kernels.emulated import emulated_kernels
+from steps import step_of
 from test_replayed import Recorder
 
 from mpq_export.bundle import read_bundle
@@ -58,12 +59,6 @@ def dit_folder(tmp_path_factory):
 def bundle(request):
     name = "bundle_folder" if request.param == "unet" else "dit_folder"
     return read_bundle(request.getfixturevalue(name))
-
-
-def step_of(denoiser, batch=2, timestep=666, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    sample = torch.randn(batch, 2, 8, 8, generator=generator)
-    return denoiser(sample, timestep, class_labels=torch.arange(batch) % fixtures.NUM_CLASSES)
 
 
 @pytest.mark.parametrize("recorder", [None, Recorder()], ids=["by itself", "recorded"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden.reader import layer_cases
 from plugins.kernels.cases import assert_same_bits, random_case
-from test_gpu_denoiser import step_of
+from steps import step_of
 
 from mpq_export.bundle import read_bundle
 from mpq_export.runtimes.denoiser import open_denoiser

@@ -29,6 +29,7 @@ from ...prediction import predict
 from ...progress import ProgressReporter
 from ...runtimes.gpu_denoiser import GpuDenoiser
 from ...runtimes.replayed import TensorFunction
+from ..cpu_benchmark.failures import one_line
 from ..cpu_benchmark.models import MODELS
 from ..cpu_benchmark.statistics import ratio
 from ..literature import MODELS as LITERATURE
@@ -119,11 +120,20 @@ def measure_networks(
             rows.append({"name": network.name, "skipped": "no time was left"})
         else:
             share = (deadline - now) / (len(networks) - done)
-            rows.append(_row(network, place, rounds, now + share))
+            rows.append(_measured(network, place, rounds, now + share))
         progress.advance()
+        torch.compiler.reset()
         if not place.emulated:
             torch.cuda.empty_cache()
     return {"bits": _BITS, "rows": rows}
+
+
+def _measured(network: Network, place: Place, rounds: int, deadline: float) -> dict[str, Any]:
+    """A row, or why there is none: a small GPU may not hold the largest."""
+    try:
+        return _row(network, place, rounds, deadline)
+    except Exception as error:
+        return {"name": network.name, "failure": one_line(error)}
 
 
 def _row(network: Network, place: Place, rounds: int, deadline: float) -> dict[str, Any]:

@@ -86,8 +86,12 @@ class Place:
 
 
 def real_place() -> Place:
-    """Torch's current GPU; raises RuntimeUnavailable where the kernels cannot be had."""
+    """Torch's current GPU; raises RuntimeUnavailable where the kernels cannot be had.
+
+    From then on cuDNN tries its algorithms for every shape, and takes the fastest.
+    """
     gpu = current_gpu()
+    torch.backends.cudnn.benchmark = True
     cache = torch.cuda.get_device_properties(gpu.device).L2_cache_size
     return Place(
         gpu, CudaEvents(gpu.device), lambda: CudaGraphs(gpu.device), False, "inductor", cache
