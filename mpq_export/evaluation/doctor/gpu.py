@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+from ...runtimes.gpu_kernels.library_file import LEAST_CAPABILITY
 from .finding import Finding
 from .host import Host
 
 _QUERY = ("--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader")
 _USE = "mpq-sample --runtime torch uses it"
+_TOO_OLD = "Not used: the GPU kernels need compute capability 8.0"
 _RELEASE = re.compile(r"R(\d+).*?REVISION:\s*([\d.]+)")
 
 
@@ -19,8 +21,13 @@ def gpu_findings(host: Host) -> list[Finding]:
 
 
 def has_card(host: Host) -> bool:
-    """Whether there is a GPU that torch could use."""
-    return any(finding.ok for finding in (*_cards(host), *_jetson(host)))
+    """Whether there is a GPU that the kernels could run on."""
+    return any(finding.advice == _USE for finding in (*_cards(host), *_jetson(host)))
+
+
+def _is_old(capability: str) -> bool:
+    major = capability.partition(".")[0]
+    return major.isdecimal() and int(major) < LEAST_CAPABILITY[0]
 
 
 def _cards(host: Host) -> list[Finding]:
@@ -37,7 +44,7 @@ def _cards(host: Host) -> list[Finding]:
             [part.strip() for part in line.split(",")] + ["unknown"] * 4
         )[:4]
         detail = f"{name}, {memory}, driver {driver}, compute capability {capability}"
-        findings.append(Finding("GPU", True, detail, _USE))
+        findings.append(Finding("GPU", True, detail, _TOO_OLD if _is_old(capability) else _USE))
     return findings
 
 

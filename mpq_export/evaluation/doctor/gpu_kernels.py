@@ -19,7 +19,7 @@ _REFERENCE = "--runtime torch runs the integer reference on the processor"
 def gpu_kernels_finding(host: Host, has_card: bool) -> Finding:
     """What ``--runtime torch`` would do here. Nothing is compiled."""
     if not has_card:
-        return Finding(_SUBJECT, True, f"no NVIDIA GPU found: {_REFERENCE}")
+        return Finding(_SUBJECT, True, f"no NVIDIA GPU found that they run on: {_REFERENCE}")
     torch = installed_version("torch")
     if torch is None:
         return Finding(_SUBJECT, False, "torch is not installed", "pip install 'mpq-export[gpu]'")

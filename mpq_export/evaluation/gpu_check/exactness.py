@@ -19,7 +19,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).parents[3]
 _CASES, _EMULATED_CASES, _SANITIZED_CASES = 400, 6, 24
-_SANITIZER_SECONDS = 150
+_SANITIZER_SECONDS = 90
 _SECONDS = 420
 _MOST_CHARACTERS = 400
 _TESTS_NEED = ("pytest", "diffusers", "onnx", "pydantic", "safetensors")

@@ -6,7 +6,7 @@ from hosts import fake_host
 from mpq_export.evaluation.doctor import host as host_module
 from mpq_export.evaluation.doctor import native_library as native_library_findings
 from mpq_export.evaluation.doctor.compilers import compiler_findings
-from mpq_export.evaluation.doctor.gpu import gpu_findings
+from mpq_export.evaluation.doctor.gpu import gpu_findings, has_card
 from mpq_export.evaluation.doctor.host import Host
 from mpq_export.evaluation.doctor.memory import free_disk, free_memory
 from mpq_export.evaluation.doctor.native_library import native_library_finding
@@ -45,6 +45,15 @@ def test_cards_are_described_by_their_tool(tmp_path):
     first, second = gpu_findings(fake_host(tmp_path, programs={"nvidia-smi": script}))
     assert first.detail == "NVIDIA Test, 8192 MiB, driver 570.1, compute capability 8.9"
     assert "7.5" in second.detail
+    assert "--runtime torch uses it" in first.advice
+    assert "need compute capability 8.0" in second.advice
+
+
+@pytest.mark.parametrize(("capability", "usable"), [("7.5", False), ("8.7", True), ("12.0", True)])
+def test_whether_a_card_is_there_for_the_kernels(tmp_path, capability, usable):
+    script = f"echo 'NVIDIA Test, 8192 MiB, 570.1, {capability}'"
+    assert has_card(fake_host(tmp_path, programs={"nvidia-smi": script})) == usable
+    assert not has_card(fake_host(tmp_path / "none"))
 
 
 def test_a_tool_without_a_card_is_a_finding(tmp_path):
@@ -61,6 +70,7 @@ def test_jetson_boards_are_known_by_the_device_tree(tmp_path):
     (finding,) = gpu_findings(fake_host(tmp_path, files))
     assert finding.subject == "board"
     assert finding.detail == "NVIDIA Jetson Orin Nano Developer Kit, L4T 36.4.3"
+    assert has_card(fake_host(tmp_path, files))
 
 
 def test_no_gpu_is_said_and_no_fault(tmp_path):
