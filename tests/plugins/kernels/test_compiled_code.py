@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .cases import plane_cases
-from .emulated import EmulatedGpu
+from .prepared import prepare
 from .test_interface import planned_launch
 
 ROOT = Path(__file__).parents[3]
@@ -132,13 +132,12 @@ def test_the_library_launches_the_kernels_that_were_compiled(gpu, tmp_path):
     library, fake = _library_on_a_fake_runtime(tmp_path)
     seen = set()
     for case in (*plane_cases(5), *plane_cases(8)):
-        prepared = EmulatedGpu(gpu.library, case.multiprocessors).prepare(
-            case.case.layer, case.case.x, case.case.step_index
-        )
+        device = gpu.device.of_size(case.multiprocessors)
+        prepared = prepare(device, case.case.layer, case.case.x, case.case.step_index)
         for which, float16 in (("quantize", 0), ("quantize", 1), ("multiply", 0)):
             prepared.call.float16 = float16
             planned = planned_launch(library, which, prepared)
-            arguments = map(ctypes.byref, (prepared.layer, prepared.call))
+            arguments = map(ctypes.byref, (prepared.layer.description, prepared.call))
             assert library[f"mpq_{which}"](*arguments, None) == 0
             kernel, *sizes = fake.fake_runtime_launched().decode().split()
             assert kernel == planned.kernel.decode()
@@ -155,9 +154,11 @@ def test_plans_need_nothing_of_cuda(gpu, tmp_path):
     subprocess.run([*compiler, "-o", tmp_path / "plans.so", *sources], check=True)
     library = ctypes.CDLL(str(tmp_path / "plans.so"))
     for case in plane_cases(3):
-        prepared = gpu.prepare(case.case.layer, case.case.x, case.case.step_index)
+        prepared = prepare(gpu.device, case.case.layer, case.case.x, case.case.step_index)
         for which in ("quantize", "multiply"):
-            one, other = (planned_launch(made, which, prepared) for made in (library, gpu.library))
+            one, other = (
+                planned_launch(made, which, prepared) for made in (library, gpu.functions)
+            )
             assert one.kernel == other.kernel
             assert bytes(one)[8:] == bytes(other)[8:]
 
