@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).parents[3]
 _CASES, _EMULATED_CASES, _SANITIZED_CASES = 400, 6, 24
 _SANITIZER_SECONDS = 90
 _SECONDS = 420
-_MOST_CHARACTERS = 400
+_MOST_CHARACTERS, _MOST_TEST_CHARACTERS = 400, 8000
 _TESTS_NEED = ("pytest", "diffusers", "onnx", "pydantic", "safetensors")
 _SUMMARY = re.compile(r"ERROR SUMMARY: (\d+) error")
 
@@ -31,12 +31,14 @@ def exactness(emulated: bool) -> dict[str, Any]:
     if not (CHECKOUT / "tests" / "plugins" / "kernels").is_dir():
         return {"skipped": "it needs the tests of a checkout, and this is an installed package"}
     if emulated:
-        result = _cases(_EMULATED_CASES, ["--emulated", "--planes", "1"], ())
+        result, _ = _cases(_EMULATED_CASES, ["--emulated", "--planes", "1"])
         return {**result, "sanitizer": {"skipped": "the emulation watches every access itself"}}
-    return {**_cases(_CASES, [], ()), "sanitizer": _sanitized()}
+    result, _ = _cases(_CASES, [])
+    return {**result, "sanitizer": _sanitized()}
 
 
 def _sanitized() -> dict[str, Any]:
+    """The sanitizer's errors; one that does not come to a summary has said nothing of kernels."""
     tool = shutil.which("compute-sanitizer") or shutil.which(
         "compute-sanitizer", path="/usr/local/cuda/bin"
     )
@@ -44,31 +46,34 @@ def _sanitized() -> dict[str, Any]:
         return {"skipped": "compute-sanitizer was not found"}
     # Every buffer an allocation of its own: what lies beside one belongs to nobody.
     alone = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1"]
-    prefix = [*alone, tool, "--tool", "memcheck", "--error-exitcode", "9"]
-    return _cases(_SANITIZED_CASES, ["--planes", "1"], prefix, _SANITIZER_SECONDS)
+    prefix = [*alone, tool, "--tool", "memcheck", "--report-api-errors", "no"]
+    try:
+        result, said = _cases(_SANITIZED_CASES, ["--planes", "1"], prefix, _SANITIZER_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"skipped": f"it was not done after {_SANITIZER_SECONDS} s"}
+    found = _SUMMARY.search(said)
+    if found is None:
+        return {"skipped": f"it gave no summary: {said.strip()[-_MOST_CHARACTERS:]}"}
+    errors = int(found[1])
+    return {**result, "errors": errors, "exact": errors == 0 and result["exact"]}
 
 
 def _cases(
-    count: int, arguments: Sequence[str], prefix: Sequence[str], seconds: int = _SECONDS
-) -> dict[str, Any]:
+    count: int, arguments: Sequence[str], prefix: Sequence[str] = (), seconds: int = _SECONDS
+) -> tuple[dict[str, Any], str]:
+    """What the cases came to, and what the process said."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "cases.json"
         command = [
             *prefix, sys.executable, "-m", "plugins.kernels.exactness",
             "--out", str(out), "--cases", str(count), *arguments,
         ]  # fmt: skip
-        failure, said = _run(command, seconds)
-        result: dict[str, Any] = {}
-        if out.is_file():
-            result = json.loads(out.read_text(encoding="utf-8"))
-            result["exact"] = not result["differing"]
-        if prefix:
-            found = _SUMMARY.search(said)
-            result["errors"] = int(found[1]) if found else None
-            result["exact"] = bool(result.get("exact")) and result["errors"] == 0
+        code, said = _run(command, seconds)
         if not out.is_file():
-            result |= {"exact": False, "failure": failure or said[-_MOST_CHARACTERS:]}
-        return result
+            tail = said.strip()[-_MOST_CHARACTERS:]
+            return {"exact": False, "failure": f"exit code {code}: {tail}"}, said
+        result = json.loads(out.read_text(encoding="utf-8"))
+        return {**result, "exact": not result["differing"]}, said
 
 
 def marked_tests(emulated: bool) -> dict[str, Any]:
@@ -85,33 +90,26 @@ def marked_tests(emulated: bool) -> dict[str, Any]:
     ]
     if not marked:
         return {"skipped": "it needs the tests of a checkout, and this is an installed package"}
-    failure, said = _run(
+    code, said = _run(
         [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *marked],
         _SECONDS,
     )
     last = (said.strip().splitlines() or [""])[-1]
-    passed = failure is None and " passed" in last
-    return {"passed": passed, "summary": last, **({} if passed else {"failure": failure or said})}
+    result = {"passed": code == 0 and " passed" in last, "summary": last}
+    return result if result["passed"] else {**result, "said": said[-_MOST_TEST_CHARACTERS:]}
 
 
-def _run(command: Sequence[str], seconds: int) -> tuple[str | None, str]:
-    """Why a process did not end well, or None; and what it said."""
+def _run(command: Sequence[str], seconds: int) -> tuple[int, str]:
+    """A process's exit code, and what it said; raises subprocess.TimeoutExpired."""
     path = os.pathsep.join([str(CHECKOUT / "tests"), str(CHECKOUT)])
     path = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
-    try:
-        done = subprocess.run(
-            command,
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it was not done after {seconds} s", ""
-    said = done.stdout + done.stderr
-    if done.returncode == 0:
-        return None, said
-    tail = said.strip()[-_MOST_CHARACTERS:]
-    return f"exit code {done.returncode}: {tail}", said
+    done = subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+    )
+    return done.returncode, done.stdout + done.stderr

@@ -62,11 +62,12 @@ def _exactness(part: Result) -> list[str]:
     sanitizer = part["sanitizer"]
     if "skipped" in sanitizer:
         return [*lines, "", f"compute-sanitizer: not run, {sanitizer['skipped']}."]
-    said = sanitizer.get("failure") or f"{sanitizer.get('errors')} errors"
-    return [*lines, "", f"compute-sanitizer memcheck: {said}."]
+    return [*lines, "", f"compute-sanitizer memcheck: {sanitizer['errors']} errors."]
 
 
 def _tests(part: Result) -> list[str]:
+    if "failure" in part:
+        return [f"**Failed**: {part['failure']}"]
     return [f"{'Passed' if part['passed'] else '**Failed**'}: {part['summary']}"]
 
 

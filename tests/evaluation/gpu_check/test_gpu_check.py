@@ -117,22 +117,57 @@ def test_kernels_are_checked_with_numpy_and_torch_alone():
 # --- parts of it --------------------------------------------------------------------------------
 
 
-def test_an_inexact_library_is_noticed(tmp_path, monkeypatch):
-    """A process that differs, one that dies, and what a sanitizer has found."""
+@pytest.fixture
+def answers(monkeypatch):
+    """Processes that leave these cases, and end and say as asked."""
 
-    def answer(command, seconds):
-        out = command[command.index("--out") + 1]
-        with open(out, "w", encoding="utf-8") as stream:
-            json.dump({"cases": {"golden": 3}, "differing": ["a"]}, stream)
-        return "exit code 1: ", "ERROR SUMMARY: 2 errors"
+    def answer(code, said, differing=None):
+        def run(command, _seconds):
+            if differing is not None:
+                out = command[command.index("--out") + 1]
+                with open(out, "w", encoding="utf-8") as stream:
+                    json.dump({"cases": {"golden": 3}, "differing": differing}, stream)
+            return code, said
 
-    monkeypatch.setattr(exactness, "_run", answer)
-    result = exactness.exactness(emulated=True)
-    assert not result["exact"]
+        monkeypatch.setattr(exactness, "_run", run)
+
     monkeypatch.setattr(exactness.shutil, "which", lambda *_, **__: "compute-sanitizer")
-    assert exactness.exactness(emulated=False)["sanitizer"]["errors"] == 2
-    monkeypatch.setattr(exactness, "_run", lambda *_: ("exit code -11: ", ""))
-    assert exactness.exactness(emulated=True)["failure"] == "exit code -11: "
+    return answer
+
+
+def test_kernels_that_differ_or_die_are_noticed(answers):
+    answers(1, "", ["a"])
+    assert not exactness.exactness(emulated=True)["exact"]
+    answers(-11, "no more")
+    died = exactness.exactness(emulated=True)
+    assert not died["exact"]
+    assert died["failure"] == "exit code -11: no more"
+
+
+def test_what_the_sanitizer_found_counts_and_what_it_did_not_say_does_not(answers, monkeypatch):
+    answers(0, "========= ERROR SUMMARY: 0 errors", [])
+    assert exactness.exactness(emulated=False)["sanitizer"]["exact"]
+    answers(0, "========= ERROR SUMMARY: 2 errors", [])
+    sanitizer = exactness.exactness(emulated=False)["sanitizer"]
+    assert (sanitizer["errors"], sanitizer["exact"]) == (2, False)
+    answers(1, "no such device", [])
+    assert "no such device" in exactness.exactness(emulated=False)["sanitizer"]["skipped"]
+
+    def late(command, seconds):
+        raise subprocess.TimeoutExpired(command, seconds)
+
+    monkeypatch.setattr(exactness, "_run", late)
+    assert "not done after" in exactness._sanitized()["skipped"]
+
+
+def test_marked_tests_are_found_and_their_summary_is_read(answers):
+    answers(0, "......\n6 passed in 9.1s")
+    assert exactness.marked_tests(emulated=False) == {
+        "passed": True, "summary": "6 passed in 9.1s",
+    }  # fmt: skip
+    for code, said in ((1, "1 failed, 5 passed in 9s"), (0, "6 skipped in 1s")):
+        answers(code, said)
+        assert not exactness.marked_tests(emulated=False)["passed"]
 
 
 def test_subjects_take_turns_and_failures_are_kept_apart():
