@@ -51,11 +51,10 @@ class GpuDenoiser:
         dtype: torch.dtype = torch.float16,
     ) -> None:
         self.model_config = bundle.model_config
-        device, self._dtype = gpu.device, dtype
-        self._device = device
+        self._device, self._dtype = gpu.device, dtype
         self._timesteps = bundle.timesteps
-        self._output_bias = torch.from_numpy(bundle.output_bias.copy()).to(device)
-        self._step_index = torch.zeros(1, dtype=torch.int32, device=device)
+        self._output_bias = torch.from_numpy(bundle.output_bias.copy()).to(gpu.device)
+        self._step_index = torch.zeros(1, dtype=torch.int32, device=gpu.device)
         self._narrowed = {
             spec.name
             for spec in architecture_of(bundle.model_config).conditions(bundle.model_config)
@@ -68,7 +67,7 @@ class GpuDenoiser:
             ),
         )
         # Not diffusers' own, which warns of what none of these models has.
-        nn.Module.to(self.model, device=device, dtype=dtype)
+        nn.Module.to(self.model, gpu.device, dtype)
         self._replayed = None if recorder is None else Replayed(self.predict_on_device, recorder)
 
     @property

@@ -62,7 +62,7 @@ def packed_layer(
 def _(
     x: torch.Tensor, step_index: torch.Tensor, layer: int, residual: torch.Tensor | None = None
 ) -> torch.Tensor:
-    return x.new_empty(_layers[layer].output_shape(x.shape))
+    return x.new_empty(_layers[int(layer)].output_shape(x.shape))
 
 
 def _require(
