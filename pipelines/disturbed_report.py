@@ -164,8 +164,7 @@ def main(
     text = markdown(report)
     with staged_file(out / f"{family}_disturbed.md") as stage:
         stage.write_text(text, encoding="utf-8")
-    for line in text.splitlines():
-        console.say(line)
+    console.say_lines(text)
 
 
 if __name__ == "__main__":

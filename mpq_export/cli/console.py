@@ -92,6 +92,12 @@ def say(text: str) -> None:
     out.print(printable(text), markup=False, soft_wrap=True)
 
 
+def say_lines(text: str) -> None:
+    """Several lines of the result on stdout."""
+    for line in text.splitlines():
+        say(line)
+
+
 def remark(text: str) -> None:
     """A line on stderr that is no part of the result, and no error."""
     err.print(printable(text), markup=False, soft_wrap=True)

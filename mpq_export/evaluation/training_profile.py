@@ -150,8 +150,7 @@ def main(
     text = markdown(report)
     with staged_file(out / "training_profile.md") as stage:
         stage.write_text(text, encoding="utf-8")
-    for line in text.splitlines():
-        console.say(line)
+    console.say_lines(text)
 
 
 if __name__ == "__main__":

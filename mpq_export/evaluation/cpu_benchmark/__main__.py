@@ -124,7 +124,7 @@ def _write_profiles(
                 text = "\n".join(tables[name])
                 with staged_file(out / f"cpu_{name}_{one.name}.md") as stage:
                     stage.write_text(text, encoding="utf-8")
-                console.say(text)
+                console.say_lines(text)
 
 
 def _chosen(known: Mapping[str, Entry], names: list[str] | None, option: str) -> list[Entry]:
