@@ -82,6 +82,19 @@ def test_what_is_wrong_fails_the_check(emulated):
     assert not passed(layers)
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_only_what_of_ours_fails_to_run_fails_the_check(emulated, ours):
+    result, _ = emulated
+    product = json.loads(json.dumps(result))
+    product["kernels"]["rows"][0]["packed" if ours else "int8"] = {"failure": "LayerError: no"}
+    network = json.loads(json.dumps(result))
+    step = "packed, CUDA graph" if ours else "float16, compiled"
+    network["models"]["rows"][0]["ms"][step] = {"failure": "RuntimeError: no"}
+    for failed in (product, network):
+        assert passed(failed) is not ours
+        assert "Error: no" in markdown(failed)
+
+
 def test_what_did_not_run_is_said(emulated):
     result, _ = emulated
     skipped = {**result, "models": {"skipped": "not installed: diffusers"}}
