@@ -92,10 +92,7 @@ def _print(selection: Selection, report: CheckReport, worst: int) -> None:
     counts = f"{report.exact} of {len(report.nodes)} nodes equal the reference exactly"
     console.say(f"{verdict}: {counts} ({selection}).")
     if report.overflowed:
-        console.say(
-            f"{report.overflowed} nodes gave infinity or NaN. In a float16 graph that is overflow "
-            "beyond 65504: lower the bundle without --float16."
-        )
+        console.say(f"{report.overflowed} nodes gave infinity or NaN. {_advice(selection)}")
     _print_error("the torch reference", report.against_torch, "torch is not installed")
     _print_error("full precision", report.against_original, "give --ckpt")
     for node in report.worst(worst):
@@ -110,6 +107,12 @@ def _print(selection: Selection, report: CheckReport, worst: int) -> None:
             notes.append(f"signal to quantisation noise {node.output_snr_db:.1f} dB")
         if notes:
             console.say(f"  worst: {node.name}: {'; '.join(notes)}")
+
+
+def _advice(selection: Selection) -> str:
+    if selection.asked is Runtime.TORCH:
+        return "The GPU runs float16, and that is overflow beyond 65504: use --runtime ort."
+    return "In a float16 graph that is overflow beyond 65504: lower the bundle without --float16."
 
 
 def _print_error(reference: str, error: PredictionError | None, why_not: str) -> None:

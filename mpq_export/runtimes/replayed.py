@@ -55,9 +55,14 @@ class CudaGraphs:
 
     def record(self, function: Callable[[], torch.Tensor]) -> Recording:
         """Capture one call."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            output = function()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                output = function()
+        except BaseException:
+            # A capture that cannot be ended leaves its stream the current one.
+            torch.cuda.set_stream(current)
+            raise
         return Recording(graph.replay, output)
 
 

@@ -10,7 +10,12 @@ from commands import assert_user_error, run
 from onnx import load, numpy_helper, save
 
 from mpq_export.bundle import read_bundle, write_bundle
+from mpq_export.cli.check import _print
+from mpq_export.evaluation.check import CheckReport
+from mpq_export.evaluation.layer_fidelity import NodeResult
 from mpq_export.files import write_manifest
+from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.selection import Selection
 
 
 @pytest.fixture
@@ -106,6 +111,19 @@ def test_checks_have_bounds(lowered_folder):
         done = run("mpq-check", lowered_folder, option, "100000000000")
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("runtime", "advice"), [(Runtime.TORCH, "use --runtime ort"), (Runtime.ORT, "--float16")]
+)
+def test_nodes_that_overflow_are_counted_with_advice_that_helps(runtime, advice, capsys):
+    node = NodeResult("conv_in", True, 0.0, 0.0, 0.5, None)
+    _print(Selection(runtime, runtime), CheckReport((node,), None, None), worst=1)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "FAILED" in said
+    assert "1 nodes gave infinity or NaN" in said
+    assert advice in said
+    assert said.count("65504") == 1
 
 
 def test_the_torch_runtime_says_what_it_ran_on(lowered_folder, tmp_path):

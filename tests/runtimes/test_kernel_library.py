@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from plugins.kernels.emulated import emulated_kernels
 
 from mpq_export.errors import RuntimeUnavailable
 from mpq_export.evaluation.doctor.gpu_kernels import gpu_kernels_finding
-from mpq_export.evaluation.doctor.host import Host
 from mpq_export.packages import installed_version
 from mpq_export.runtimes.gpu_kernels import compiled, library_file
 from mpq_export.runtimes.gpu_kernels.interface import KernelLibrary
@@ -56,6 +58,53 @@ def test_it_is_compiled_once_for_this_gpu_and_that_is_said(home, caplog):
     assert (home / "calls").read_text().split() == ["once"]
     assert gpu_library((8, 9)) != library
     assert {path.suffix for path in library.parent.iterdir()} == {".so", ".lock"}
+
+
+def test_another_compiler_is_another_library(home, nvcc, monkeypatch):
+    """One whose runtime the driver does not take can be replaced."""
+    first = gpu_library(ORIN)
+    nvcc.rename(home / "bin" / "nvcc-12")
+    monkeypatch.setenv("NVCC", str(home / "bin" / "nvcc-12"))
+    assert gpu_library(ORIN) != first
+    monkeypatch.setenv("NVCC", "")
+    with pytest.raises(RuntimeUnavailable, match="nvcc was not found"):
+        gpu_library(ORIN)
+
+
+@pytest.mark.usefixtures("nvcc")
+def test_a_folder_that_others_can_write_to_is_not_used(home):
+    folder = gpu_library(ORIN).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(RuntimeUnavailable, match="another user's, or all can write"):
+        gpu_library(ORIN)
+
+
+@pytest.mark.usefixtures("nvcc")
+def test_other_users_folders_are_not_used(home, monkeypatch):
+    gpu_library(ORIN)
+    owner = os.geteuid()
+    monkeypatch.setattr(
+        library_file, "os", SimpleNamespace(geteuid=lambda: owner + 1, environ=os.environ)
+    )
+    if owner == 0:  # what root owns is anyone's to use
+        assert gpu_library(ORIN).is_file()
+        os.chown(home / "cache" / "mpq-export", 12345, -1)
+    with pytest.raises(RuntimeUnavailable, match="another user's"):
+        gpu_library(ORIN)
+
+
+def test_places_that_are_none_are_not_taken(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert library_file.cache_folder() == Path("/somewhere/.cache/mpq-export")
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(library_file.Path, "home", nowhere)
+    with pytest.raises(RuntimeUnavailable, match="XDG_CACHE_HOME is not set"):
+        library_file.cache_folder()
 
 
 @pytest.mark.usefixtures("nvcc")
@@ -120,31 +169,40 @@ def test_other_versions_are_refused(monkeypatch):
 # --- what the doctor says of it -----------------------------------------------------------------
 
 
-def finding(home, monkeypatch, version="2.13.0", has_card=True):
+def finding(monkeypatch, version="2.13.0", has_card=True):
     monkeypatch.setattr(
         "mpq_export.evaluation.doctor.gpu_kernels.installed_version",
         lambda name: version if name == "torch" else installed_version(name),
     )
-    return gpu_kernels_finding(Host(home, str(home / "bin")), has_card)
+    return gpu_kernels_finding(has_card)
 
 
 def test_the_doctor_says_which_of_them_it_would_be(home, monkeypatch):
-    assert "no NVIDIA GPU" in finding(home, monkeypatch, has_card=False).detail
-    assert finding(home, monkeypatch, has_card=False).ok
+    assert "no NVIDIA GPU" in finding(monkeypatch, has_card=False).detail
+    assert finding(monkeypatch, has_card=False).ok
     for version, words in ((None, "not installed"), ("2.13.0+cpu", "without CUDA")):
-        assert words in finding(home, monkeypatch, version).detail
-    missing = finding(home, monkeypatch)
+        assert words in finding(monkeypatch, version).detail
+    missing = finding(monkeypatch)
     assert not missing.ok
     assert "nvcc was not found" in missing.detail
     assert "build.sh" in missing.advice
     monkeypatch.setenv(LIBRARY_VARIABLE, str(home / "gone.so"))
-    assert "not there" in finding(home, monkeypatch).detail
+    assert "not there" in finding(monkeypatch).detail
+
+
+def test_the_doctor_finds_the_compiler_where_the_runtime_does(home, nvcc, monkeypatch):
+    """Jetson boards have it in a folder that is not on the path."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(compiled, "_USUAL_FOLDERS", (str(home / "bin"),))
+    found = finding(monkeypatch)
+    assert found.ok
+    assert str(nvcc) in found.detail
 
 
 def test_the_doctor_compiles_nothing(home, nvcc, monkeypatch):
-    found = finding(home, monkeypatch)
+    found = finding(monkeypatch)
     assert found.ok
     assert "on first use" in found.detail
     assert not (home / "calls").exists()
     gpu_library(ORIN)
-    assert "compiled before: kernels-sm87-" in finding(home, monkeypatch).detail
+    assert "compiled before: kernels-sm87-" in finding(monkeypatch).detail

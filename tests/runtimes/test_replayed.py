@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mpq_export.runtimes import replayed as module
-from mpq_export.runtimes.replayed import Recording, Replayed
+from mpq_export.runtimes.replayed import CudaGraphs, Recording, Replayed
 
 
 class Recorder:
@@ -93,6 +93,45 @@ def test_what_cannot_be_recorded_runs_by_itself_and_says_why():
         assert torch.equal(call(inputs_of(3, factor)), torch.arange(3).float() * factor)
     assert call.failure == "operation not permitted when stream is capturing"
     assert recorder.warmed == 1
+
+
+def test_a_capture_that_cannot_be_ended_leaves_no_stream_behind(monkeypatch):
+    """Torch's own context does: it ends the capture before it gives the stream back."""
+    streams = ["the caller's"]
+
+    class Graph:
+        def capture_begin(self, *_, **__):
+            pass
+
+        def capture_end(self):
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    class InStream:
+        def __init__(self, stream):
+            self._stream = stream
+
+        def __enter__(self):
+            streams.append(self._stream)
+
+        def __exit__(self, *_):
+            streams.pop()
+
+    stands_in = {
+        "Stream": lambda _device: "of recordings",
+        "graph_pool_handle": lambda: (0, 1),
+        "CUDAGraph": Graph,
+        "synchronize": lambda: None,
+        "empty_cache": lambda: None,
+        "stream": InStream,
+        "current_stream": lambda _device: streams[-1],
+        "set_stream": streams.append,
+    }
+    for name, value in stands_in.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+    with pytest.raises(RuntimeError, match="during capture"):
+        CudaGraphs(torch.device("cuda")).record(lambda: torch.ones(1))
+    assert streams[-1] == "the caller's"
 
 
 def test_mistakes_of_the_call_are_no_failed_recordings():

@@ -25,7 +25,7 @@ FOR_WORKSTATIONS = (
     "trained_quantization", "evaluation.cpu_benchmark", "lowering.tracing",
     "runtimes.gpu_denoiser", "runtimes.replayed", "runtimes.torch_arrays",
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
-    "evaluation.module_fidelity",
+    "evaluation.module_fidelity", "evaluation.training_profile",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",

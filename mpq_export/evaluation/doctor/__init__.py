@@ -33,7 +33,7 @@ def examine(given: Path | None, host: Host | None = None) -> Sequence[Finding]:
         processor_finding(host),
         native_library_finding(),
         *gpu_findings(host),
-        gpu_kernels_finding(host, has_card(host)),
+        gpu_kernels_finding(has_card(host)),
         *tensorrt_findings(host),
         *compiler_findings(host),
         memory_finding(host),

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 
+from ...errors import RuntimeUnavailable
 from ...packages import installed_version
-from ...runtimes.gpu_kernels.library_file import LIBRARY_VARIABLE, cache_folder
+from ...runtimes.gpu_kernels.library_file import LIBRARY_VARIABLE, cache_folder, compiler
 from .finding import Finding
-from .host import Host
 
 _SUBJECT = "GPU kernels"
 _REFERENCE = "--runtime torch runs the integer reference on the processor"
 
 
-def gpu_kernels_finding(host: Host, has_card: bool) -> Finding:
+def gpu_kernels_finding(has_card: bool) -> Finding:
     """What ``--runtime torch`` would do here. Nothing is compiled."""
     if not has_card:
         return Finding(_SUBJECT, True, f"no NVIDIA GPU found that they run on: {_REFERENCE}")
@@ -31,10 +31,13 @@ def gpu_kernels_finding(host: Host, has_card: bool) -> Finding:
         there = os.path.isfile(named)
         detail = f"{LIBRARY_VARIABLE} names {named}" + ("" if there else ", which is not there")
         return Finding(_SUBJECT, there, detail, "" if there else "Unset it, or build the library")
-    kept = sorted(cache_folder().glob("kernels-sm*.so"))
+    try:
+        kept = sorted(cache_folder().glob("kernels-sm*.so"))
+    except RuntimeUnavailable as error:
+        return Finding(_SUBJECT, False, f"{error.why}: {_REFERENCE}", error.fix or "")
     if kept:
         return Finding(_SUBJECT, True, f"compiled before: {', '.join(path.name for path in kept)}")
-    nvcc = host.program("nvcc")
+    nvcc = compiler()
     if nvcc is None:
         detail = f"nvcc was not found, and {LIBRARY_VARIABLE} names no library: {_REFERENCE}"
         return Finding(

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,16 +101,26 @@ def marked_tests(emulated: bool) -> dict[str, Any]:
 
 
 def _run(command: Sequence[str], seconds: int) -> tuple[int, str]:
-    """A process's exit code, and what it said; raises subprocess.TimeoutExpired."""
+    """A process's exit code, and what it said.
+
+    Raises subprocess.TimeoutExpired, and then nothing that it started is left: a sanitizer's own
+    child would go on and disturb what is timed next.
+    """
     path = os.pathsep.join([str(CHECKOUT / "tests"), str(CHECKOUT)])
     path = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        timeout=seconds,
-    )
-    return done.returncode, done.stdout + done.stderr
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:  # also when the user interrupts: a session of its own hears nothing
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, out + err

@@ -1,7 +1,8 @@
 """Single products: packed layers against torch's float16 and int8 ones, on UNet shapes.
 
-A subject runs its product on one set of weights after another until they exceed the GPU's cache,
-as in a network, and that whole run is recorded: neither Python nor a warm cache is timed.
+A subject runs its product on one set of weights after another, as in a network, and that whole run
+is recorded: Python is not timed. There are as many sets as packed exceed the GPU's cache, up to a
+bound; a row says where that was too few.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OURS, FLOAT16, INT8 = "packed", "float16", "int8"
 _PLANES, _ACT_BITS = 3, 8
 _SAME = ConvGeometry((3, 3), pads=(1, 1, 1, 1))
 _IMAGES = 2
-_MOST_COPIES = 256
+_MOST_COPIES = 2048
 _LEAST_INT8_ROWS = 32
 _PEAK_SIDE, _PEAK_BYTES = 8192, 1 << 30
 _EMULATED_SIDE = 64
@@ -79,10 +80,14 @@ EMULATED_PRODUCTS = (Product(32, rows=4), Product(32, rows=40), Product(16, side
 
 @dataclass(frozen=True)
 class Rates:
-    """What the GPU was measured to do: int8 operations and bytes per second, in 10^12."""
+    """What the GPU was measured to do: int8 operations and bytes per second, in 10^12.
 
-    int8_tops: float
-    terabytes: float
+    ``failures`` says why one of them is None.
+    """
+
+    int8_tops: float | None
+    terabytes: float | None
+    failures: Mapping[str, str]
 
 
 def measured_rates(place: Place, rounds: int) -> Rates:
@@ -100,12 +105,13 @@ def measured_rates(place: Place, rounds: int) -> Rates:
         rounds,
         place.stopwatch,
     )
-    seconds = {name: _median(one) / 1000 for name, one in timed.items()}
-    return Rates(2 * side**3 / seconds["int8"] / 1e12, 2 * len(source) / seconds["copy"] / 1e12)
-
-
-def _median(timed: Timed) -> float:
-    return float("inf") if timed.spread is None else timed.spread.median
+    work = {"int8": 2 * side**3, "copy": 2 * len(source)}
+    found = {
+        name: work[name] / (1e9 * one.spread.median) if one.spread else None
+        for name, one in timed.items()
+    }
+    failures = {name: one.failure for name, one in timed.items() if one.failure is not None}
+    return Rates(found["int8"], found["copy"], failures)
 
 
 def measure_products(
@@ -131,13 +137,15 @@ def _row(product: Product, rates: Rates, place: Place, rounds: int) -> dict[str,
     failed = {name: one for name, one in made.items() if isinstance(one, Timed)}
     timed: Mapping[str, Timed] = {**failed, **in_turns(subjects, rounds, place.stopwatch)}
     (m, n, k), ours = product.sizes, timed[OURS]
-    row: dict[str, Any] = {"name": product.name, "M": m, "N": n, "K": k}
+    row: dict[str, Any] = {"name": product.name, "M": m, "N": n, "K": k, **maker.sets}
     for name, one in timed.items():
         row[name] = asdict(one.spread) if one.spread else {"failure": one.failure}
-    if ours.ms:
-        seconds = _median(ours) / 1000
-        row["int8_rate_share"] = 2 * m * n * k / seconds / 1e12 / rates.int8_tops
-        row["bandwidth_share"] = maker.packed_bytes / seconds / 1e12 / rates.terabytes
+    if ours.spread:
+        per_ms = 1 / (1e9 * ours.spread.median)
+        if rates.int8_tops:
+            row["int8_rate_share"] = 2 * m * n * k * per_ms / rates.int8_tops
+        if rates.terabytes:
+            row["bandwidth_share"] = maker.packed_bytes * per_ms / rates.terabytes
         for name in (FLOAT16, INT8):
             if timed[name].ms:
                 row[f"{name}_over_packed"] = ratio(timed[name].ms, ours.ms)
@@ -157,6 +165,10 @@ class _Maker:
         self._copies = min(_MOST_COPIES, max(1, -(-2 * place.cache_bytes // packed)))
         if place.emulated:
             self._copies = 1
+        self.sets = {
+            "weight_sets": self._copies,
+            "packed_weights_fit_cache": self._copies * packed <= place.cache_bytes,
+        }
         self._weights = torch.from_numpy(weights)
         x = rng.standard_normal(product.input_shape, np.float32)
         self._x = torch.from_numpy(x).to(self._device, torch.float16)

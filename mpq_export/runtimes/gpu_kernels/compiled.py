@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import platform
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,13 @@ def search_path() -> str:
 
 
 def compiled_library(
-    script: Path, arguments: Sequence[str], sources: Path, folder: Path, stem: str, saying: str
+    script: Path,
+    arguments: Sequence[str],
+    sources: Path,
+    compiler: Path,
+    folder: Path,
+    stem: str,
+    saying: str,
 ) -> Path:
     """The library that ``script OUT ARGUMENTS...`` makes of the sources.
 
@@ -33,6 +40,7 @@ def compiled_library(
         script: a shell script.
         arguments: what it is given after the library's path.
         sources: all files below it that are code count.
+        compiler: what the script runs; another one, as another processor, is another library.
         folder: where libraries are kept; several processes may ask at once.
         stem: how the library's name begins.
         saying: logged as a warning before the compiler is started.
@@ -40,7 +48,8 @@ def compiled_library(
     Raises:
         RuntimeUnavailable: it does not compile, or the folder cannot be written.
     """
-    digest = hashlib.sha256("\0".join(arguments).encode())
+    key = (platform.machine(), str(compiler.resolve()), *arguments)
+    digest = hashlib.sha256("\0".join(key).encode())
     for source in sorted(path for path in sources.rglob("*") if path.suffix in _SOURCES):
         digest.update(source.relative_to(sources).as_posix().encode() + source.read_bytes())
     library = folder / f"{stem}-{digest.hexdigest()[:16]}.so"

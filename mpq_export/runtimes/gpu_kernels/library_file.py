@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -35,14 +36,58 @@ def kernel_sources() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept: of the user, as the XDG specification says."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mpq-export"
+    """Where compiled libraries are kept: of the user, as the XDG specification says.
+
+    Raises:
+        RuntimeUnavailable: the user has no home.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():  # the specification wants others ignored
+        return named / "mpq-export"
+    try:
+        return Path.home() / ".cache" / "mpq-export"
+    except RuntimeError as error:
+        raise RuntimeUnavailable(
+            "There is no place to keep the GPU kernels' library",
+            why=f"XDG_CACHE_HOME is not set, and there is no home: {error}",
+            fix="Set XDG_CACHE_HOME",
+        ) from error
+
+
+def _own_cache_folder() -> Path:
+    """:func:`cache_folder`, made if need be.
+
+    Raises:
+        RuntimeUnavailable: there is none, or others could put a library there, whose name they can
+            foresee and which would be loaded.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        raise RuntimeUnavailable(
+            "The GPU kernels' library cannot be kept",
+            where=folder,
+            why=str(error.strerror or error),
+        ) from error
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+        raise RuntimeUnavailable(
+            "The GPU kernels' library is not kept where others can write",
+            where=folder,
+            why=f"{folder} is another user's, or all can write to it",
+            fix="Remove it, or set XDG_CACHE_HOME to a folder of this user's",
+        )
+    return folder
 
 
 def compiler() -> Path | None:
     """nvcc, on the path or where CUDA is usually installed; ``NVCC`` names another."""
-    found = shutil.which(os.environ.get("NVCC", "nvcc"), path=search_path())
+    return _program("NVCC", "nvcc")
+
+
+def _program(variable: str, usual: str) -> Path | None:
+    found = shutil.which(os.environ.get(variable) or usual, path=search_path())
     return None if found is None else Path(found)
 
 
@@ -74,7 +119,7 @@ def gpu_library(capability: tuple[int, int]) -> Path:
             fix=f"Install CUDA's compiler; or build the library elsewhere with "
             f"plugins/kernels/build.sh and name it with {LIBRARY_VARIABLE}",
         )
-    sources, folder = kernel_sources(), cache_folder()
+    sources, folder = kernel_sources(), _own_cache_folder()
     saying = (
         f"Compiling the GPU kernels for compute capability {version}: once, about half a minute; "
         f"the library is kept in {folder}"
@@ -82,7 +127,7 @@ def gpu_library(capability: tuple[int, int]) -> Path:
     architecture = "".join(map(str, capability))
     script = sources / "build.sh"
     return compiled_library(
-        script, [architecture], sources, folder, f"kernels-sm{architecture}", saying
+        script, [architecture], sources, nvcc, folder, f"kernels-sm{architecture}", saying
     )
 
 
@@ -93,13 +138,15 @@ def emulated_library(kernels: Path | None = None, folder: Path | None = None) ->
         RuntimeUnavailable: there is no compiler, or it failed.
     """
     sources = kernels or kernel_sources()
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
+    cxx = _program("CXX", "g++")
+    if cxx is None:
         raise RuntimeUnavailable("Emulating the GPU kernels needs g++, which was not found")
     return compiled_library(
         sources / "emulation" / "build.sh",
         [],
         sources,
-        folder or cache_folder(),
+        cxx,
+        folder or _own_cache_folder(),
         "emulated-kernels",
         "Compiling the GPU kernels for the emulated GPU: once, some seconds",
     )

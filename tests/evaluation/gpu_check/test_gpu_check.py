@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from mpq_export.evaluation.gpu_check import exactness, place, products
 from mpq_export.evaluation.gpu_check.report import markdown, passed
 from mpq_export.evaluation.gpu_check.rounding import mixed_planes, rounded_layer
 from mpq_export.evaluation.gpu_check.turns import Subject, in_turns, prepared
+from mpq_export.runtimes.gpu_kernels.torch_gpu import emulated_gpu
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,19 @@ def test_what_is_wrong_fails_the_check(emulated):
     layers = json.loads(json.dumps(result))
     layers["models"]["rows"][0]["layers_exact"] -= 1
     assert not passed(layers)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_only_what_of_ours_fails_to_run_fails_the_check(emulated, ours):
+    result, _ = emulated
+    product = json.loads(json.dumps(result))
+    product["kernels"]["rows"][0]["packed" if ours else "int8"] = {"failure": "LayerError: no"}
+    network = json.loads(json.dumps(result))
+    step = "packed, CUDA graph" if ours else "float16, compiled"
+    network["models"]["rows"][0]["ms"][step] = {"failure": "RuntimeError: no"}
+    for failed in (product, network):
+        assert passed(failed) is not ours
+        assert "Error: no" in markdown(failed)
 
 
 def test_what_did_not_run_is_said(emulated):
@@ -158,6 +174,55 @@ def test_what_the_sanitizer_found_counts_and_what_it_did_not_say_does_not(answer
 
     monkeypatch.setattr(exactness, "_run", late)
     assert "not done after" in exactness._sanitized()["skipped"]
+
+
+def test_what_takes_too_long_leaves_nothing_behind(tmp_path):
+    """A sanitizer's own child would run beside what is timed next."""
+    child = f"echo $$ > {tmp_path / 'child'}; exec sleep 60"
+    with pytest.raises(subprocess.TimeoutExpired):
+        exactness._run(["sh", "-c", f"sh -c '{child}' & wait"], 1)
+    number = int((tmp_path / "child").read_text())
+    stat = Path(f"/proc/{number}/stat")
+    for _ in range(100):  # a process that is killed is gone when its new parent has taken notice
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.02)
+    pytest.fail("the child goes on")
+
+
+def test_a_sanitized_run_that_dies_is_quoted(emulated, answers):
+    answers(1, "gone\nERROR SUMMARY: 0 errors")
+    sanitizer = exactness._sanitized()
+    assert not sanitizer["exact"]
+    result, _ = emulated
+    died = {**result, "exactness": {**result["exactness"], "sanitizer": sanitizer}}
+    assert not passed(died)
+    assert "**failed**: exit code 1: gone" in markdown(died)
+
+
+def test_rates_that_cannot_be_measured_cost_shares_alone(emulated, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no int8 here")
+
+    monkeypatch.setattr(torch, "_int_mm", broken)
+    gpu = emulated_gpu(emulated_kernels())
+    here = place.Place(gpu, place.WallClock(), place.CallsAgain, True, "eager", 1)
+    part = products.measure_products(here, products.EMULATED_PRODUCTS[:1], 1, command.Lines())
+    (row,) = part["rows"]
+    assert row["packed"]["median"] > 0
+    assert "int8_rate_share" not in row
+    assert row["bandwidth_share"] > 0
+    table = markdown({**emulated[0], "kernels": part})
+    assert "Measured: no int8 rate, " in table
+    assert "- int8: RuntimeError: no int8 here." in table
+
+
+def test_weights_that_fit_the_cache_are_named(emulated):
+    result, table = emulated
+    assert "fit the last cache" not in table
+    warm = json.loads(json.dumps(result))
+    warm["kernels"]["rows"][1]["packed_weights_fit_cache"] = True
+    assert "fit the last cache: linear, 32, M 40." in markdown(warm)
 
 
 def test_marked_tests_are_found_and_their_summary_is_read(answers):
