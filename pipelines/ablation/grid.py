@@ -187,11 +187,14 @@ def _equal_steps(family: str, bits: str) -> Cell:
 
 
 def _photos() -> list[Cell]:
-    """Three seeds at w2a4 in low rank; one at w3a4, and one with all weights trained."""
+    """Three seeds at w2a4 in low rank; one at w3a4, one with all weights trained, and one at w2a8:
+    what is left of the differences between weight quantisers where activations leave little error.
+    """
     runs = [
         *(("w2a4", Trained.LOW_RANK, seed) for seed in range(3)),
         ("w3a4", Trained.LOW_RANK, 0),
         ("w2a4", Trained.FULL, 0),
+        ("w2a8", Trained.LOW_RANK, 0),
     ]
     return [
         _cell("photos", bits, budgeted(recipe_of(method), "photos", trained), seed, 500)
