@@ -148,7 +148,7 @@ processes, teacher = Accelerator(), fixtures.tiny_unet()
 config = {**teacher.config, "_class_name": "UNet2DModel"}
 choices = TrainingChoices(updates=4, groups=2, images_per_group=2)
 student = build_student(teacher, fixtures.layer_starts(Path(sys.argv[1]), teacher), choices, 0)
-trainer = Trainer(student, None, choices, config, processes, torch.ones(20))
+trainer = Trainer(student, None, choices, config, processes, torch.ones(20, 2))
 pool = TrajectoryPool(
     teacher, config, {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"},
     PoolSettings(2, 2, 3), 5, rank=processes.process_index, world=processes.num_processes,
