@@ -10,3 +10,5 @@ class Target(StrEnum):
     """Packed MPQ nodes with function bodies, for ONNX Runtime."""
     ONNX = "onnx"
     """Standard operators only, for any ONNX runtime."""
+    TRT = "trt"
+    """Packed nodes in kernel layout, for TensorRT with our plugin."""

@@ -115,8 +115,8 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def register_schemas() -> None:
     """Make both operators known to onnx's checker and shape inference; once per process."""
     for op_type, attributes, infer in (
-        (LINEAR, _COMMON_ATTRIBUTES, _infer_linear),
-        (CONV, _COMMON_ATTRIBUTES | _CONV_ATTRIBUTES, _infer_conv),
+        (LINEAR, _COMMON_ATTRIBUTES, infer_linear),
+        (CONV, _COMMON_ATTRIBUTES | _CONV_ATTRIBUTES, infer_conv),
     ):
         schema = OpSchema(
             op_type,
@@ -133,7 +133,7 @@ def register_schemas() -> None:
                 OpSchema.Attribute(name, kind, required=True) for name, kind in attributes.items()
             ],
         )
-        schema.set_type_and_shape_inference_function(infer)
+        schema.set_type_and_shape_inference_function(lambda c, infer=infer: infer(c, _rows(c)))
         defs.register_schema(schema)
 
 
@@ -275,8 +275,9 @@ def model_from_graph(
     )
 
 
-def _infer_linear(context: onnx.shape_inference.InferenceContext) -> None:
-    x, rows = context.get_input_type(0), _rows(context)
+def infer_linear(context: onnx.shape_inference.InferenceContext, rows: int | None) -> None:
+    """The type of ``MPQLinear``'s output, of which there may be more than one form."""
+    x = context.get_input_type(0)
     if x is None:
         return
     y = onnx.TypeProto()
@@ -288,8 +289,9 @@ def _infer_linear(context: onnx.shape_inference.InferenceContext) -> None:
     context.set_output_type(0, y)
 
 
-def _infer_conv(context: onnx.shape_inference.InferenceContext) -> None:
-    x, rows = context.get_input_type(0), _rows(context)
+def infer_conv(context: onnx.shape_inference.InferenceContext, rows: int | None) -> None:
+    """The type of ``MPQConv``'s output, likewise."""
+    x = context.get_input_type(0)
     if x is None:
         return
     y = onnx.TypeProto()

@@ -20,10 +20,13 @@ from .external_data import attach_data, write_data
 from .function_bodies import function_bodies
 from .fusion import fuse_group_norms
 from .graph import DATA_FILE, Graph
+from .kernel_nodes import DOMAIN as PLUGIN_DOMAIN
+from .kernel_nodes import register_kernel_schemas
 from .names import Target
 from .nodes import DOMAIN, all_nodes, register_schemas
 from .norm_nodes import norm_bodies, register_norm_schemas
 from .portable import WeightType, to_portable
+from .tensorrt_form import to_tensorrt
 
 MODEL = "model.onnx"
 ONE_FILE_BYTES = 2**31 - 2**26
@@ -45,7 +48,10 @@ def _portable(graph: Graph) -> Graph:
 _LOWER: dict[Target, Callable[[Graph], Graph]] = {
     Target.ORT: _with_function_bodies,
     Target.ONNX: _portable,
+    Target.TRT: to_tensorrt,
 }
+_DOMAINS = {Target.ORT: {"", DOMAIN}, Target.ONNX: {""}, Target.TRT: {"", PLUGIN_DOMAIN}}
+"""Of the operators that each target's graph may have."""
 
 
 def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
@@ -56,6 +62,7 @@ def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
     register_schemas()
     register_norm_schemas()
     register_attention_schema()
+    register_kernel_schemas()
     graph = _LOWER[target](packed_graph)
     onnx.checker.check_model(graph.structure(), full_check=True)
     folder = bundle / "onnx" / target.value
@@ -92,7 +99,7 @@ def read_lowered(bundle: Path, target: Target) -> Graph:
         model = onnx.load_model_from_string(data)
     except Exception as error:
         raise BundleError("The model is not ONNX", where=folder / MODEL, why=str(error)) from error
-    _require_plain_operators(model, folder / MODEL)
+    _require_plain_operators(model, target, folder / MODEL)
     try:
         return attach_data(folder, model, manifest)
     except ContractError as error:
@@ -101,14 +108,15 @@ def read_lowered(bundle: Path, target: Target) -> Graph:
         ) from error
 
 
-def _require_plain_operators(model: onnx.ModelProto, where: Path) -> None:
+def _require_plain_operators(model: onnx.ModelProto, target: Target, where: Path) -> None:
     """Standard operators, and packed nodes outside functions: what this program writes.
 
     Functions that call functions double with every level when they are inlined: a kilobyte of them
     would keep a runtime busy for ever. Other domains are a runtime's own extensions.
     """
     inside = {node.domain for function in model.functions for node in all_nodes(function.node)}
-    foreign = {node.domain for node in all_nodes(model.graph.node)} - {"", DOMAIN} | inside - {""}
+    domains = {node.domain for node in all_nodes(model.graph.node)}
+    foreign = domains - _DOMAINS[target] | inside - {""}
     if foreign:
         raise BundleError(
             "The model has operators that no bundle needs",

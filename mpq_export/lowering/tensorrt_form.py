@@ -1,0 +1,126 @@
+"""The ``trt`` target: what the parser of every TensorRT from 10.3 on takes, packed nodes as plugins.
+
+That parser reads opset 20 at most, and takes ``GroupNormalization`` with one scale per group, as it
+was before opset 21. So normalisations of groups become ``InstanceNormalization`` of reshaped
+tensors, with the scale and the bias of every channel after it: the form that TensorRT has always
+known. No function bodies: TensorRT would run them in the place of the plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import defs, helper
+
+from ..core.planes import ContractError
+from .graph import Graph
+from .kernel_nodes import DOMAIN, VERSION, make_kernel_node
+from .nodes import OPSET, all_nodes, is_mpq, read_layer, register_schemas
+from .unread import read_values
+
+TENSORRT_OPSET = 20
+_CHANGED_IN_MEANING = {"GroupNormalization", "QuantizeLinear", "DequantizeLinear"}
+"""Between opset 20 and 21; all others only grew types."""
+
+
+def to_tensorrt(graph: Graph) -> Graph:
+    """A graph of packed nodes as TensorRT takes it; names of all other tensors stay.
+
+    Raises ContractError on an operator that opset 20 does not have with the same meaning, and as
+    ``read_layer`` does.
+    """
+    values, ranks = dict(graph.values()), _ranks(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.model.graph.node:
+        if is_mpq(node):
+            layer = read_layer(node, values)
+            own, tensors = make_kernel_node(
+                node.name, layer, node.input[0], node.input[1], node.output[0]
+            )
+            nodes.append(own)
+            values |= tensors
+        elif node.op_type == "GroupNormalization":
+            nodes.extend(_instance_norm(node, ranks[node.input[0]], values))
+        else:
+            nodes.append(node)
+    _require_older_meaning(nodes)
+    outputs = [output.name for output in graph.model.graph.output]
+    lowered = graph.with_nodes(nodes, read_values(values, nodes, outputs), with_mpq=False)
+    del lowered.model.opset_import[:]
+    lowered.model.opset_import.extend(
+        [helper.make_opsetid("", TENSORRT_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    )
+    return lowered
+
+
+def _instance_norm(
+    node: onnx.NodeProto, rank: int, values: dict[str, np.ndarray]
+) -> Iterator[onnx.NodeProto]:
+    """A group normalisation in operators of which none knows groups; adds their constants."""
+    x, scale, bias = node.input
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    groups, epsilon = attributes["num_groups"], attributes.get("epsilon", 1e-5)
+    if not values.keys() >= {scale, bias}:
+        raise ContractError(f"node {node.name}: its scale or bias is no constant")
+
+    def constant(name: str, value: np.ndarray) -> str:
+        values[name] = np.ascontiguousarray(value)
+        return name
+
+    dtype, at = values[scale].dtype, node.name
+    split = constant(f"trt.groups_{groups}", np.array([0, groups, -1], np.int64))
+    ones = constant(f"trt.ones_{groups}_{dtype}", np.ones(groups, dtype))
+    zeros = constant(f"trt.zeros_{groups}_{dtype}", np.zeros(groups, dtype))
+
+    def op(op_type: str, *inputs: str, to: str, **given: float) -> onnx.NodeProto:
+        return helper.make_node(op_type, inputs, [to], name=f"{to}/{op_type.lower()}", **given)
+
+    yield op("Reshape", x, split, to=f"{at}/groups")
+    yield op(
+        "InstanceNormalization", f"{at}/groups", ones, zeros, to=f"{at}/normal", epsilon=epsilon
+    )
+    yield op("Shape", x, to=f"{at}/shape")
+    yield op("Reshape", f"{at}/normal", f"{at}/shape", to=f"{at}/channels")
+    spatial = (-1,) + (1,) * (rank - 2)
+    factors = constant(f"{at}.scale_per_channel", values[scale].reshape(spatial))
+    offsets = constant(f"{at}.bias_per_channel", values[bias].reshape(spatial))
+    yield op("Mul", f"{at}/channels", factors, to=f"{at}/scaled")
+    yield op("Add", f"{at}/scaled", offsets, to=node.output[0])
+
+
+def _ranks(graph: Graph) -> dict[str, int]:
+    """How many axes every value has whose shape can be inferred."""
+    register_schemas()
+    model = graph.structure()
+    for node in model.graph.node:
+        if node.op_type == "GroupNormalization":  # of which onnx infers no shape
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    values = (*inferred.graph.input, *inferred.graph.value_info)
+    return {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in values
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def _require_older_meaning(nodes: list[onnx.NodeProto]) -> None:
+    """Raise ContractError at an operator that is newer than opset 20, or has changed since."""
+    for node in all_nodes(nodes):
+        if node.domain:
+            continue
+        known = defs.has(node.op_type, "") and _since(node.op_type, TENSORRT_OPSET) is not None
+        if not known or node.op_type in _CHANGED_IN_MEANING:
+            raise ContractError(
+                f"node {node.name}: {node.op_type} of opset {OPSET} is not in {TENSORRT_OPSET}"
+            )
+
+
+def _since(op_type: str, opset: int) -> int | None:
+    try:
+        return defs.get_schema(op_type, opset).since_version
+    except defs.SchemaError:
+        return None
