@@ -41,7 +41,8 @@ KERNEL_ARRAYS = (
 )  # fmt: skip
 TABLES = ("act_scale", "act_zero_point", "input_factor", "input_shift")
 INPUTS = ("X", "step_index", *KERNEL_ARRAYS, *TABLES)
-_TYPES = {
+INPUT_TYPES = {
+    "step_index": np.int32,
     "words": np.int32,
     "tile_begins": np.int32,
     "steps": np.int8,
@@ -94,7 +95,7 @@ def register_kernel_schemas() -> None:
                 OpSchema.FormalParameter("X", "T"),
                 OpSchema.FormalParameter("step_index", "tensor(int32)"),
                 *(
-                    OpSchema.FormalParameter(name, _ONNX_TYPES[_TYPES[name]])
+                    OpSchema.FormalParameter(name, _ONNX_ONNX_TYPES[INPUT_TYPES[name]])
                     for name in (*KERNEL_ARRAYS, *TABLES)
                 ),
             ],
@@ -164,7 +165,7 @@ def _layer_of(
         raise ContractError(f"the layout is {attributes['layout']!r}, not {LAYOUT}")
     data = dict(zip(INPUTS[2:], (tensors[name] for name in node.input[2:]), strict=True))
     for key, value in data.items():
-        if value.dtype != _TYPES[key]:
+        if value.dtype != INPUT_TYPES[key]:
             raise ContractError(f"{key} is {value.dtype}")
     conv = None
     if node.op_type == CONV:
