@@ -14,7 +14,7 @@ NATIVE_SOURCES := $(shell find $(NATIVE) -name '*.cpp' -o -name '*.h' -o -name C
 
 $(READY): pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,trt,dev]'
 	touch $@
 
 demo: setup

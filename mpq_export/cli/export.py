@@ -45,7 +45,10 @@ def export(
     ] = None,
     target: Annotated[
         Target,
-        typer.Option(help="ort: packed nodes for ONNX Runtime; onnx: standard operators only."),
+        typer.Option(
+            help="ort: packed nodes for ONNX Runtime; onnx: standard operators only; trt: packed "
+            "nodes for our TensorRT plugin."
+        ),
     ] = Target.ORT,
     method: Annotated[
         str | None,

@@ -12,7 +12,7 @@ A plugin sees constant inputs only when it runs, so all that it must know before
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -95,7 +95,7 @@ def register_kernel_schemas() -> None:
                 OpSchema.FormalParameter("X", "T"),
                 OpSchema.FormalParameter("step_index", "tensor(int32)"),
                 *(
-                    OpSchema.FormalParameter(name, _ONNX_ONNX_TYPES[INPUT_TYPES[name]])
+                    OpSchema.FormalParameter(name, _ONNX_TYPES[INPUT_TYPES[name]])
                     for name in (*KERNEL_ARRAYS, *TABLES)
                 ),
             ],
@@ -105,7 +105,7 @@ def register_kernel_schemas() -> None:
                 OpSchema.Attribute(name, kind, required=True) for name, kind in attributes.items()
             ],
         )
-        schema.set_type_and_shape_inference_function(lambda c, infer=infer: infer(c, _rows(c)))
+        schema.set_type_and_shape_inference_function(_with_rows(infer))
         defs.register_schema(schema)
 
 
@@ -169,15 +169,22 @@ def _layer_of(
             raise ContractError(f"{key} is {value.dtype}")
     conv = None
     if node.op_type == CONV:
-        sizes = (attributes[key] for key in ("kernel_shape", "strides", "pads", "dilations"))
-        conv = ConvGeometry(*map(tuple, sizes), attributes["group"])
+        conv = ConvGeometry(
+            tuple(attributes["kernel_shape"]),
+            tuple(attributes["strides"]),
+            tuple(attributes["pads"]),
+            tuple(attributes["dilations"]),
+            attributes["group"],
+        )
     kernel = _kernel_layer(data, attributes, conv)
     layer = PackedLayer(
         from_kernel_layout(kernel),
         _in_output_order(kernel),
-        *(data[key] for key in ("act_scale", "act_zero_point")),
+        data["act_scale"],
+        data["act_zero_point"],
         attributes["act_bits"],
-        *(data[key] for key in ("input_factor", "input_shift")),
+        data["input_factor"],
+        data["input_shift"],
         conv,
     )
     if attributes["top_shift"] != layer.input_shift.max(initial=0):
@@ -222,6 +229,10 @@ def _in_output_order(kernel: KernelLayer) -> np.ndarray:
     real = kernel.output_rows >= 0
     bias[kernel.output_rows[real]] = kernel.bias[real]
     return bias
+
+
+def _with_rows(infer: Callable[..., None]) -> Callable[..., None]:
+    return lambda context: infer(context, _rows(context))
 
 
 def _rows(context: onnx.shape_inference.InferenceContext) -> int | None:

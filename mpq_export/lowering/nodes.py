@@ -10,7 +10,7 @@ Domain ``mpq``, version 1. Inputs, all always present because TensorRT refuses e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -133,7 +133,7 @@ def register_schemas() -> None:
                 OpSchema.Attribute(name, kind, required=True) for name, kind in attributes.items()
             ],
         )
-        schema.set_type_and_shape_inference_function(lambda c, infer=infer: infer(c, _rows(c)))
+        schema.set_type_and_shape_inference_function(_with_rows(infer))
         defs.register_schema(schema)
 
 
@@ -315,6 +315,10 @@ def infer_conv(context: onnx.shape_inference.InferenceContext, rows: int | None)
             if source is not None:
                 target.dim_value = size
     context.set_output_type(0, y)
+
+
+def _with_rows(infer: Callable[..., None]) -> Callable[..., None]:
+    return lambda context: infer(context, _rows(context))
 
 
 def _rows(context: onnx.shape_inference.InferenceContext) -> int | None:

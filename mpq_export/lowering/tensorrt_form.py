@@ -9,6 +9,7 @@ known. No function bodies: TensorRT would run them in the place of the plugin.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -74,7 +75,7 @@ def _instance_norm(
     ones = constant(f"trt.ones_{groups}_{dtype}", np.ones(groups, dtype))
     zeros = constant(f"trt.zeros_{groups}_{dtype}", np.zeros(groups, dtype))
 
-    def op(op_type: str, *inputs: str, to: str, **given: float) -> onnx.NodeProto:
+    def op(op_type: str, *inputs: str, to: str, **given: Any) -> onnx.NodeProto:
         return helper.make_node(op_type, inputs, [to], name=f"{to}/{op_type.lower()}", **given)
 
     yield op("Reshape", x, split, to=f"{at}/groups")

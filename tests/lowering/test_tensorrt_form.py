@@ -84,7 +84,9 @@ def test_a_node_is_what_tensorrt_looks_for(name: str, op_type: str) -> None:
     assert {v.dtype.name for v in values.values()} == {"int32", "int8", "float32"}
 
 
-def changed(key: str, index: tuple[int, ...], to: float) -> Callable[[onnx.NodeProto, Values], None]:
+def changed(
+    key: str, index: tuple[int, ...], to: float
+) -> Callable[[onnx.NodeProto, Values], None]:
     def change(node: onnx.NodeProto, values: Values) -> None:
         array = values[f"layer.{key}"].copy()
         array[index] = to

@@ -53,7 +53,7 @@ def build_engine(trt: ModuleType, model: Path, profile: Profile) -> bytes:
     config.add_optimization_profile(shapes)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        why = "; ".join(said.errors) or None
+        why = "; ".join(said.errors)
         raise RuntimeUnavailable("TensorRT cannot build the model", where=model, why=why)
     return bytes(plan)
 
@@ -67,7 +67,9 @@ def batches(trt: ModuleType, model: Path, largest: int) -> Profile:
         dims = value.type.tensor_type.shape.dim
         free = [axis for axis, dim in enumerate(dims) if not dim.HasField("dim_value")]
         if free and free != [0]:
-            raise RuntimeUnavailable("The input has more free axes than the batch", where=value.name)
+            raise RuntimeUnavailable(
+                "The input has more free axes than the batch", where=value.name
+            )
         if free:
             rest = tuple(dim.dim_value for dim in dims[1:])
             profile[value.name] = ((1, *rest), (largest, *rest), (largest, *rest))
@@ -80,7 +82,7 @@ class _Said:
     def __init__(self, trt: ModuleType) -> None:
         errors: list[str] = []
 
-        class Logger(trt.ILogger):
+        class Logger(trt.ILogger):  # type: ignore[name-defined]
             def log(self, severity: Any, text: str) -> None:
                 if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                     errors.append(text)

@@ -21,7 +21,7 @@ def environment(folder: Path) -> Mapping[str, str]:
     """The environment of a process in which TensorRT-RTX reads models with plugins.
 
     Its parser opens ``libtensorrt_rtx.so``, which the wheel lacks, and ends the process where there
-    is none. The dynamic linker reads its path when a process starts, so this cannot be mended later.
+    is none. The dynamic linker reads its path when a process starts: later is too late.
 
     Args:
         folder: where a link of that name is put; it must outlive the process.

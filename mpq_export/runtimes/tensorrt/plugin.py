@@ -44,7 +44,7 @@ def register_plugins(trt: ModuleType, library: KernelLibrary, multiprocessors: i
 def _creator_class(trt: ModuleType) -> type:
     plugin_class = _plugin_class(trt)
 
-    class Creator(trt.IPluginCreatorV3One):
+    class Creator(trt.IPluginCreatorV3One):  # type: ignore[name-defined]
         def __init__(self, op_type: str, library: KernelLibrary, multiprocessors: int) -> None:
             super().__init__()
             self.name, self.plugin_version, self.plugin_namespace = op_type, str(VERSION), ""
@@ -74,7 +74,10 @@ def _plugin_class(trt: ModuleType) -> type:
     others = [types[INPUT_TYPES[name]] for name in INPUTS[1:]]
 
     class Plugin(
-        trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime
+        trt.IPluginV3,  # type: ignore[name-defined]
+        trt.IPluginV3OneCore,  # type: ignore[name-defined]
+        trt.IPluginV3OneBuild,  # type: ignore[name-defined]
+        trt.IPluginV3OneRuntime,  # type: ignore[name-defined]
     ):
         def __init__(self, op_type: str, calls: PluginCalls) -> None:
             trt.IPluginV3.__init__(self)
@@ -163,4 +166,3 @@ def _plugin_class(trt: ModuleType) -> type:
             self._calls.enqueue(shape, float16, inputs, outputs[0], (workspace, size), stream)
 
     return Plugin
-

@@ -1,4 +1,4 @@
-"""A plugin's layer on the kernels: output shapes, workspace and the two launches, without TensorRT."""
+"""A plugin's layer on the kernels: shapes, workspace and the two launches, without TensorRT."""
 
 from __future__ import annotations
 

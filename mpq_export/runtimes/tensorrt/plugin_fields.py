@@ -1,4 +1,4 @@
-"""What a plugin knows of its layer without any tensor: from an ONNX node's fields, or from an engine's.
+"""What a plugin knows of its layer without tensors: from an ONNX node's fields or an engine's.
 
 TensorRT hands over attributes as fields, arrays by name, and keeps the fields that a plugin asks it
 to keep in the engine. Both are read here, and both are a stranger's: a file may have been changed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def read_fields(
 
     conv = None
     if op_type == CONV:
-        sizes = {key: numbers(key, length) for key, length in _LENGTHS.items()}
+        sizes: dict[str, Any] = {key: numbers(key, length) for key, length in _LENGTHS.items()}
         conv = ConvGeometry(**sizes, group=number("group", 1, 2**31 - 1))
     layer = PluginLayer(
         name=name,
