@@ -1,7 +1,7 @@
 """``MPQLinear`` and ``MPQConv`` as TensorRT's plugins take them: in the GPU kernels' weight layout.
 
 Domain ``trt.plugins``, version 1, which TensorRT ignores and ONNX Runtime's TensorRT provider looks
-for. Inputs are those of the C interface's ``MpqLayer``, in its order, after X and the step's index::
+for. Inputs are those of the C interface's ``MpqLayer``, in its order, after X and the step::
 
     X, step_index, words, tile_begins, steps, scale, bias, row_sums, output_rows,
     act_scale, act_zero_point, input_factor, input_shift
@@ -12,8 +12,8 @@ A plugin sees constant inputs only when it runs, so all that it must know before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,21 @@ def is_kernel_node(node: onnx.NodeProto) -> bool:
     return node.domain == DOMAIN and node.op_type in (LINEAR, CONV)
 
 
-@cache
-def register_kernel_schemas() -> None:
-    """Make both operators known to onnx's checker and shape inference; once per process."""
+@contextmanager
+def kernel_schemas() -> Iterator[None]:
+    """Both operators are known to onnx's checker and shape inference, here and no longer.
+
+    Torch's tracer takes no operators of one name in two domains.
+    """
+    _register()
+    try:
+        yield
+    finally:
+        for op_type in (LINEAR, CONV):
+            defs.deregister_schema(op_type, VERSION, DOMAIN)
+
+
+def _register() -> None:
     for op_type, attributes, infer in (
         (LINEAR, COMMON_ATTRIBUTES, infer_linear),
         (CONV, COMMON_ATTRIBUTES | CONV_ATTRIBUTES, infer_conv),

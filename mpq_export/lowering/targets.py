@@ -21,7 +21,7 @@ from .function_bodies import function_bodies
 from .fusion import fuse_group_norms
 from .graph import DATA_FILE, Graph
 from .kernel_nodes import DOMAIN as PLUGIN_DOMAIN
-from .kernel_nodes import register_kernel_schemas
+from .kernel_nodes import kernel_schemas
 from .names import Target
 from .nodes import DOMAIN, all_nodes, register_schemas
 from .norm_nodes import norm_bodies, register_norm_schemas
@@ -62,9 +62,9 @@ def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
     register_schemas()
     register_norm_schemas()
     register_attention_schema()
-    register_kernel_schemas()
     graph = _LOWER[target](packed_graph)
-    onnx.checker.check_model(graph.structure(), full_check=True)
+    with kernel_schemas():
+        onnx.checker.check_model(graph.structure(), full_check=True)
     folder = bundle / "onnx" / target.value
     _require_own(folder)
     with staged_folder(folder) as stage:

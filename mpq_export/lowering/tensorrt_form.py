@@ -1,4 +1,4 @@
-"""The ``trt`` target: what the parser of every TensorRT from 10.3 on takes, packed nodes as plugins.
+"""The ``trt`` target: what the parser of every TensorRT from 10.3 on takes, layers as plugins.
 
 That parser reads opset 20 at most, and takes ``GroupNormalization`` with one scale per group, as it
 was before opset 21. So normalisations of groups become ``InstanceNormalization`` of reshaped
