@@ -242,7 +242,9 @@ def _print(report: dict[str, Any]) -> None:
     )
     for note in report["notes"]:
         console.say(f"{note}.")
-    if report["family"] is not None:
+    if report["target"] == Target.TRT:
+        console.say("No command builds or runs its engine yet: see docs/tensorrt.md.")
+    elif report["family"] is not None:
         subject = ' --prompt "a red fox"' if report["takes_text"] else ""
         console.say(f"Next: mpq-sample {report['bundle']}{subject} --num-images 4 --out grid.png")
 

@@ -1,4 +1,4 @@
-"""Which flavours of TensorRT are there. This version does not use any of them."""
+"""Which flavours of TensorRT are there. No command uses any of them yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...packages import installed_version
 from .finding import Finding
 from .host import Host
 
-_LATER = "Only needed once there is a TensorRT target, in a later release"
+_LATER = "Only needed for engines of the trt target, which no command builds yet"
 _PYTHON = {
     "TensorRT for Python": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "TensorRT for RTX for Python": ("tensorrt-rtx", "tensorrt_rtx"),
