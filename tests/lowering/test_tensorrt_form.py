@@ -132,6 +132,7 @@ def attribute(key: str, value: object) -> Callable[[onnx.NodeProto, Values], Non
         attribute("K", 2**40),
         attribute("top_shift", 1),
         attribute("layout", "canonical"),
+        attribute("more", 1),
     ],
 )  # fmt: skip
 def test_what_is_no_layer_is_refused(damage: Callable[[onnx.NodeProto, Values], None]) -> None:
