@@ -184,6 +184,36 @@ class UnfoldedInput {
   const int64_t* blocks_;
 };
 
+// Sums to the planes of an image's output channels.
+class ImageOutput {
+ public:
+  // One panel: its channels' pixels are then stored one group after another.
+  static constexpr int64_t kUnpackedBytes = 0;
+
+  ImageOutput(const PackedWeight& weight, const OutputGroups& groups, float* y)
+      : weight_(weight), groups_(groups), y_(y) {}
+
+  void expect(int64_t group, int64_t row, int64_t rows) const {
+    for (int64_t r = 0; r < rows; ++r) fetch(at(group, row + r), groups_.pixels_of(group));
+  }
+
+  void store(int64_t group, int64_t row, int64_t rows, const int32_t* sums,
+             const RowEpilogue& epilogue) const {
+    weight_.kernels().finish(sums, epilogue, rows, groups_.pixels_of(group), at(group, row),
+                             groups_.pixels);
+  }
+
+ private:
+  float* at(int64_t group, int64_t row) const {
+    return y_ + (groups_.image_of(group) * weight_.rows() + row) * groups_.pixels +
+           groups_.first_pixel(group);
+  }
+
+  const PackedWeight& weight_;
+  const OutputGroups& groups_;
+  float* y_;
+};
+
 template <typename Input>
 void multiply(const PackedWeight& weight, const OutputGroups& groups, const Input& input,
               const StepConstants& constants, float* y, Parallel& parallel) {
@@ -194,11 +224,7 @@ void multiply(const PackedWeight& weight, const OutputGroups& groups, const Inpu
     const Piece piece(partition, index % partition.pieces(), rows);
     multiply_piece(weight, piece, conv_group * rows, constants, input.blocks(), input.stride(),
                    input.prepare(conv_group, piece.first_group, piece.groups()),
-                   [&](int64_t group) {
-                     return GroupOutput{y + groups.image_of(group) * weight.rows() * groups.pixels +
-                                            groups.first_pixel(group),
-                                        groups.pixels, groups.pixels_of(group)};
-                   });
+                   ImageOutput(weight, groups, y));
   });
 }
 

@@ -24,32 +24,16 @@ class Rows {
     auto* codes = thread_scratch().codes.reserve<uint8_t>(kPixels * stride);
     auto* panel = thread_scratch().panel.reserve<uint8_t>(count * group_bytes());
     for (int64_t group = first; group < first + count; ++group) {
-      for (int64_t row = 0; row < rows_of(group); ++row) {
-        weight_.kernels().quantize_row(x_ + (group * kPixels + row) * columns,
-                                       weight_.layer().input_factor.data, weight_.input_shift(),
-                                       step_, columns, codes + row * stride);
+      const int64_t rows = rows_of(group);
+      weight_.kernels().quantize_rows(x_ + group * kPixels * columns,
+                                      weight_.layer().input_factor.data, weight_.input_shift(),
+                                      step_, rows, columns, codes, stride);
+      for (int64_t row = 0; columns < stride && row < rows; ++row)
         std::memset(codes + row * stride + columns, 0, static_cast<std::size_t>(stride - columns));
-      }
-      weight_.kernels().transpose(codes, stride / 4, rows_of(group), stride / 4,
+      weight_.kernels().transpose(codes, stride / 4, rows, stride / 4,
                                   panel + (group - first) * group_bytes(), kPixels);
     }
     return panel;
-  }
-
-  // Turns a piece's outputs. Its channels are in no order, unless it has all of them.
-  void store(const Piece& piece, const float* outputs, int64_t stride, float* y) const {
-    const int64_t first = piece.first_group * kPixels, channels = weight_.rows();
-    const int64_t rows = std::min(piece.groups() * kPixels, count_ - first);
-    float* to = y + first * channels;
-    if (piece.last_row - piece.first_row == channels) {
-      weight_.kernels().transpose(outputs, stride, channels, rows, to, channels);
-      return;
-    }
-    for (int64_t sorted = piece.first_row; sorted < piece.last_row; ++sorted) {
-      const int64_t channel = weight_.row_order()[sorted];
-      for (int64_t row = 0; row < rows; ++row)
-        to[row * channels + channel] = outputs[channel * stride + row];
-    }
   }
 
  private:
@@ -57,6 +41,37 @@ class Rows {
   const ActivationStep& step_;
   const float* x_;
   int64_t count_;
+};
+
+// Sums to rows of outputs.
+class RowsOutput {
+ public:
+  // Many panels: rows are then stored in long stretches. With them a group's lines stay in the
+  // second-level cache.
+  static constexpr int64_t kUnpackedBytes = int64_t{1} << 19;
+
+  RowsOutput(const PackedWeight& weight, const Rows& rows, float* y)
+      : weight_(weight), rows_(rows), y_(y) {}
+
+  void expect(int64_t group, int64_t row, int64_t rows) const {
+    for (int64_t i = 0; i < rows_.rows_of(group); ++i)
+      fetch(at(group, row) + i * weight_.rows(), rows);
+  }
+
+  void store(int64_t group, int64_t row, int64_t rows, const int32_t* sums,
+             const RowEpilogue& epilogue) const {
+    weight_.kernels().finish_turned(sums, epilogue, rows, rows_.rows_of(group), at(group, row),
+                                    weight_.rows());
+  }
+
+ private:
+  float* at(int64_t group, int64_t row) const {
+    return y_ + group * kPixels * weight_.rows() + row;
+  }
+
+  const PackedWeight& weight_;
+  const Rows& rows_;
+  float* y_;
 };
 
 }  // namespace
@@ -72,17 +87,11 @@ void Layer::linear(const float* x, int64_t count, int32_t step, float* y,
   const Partition partition(weight, rows.groups(), rows.group_bytes(), true, parallel.threads());
   run_all(parallel, partition.pieces(), [&](int64_t index) {
     const Piece piece(partition, index, weight.rows());
-    // Outputs of a piece lie channel by channel, those of all channels: rows are sorted by planes.
-    const int64_t stride = piece.groups() * kPixels;
-    auto* outputs = thread_scratch().outputs.reserve<float>(weight.rows() * stride);
     const uint8_t* lines = rows.lines(piece.first_group, piece.groups());
     multiply_piece(
         weight, piece, 0, constants, blocks, kLineBytes,
         [&](int64_t group) { return lines + (group - piece.first_group) * rows.group_bytes(); },
-        [&](int64_t group) {
-          return GroupOutput{outputs + (group - piece.first_group) * kPixels, stride, kPixels};
-        });
-    rows.store(piece, outputs, stride, y);
+        RowsOutput(weight, rows, y));
   });
 }
 

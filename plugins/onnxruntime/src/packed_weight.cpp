@@ -1,5 +1,6 @@
 #include "packed_weight.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace mpq {
@@ -25,8 +26,7 @@ PackedWeight::PackedWeight(const LayerDescription& layer, const Kernels& kernels
   }
   const auto channels = static_cast<std::size_t>(mpq::input_channels(layer_));
   input_shift_.assign(layer_.input_shift.data, layer_.input_shift.data + channels);
-  for (int64_t j = 0; j < rows_; ++j)
-    sorted_bias_.push_back(layer_.bias.data[layer_.row_order.data[j]]);
+  order_panels();
   sum_rows();
   if (group_channels_ % 4 != 0 && taps_ > 1) pad_taps();
 }
@@ -35,7 +35,7 @@ int64_t PackedWeight::unpacked_bytes() const {
   return blocks_ * kRows * kBlockColumns * kernels_.bytes_per_weight;
 }
 
-RowPlanes PackedWeight::row(int64_t sorted) const {
+RowPlanes PackedWeight::sorted_row(int64_t sorted) const {
   RowPlanes row{};
   row.offset = layer_.steps.data[sorted];
   for (std::size_t p = 0; p < layer_.plane_rows.size() && sorted < layer_.plane_rows[p]; ++p) {
@@ -46,12 +46,25 @@ RowPlanes PackedWeight::row(int64_t sorted) const {
   return row;
 }
 
+void PackedWeight::order_panels() {
+  panel_order_.resize(static_cast<std::size_t>(rows_));
+  for (int64_t sorted = 0; sorted < rows_; ++sorted)
+    panel_order_[layer_.row_order.data[sorted]] = static_cast<int32_t>(sorted);
+  for (int64_t first = 0; first < rows_; first += kRows) {
+    const auto panel = panel_order_.begin() + first;
+    std::sort(panel, panel + std::min(kRows, rows_ - first));
+  }
+}
+
 // Sums run over the layer's own columns: codes beyond them are stored as 0.
 void PackedWeight::sum_rows() {
   const int64_t per_tap = group_channels_;
-  for (int64_t j = 0; j < rows_; ++j) {
-    const RowPlanes planes = row(j);
-    const uint8_t* shift = input_shift_.data() + j / group_rows() * group_channels_;
+  sums_.resize(static_cast<std::size_t>(rows_));
+  shifted_sums_.resize(static_cast<std::size_t>(rows_));
+  for (int64_t sorted = 0; sorted < rows_; ++sorted) {
+    const RowPlanes planes = sorted_row(sorted);
+    const int64_t row = layer_.row_order.data[sorted];
+    const uint8_t* shift = input_shift_.data() + row / group_rows() * group_channels_;
     uint32_t sum = 0, shifted = 0;
     for (int64_t k = 0, channel = 0; k < layer_.columns; ++k) {
       int32_t weight = planes.offset;
@@ -61,8 +74,8 @@ void PackedWeight::sum_rows() {
       shifted += static_cast<uint32_t>(weight * (1 << shift[channel]));
       if (++channel == per_tap) channel = 0;
     }
-    sums_.push_back(static_cast<int32_t>(sum));
-    shifted_sums_.push_back(static_cast<int32_t>(shifted));
+    sums_[row] = static_cast<int32_t>(sum);
+    shifted_sums_[row] = static_cast<int32_t>(shifted);
   }
 }
 
@@ -86,7 +99,11 @@ void PackedWeight::pad_taps() {
 
 void PackedWeight::unpack(int64_t first, int64_t count, int8_t* out) const {
   RowPlanes chunk[kRows];
-  for (int64_t r = 0; r < count; ++r) chunk[r] = row(first + r);
+  for (int64_t r = 0; r < count; ++r) {
+    const int32_t sorted = panel_order_[first + r];
+    chunk[r] = sorted_row(sorted);
+    chunk[r].place = static_cast<int8_t>(layer_.row_order.data[sorted] - first);
+  }
   kernels_.unpack(chunk, count, row_bytes_, blocks_, out);
 }
 
@@ -95,11 +112,11 @@ void PackedWeight::epilogue(int32_t step, int32_t* correction, float* scale) con
   const auto flipped = static_cast<uint32_t>(kernels_.flip);
   const auto zero_point = static_cast<uint32_t>(layer_.act_zero_point.data[step]);
   const float act_scale = layer_.act_scale.data[step];
-  for (int64_t j = 0; j < rows_; ++j) {
-    correction[j] = static_cast<int32_t>(zero_point * static_cast<uint32_t>(shifted_sums_[j]) -
-                                         flipped * static_cast<uint32_t>(sums_[j]));
-    scale[j] = act_scale * layer_.scale.data[j];
-  }
+  for (int64_t row = 0; row < rows_; ++row)
+    correction[row] = static_cast<int32_t>(zero_point * static_cast<uint32_t>(shifted_sums_[row]) -
+                                           flipped * static_cast<uint32_t>(sums_[row]));
+  for (int64_t sorted = 0; sorted < rows_; ++sorted)
+    scale[layer_.row_order.data[sorted]] = act_scale * layer_.scale.data[sorted];
 }
 
 }  // namespace mpq

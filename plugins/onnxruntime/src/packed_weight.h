@@ -32,19 +32,19 @@ class PackedWeight {
   int64_t unpacked_bytes() const;  // of kRows rows
 
   const uint8_t* input_shift() const { return input_shift_.data(); }
-  const int32_t* row_order() const { return layer_.row_order.data; }
-  const float* sorted_bias() const { return sorted_bias_.data(); }
 
-  // `count` sorted rows from `first`, at most kRows, as int8; rows beyond them are left as they
-  // are.
+  // Rows are output channels, in their own order: how planes sort them stays in here.
+
+  // `count` rows from `first`, at most kRows, as int8; rows beyond them are left as they are.
   void unpack(int64_t first, int64_t count, int8_t* out) const;
 
-  // What turns sums of stored codes into the contract's, and the scales of outputs, for all sorted
-  // rows at one sampler step.
+  // What turns sums of stored codes into the contract's, and the scales of outputs, for all rows at
+  // one sampler step.
   void epilogue(int32_t step, int32_t* correction, float* scale) const;
 
  private:
-  RowPlanes row(int64_t sorted) const;
+  RowPlanes sorted_row(int64_t sorted) const;
+  void order_panels();
   void pad_taps();
   void sum_rows();
 
@@ -55,8 +55,10 @@ class PackedWeight {
   const uint8_t* planes_;
   std::vector<uint32_t> padded_planes_;
   std::vector<uint8_t> input_shift_;
-  std::vector<float> sorted_bias_;
-  std::vector<int32_t> sums_, shifted_sums_;  // of w and of w << e, per sorted row
+  // Places of rows among the sorted ones, in ascending order within each panel of kRows rows: those
+  // of equal plane counts are unpacked one after another.
+  std::vector<int32_t> panel_order_;
+  std::vector<int32_t> sums_, shifted_sums_;  // of w and of w << e, per row
 };
 
 }  // namespace mpq

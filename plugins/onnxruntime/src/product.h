@@ -13,7 +13,7 @@ namespace mpq {
 
 struct ThreadScratch {
   Scratch image, correction, scale, blocks;  // of the thread that calls
-  Scratch codes, panel, weights, outputs;    // of every thread that works
+  Scratch codes, panel, weights;             // of every thread that works
 };
 
 inline ThreadScratch& thread_scratch() {
@@ -71,14 +71,7 @@ struct Partition {
   int64_t pieces() const { return panels * row_parts; }
 };
 
-// Where the outputs of one group of pixels go: those of an output channel, `pixels` of them, begin
-// at first + channel * channel_stride.
-struct GroupOutput {
-  float* first;
-  int64_t channel_stride, pixels;
-};
-
-// A piece of work: some groups, and some of the sorted rows that a partition was made for.
+// A piece of work: some groups, and some of the rows that a partition was made for.
 struct Piece {
   int64_t first_group, last_group, first_row, last_row;
 
@@ -91,34 +84,53 @@ struct Piece {
   int64_t groups() const { return last_group - first_group; }
 };
 
-// The piece's rows, counted from sorted row `row_base`, pass over its groups. input(group) is where
-// a group's lines begin, see Lines; output(group) says where its results go.
+// Lines of 64 bytes of an output that is about to be stored, fetched while its products are made:
+// stores that jump from row to row would wait for memory.
+inline void fetch(const float* first, int64_t count) {
+  constexpr int64_t kLineValues = 16;
+  for (int64_t i = 0; i < count; i += kLineValues) __builtin_prefetch(first + i, 1);
+}
+
+// The piece's rows, counted from row `row_base`, pass over its groups. input(group) is where a
+// group's lines begin, see Lines. output.expect(group, row, rows) is called before the products
+// whose sums output.store(group, row, rows, sums, epilogue) gets; a group's are stored row panel
+// after row panel, as many as Output::kUnpackedBytes hold unpacked, before the next group's.
 template <typename Input, typename Output>
 void multiply_piece(const PackedWeight& weight, const Piece& piece, int64_t row_base,
                     const StepConstants& constants, const int64_t* blocks, int64_t stride,
                     const Input& input, const Output& output) {
   const Kernels& kernels = weight.kernels();
-  auto* unpacked = thread_scratch().weights.reserve<int8_t>(weight.unpacked_bytes());
+  const int64_t panel_bytes = weight.unpacked_bytes();
+  const int64_t most_panels = std::max<int64_t>(Output::kUnpackedBytes / panel_bytes, 1);
+  const int64_t part_panels = divided_up(piece.last_row - piece.first_row, kRows);
+  const int64_t chunk_rows = std::min(most_panels, part_panels) * kRows;
+  auto* unpacked = thread_scratch().weights.reserve<int8_t>(chunk_rows / kRows * panel_bytes);
 
   alignas(64) int32_t acc[kMaxGroups * kGroupSums];
   kernels.begin();
-  for (int64_t row = piece.first_row; row < piece.last_row; row += kRows) {
-    const int64_t rows = std::min(kRows, piece.last_row - row), sorted = row_base + row;
-    if (rows < kRows) std::memset(unpacked, 0, static_cast<std::size_t>(weight.unpacked_bytes()));
-    weight.unpack(sorted, rows, unpacked);
-    const int32_t* channels = weight.row_order() + sorted;
-    const RowEpilogue epilogue{constants.correction + sorted, constants.scale + sorted,
-                               weight.sorted_bias() + sorted};
-    for (int64_t group = piece.first_group; group < piece.last_group; group += kernels.groups) {
-      const int64_t count = std::min(kernels.groups, piece.last_group - group);
+  for (int64_t chunk = piece.first_row; chunk < piece.last_row; chunk += chunk_rows) {
+    const int64_t chunk_end = std::min(chunk + chunk_rows, piece.last_row);
+    int8_t* panel = unpacked;
+    for (int64_t row = chunk; row < chunk_end; row += kRows, panel += panel_bytes) {
+      const int64_t rows = std::min(kRows, chunk_end - row);
+      if (rows < kRows) std::memset(panel, 0, static_cast<std::size_t>(panel_bytes));
+      weight.unpack(row_base + row, rows, panel);
+    }
+    for (int64_t group = piece.first_group, count; group < piece.last_group; group += count) {
+      // Alike products at the end: one group alone would be a slow one.
+      const int64_t left = piece.last_group - group;
+      count = divided_up(left, divided_up(left, kernels.groups));
       Lines lines{{}, blocks, stride};
       for (int64_t i = 0; i < count; ++i) lines.first[i] = input(group + i);
-      kernels.multiply(unpacked, lines, weight.blocks(), count, acc);
-      for (int64_t i = 0; i < count; ++i) {
-        const GroupOutput to = output(group + i);
-        float* y[kRows];
-        for (int64_t r = 0; r < rows; ++r) y[r] = to.first + channels[r] * to.channel_stride;
-        kernels.finish(acc + i * kGroupSums, epilogue, rows, to.pixels, y);
+      panel = unpacked;
+      for (int64_t row = chunk; row < chunk_end; row += kRows, panel += panel_bytes) {
+        const int64_t rows = std::min(kRows, chunk_end - row), first = row_base + row;
+        const RowEpilogue epilogue{constants.correction + first, constants.scale + first,
+                                   weight.layer().bias.data + first};
+        for (int64_t i = 0; i < count; ++i) output.expect(group + i, first, rows);
+        kernels.multiply(panel, lines, weight.blocks(), count, acc);
+        for (int64_t i = 0; i < count; ++i)
+          output.store(group + i, first, rows, acc + i * kGroupSums, epilogue);
       }
     }
   }

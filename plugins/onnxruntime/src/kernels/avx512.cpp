@@ -117,20 +117,85 @@ void quantize_quad(const Quad& quad, const ActivationStep& step, int64_t rows, i
   }
 }
 
-void quantize_row(const float* x, const float* factor, const uint8_t* shift,
-                  const ActivationStep& step, int64_t count, uint8_t* out) {
-  const Rounder rounder(step);
-  for (int64_t first = 0; first < count; first += 16) {
-    const __mmask16 lanes = first_lanes(count - first);
-    const __m512 values = _mm512_maskz_loadu_ps(lanes, x + first);
-    const __m512 factors = _mm512_maskz_loadu_ps(lanes, factor + first);
-    __mmask16 near = 0;
-    __m512i codes = rounder.codes(values, rounder.gain(factors), near);
-    if (__builtin_expect(near != 0 || !rounder.multiplies(factors), 0))
-      codes = rounder.divided_codes(values, factors);
-    const __m512i by = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes, shift + first));
-    _mm512_mask_cvtepi32_storeu_epi8(out + first, lanes, _mm512_sllv_epi32(codes, by));
+namespace {
+
+// One vector of a row's values, and what is done to them.
+struct Columns {
+  __m512 x, factor;
+  __m512i shift;
+};
+
+template <bool shifts>
+Columns columns_at(const float* x, const float* factor, const uint8_t* shift, __mmask16 lanes) {
+  Columns columns{_mm512_maskz_loadu_ps(lanes, x), _mm512_maskz_loadu_ps(lanes, factor), {}};
+  if (shifts) columns.shift = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes, shift));
+  return columns;
+}
+
+// Rows that are rounded by products where that is safe, by divisions where `divide` is set.
+template <bool shifts, bool divide>
+void quantize_rows_with(Rounder rounder, const float* x, const float* factor, const uint8_t* shift,
+                        int64_t rows, int64_t columns, uint8_t* out, int64_t out_stride) {
+  constexpr int64_t kVectors = 4, kAtOnce = 16 * kVectors;
+  // Packing two by two leaves quarters of four vectors beside one another.
+  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const auto codes_of = [&](const Columns& c, __mmask16& near) {
+    const __m512i codes = divide ? rounder.divided_codes(c.x, c.factor)
+                                 : rounder.codes(c.x, rounder.gain(c.factor), near);
+    return shifts ? _mm512_sllv_epi32(codes, c.shift) : codes;
+  };
+  const auto exact_codes = [&](const Columns& c) {
+    const __m512i codes = rounder.divided_codes(c.x, c.factor);
+    return shifts ? _mm512_sllv_epi32(codes, c.shift) : codes;
+  };
+  for (int64_t row = 0; row < rows; ++row, x += columns, out += out_stride) {
+    int64_t first = 0;
+    for (; first + kAtOnce <= columns; first += kAtOnce) {
+      __m512i codes[kVectors];
+      __mmask16 near = 0;
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const int64_t k = first + 16 * v;
+        codes[v] = codes_of(columns_at<shifts>(x + k, factor + k, shift + k, 0xffff), near);
+      }
+      if (__builtin_expect(near != 0, 0)) {
+        for (int64_t v = 0; v < kVectors; ++v) {
+          const int64_t k = first + 16 * v;
+          codes[v] = exact_codes(columns_at<shifts>(x + k, factor + k, shift + k, 0xffff));
+        }
+      }
+      const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(codes[0], codes[1]),
+                                                _mm512_packus_epi32(codes[2], codes[3]));
+      _mm512_storeu_si512(out + first, _mm512_permutexvar_epi32(in_order, bytes));
+    }
+    for (; first < columns; first += 16) {
+      const __mmask16 lanes = first_lanes(columns - first);
+      const Columns rest = columns_at<shifts>(x + first, factor + first, shift + first, lanes);
+      __mmask16 near = 0;
+      __m512i codes = codes_of(rest, near);
+      if (near != 0) codes = exact_codes(rest);
+      _mm512_mask_cvtepi32_storeu_epi8(out + first, lanes, codes);
+    }
   }
+}
+
+}  // namespace
+
+void quantize_rows(const float* x, const float* factor, const uint8_t* shift,
+                   const ActivationStep& step, int64_t rows, int64_t columns, uint8_t* out,
+                   int64_t out_stride) {
+  const Rounder rounder(step);
+  bool shifts = false, divide = false;
+  for (int64_t first = 0; first < columns; first += 16) {
+    const __mmask16 lanes = first_lanes(columns - first);
+    divide |= !rounder.multiplies(_mm512_maskz_loadu_ps(lanes, factor + first));
+    shifts |=
+        _mm_test_epi8_mask(_mm_maskz_loadu_epi8(lanes, shift + first), _mm_set1_epi8(-1)) != 0;
+  }
+  const auto quantize = divide   ? quantize_rows_with<true, true>
+                        : shifts ? quantize_rows_with<true, false>
+                                 : quantize_rows_with<false, false>;
+  quantize(rounder, x, factor, shift, rows, columns, out, out_stride);
 }
 
 namespace {
@@ -163,25 +228,31 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
                                                       unpack_row<4>, unpack_row<5>, unpack_row<6>,
                                                       unpack_row<7>, unpack_row<8>};
   for (int64_t r = 0; r < count; ++r)
-    kByPlanes[rows[r].count - 1](rows[r], bytes, blocks, out + r * kBlockColumns);
+    kByPlanes[rows[r].count - 1](rows[r], bytes, blocks, out + rows[r].place * kBlockColumns);
 }
 
-void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
-            float* const* y) {
+namespace {
+
+__m512 finished(const int32_t* acc, const RowEpilogue& epilogue, int64_t r) {
+  const __m512i sums = _mm512_sub_epi32(_mm512_loadu_si512(acc + r * kPixels),
+                                        _mm512_set1_epi32(epilogue.correction[r]));
+  const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(epilogue.scale[r]));
+  return _mm512_add_ps(product, _mm512_set1_ps(epilogue.bias[r]));
+}
+
+}  // namespace
+
+void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count, float* y,
+            int64_t row_stride) {
   const __mmask16 lanes = first_lanes(count);
-  for (int64_t r = 0; r < rows; ++r) {
-    const __m512i sums = _mm512_sub_epi32(_mm512_loadu_si512(acc + r * kPixels),
-                                          _mm512_set1_epi32(epilogue.correction[r]));
-    const __m512 product =
-        _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(epilogue.scale[r]));
-    _mm512_mask_storeu_ps(y[r], lanes, _mm512_add_ps(product, _mm512_set1_ps(epilogue.bias[r])));
-  }
+  for (int64_t r = 0; r < rows; ++r, y += row_stride)
+    _mm512_mask_storeu_ps(y, lanes, finished(acc, epilogue, r));
 }
 
 namespace {
 
 // Sixteen registers of sixteen values, turned: pairs of values, pairs of pairs, then quarters.
-void transpose_tile(__m512i v[16]) {
+inline __attribute__((always_inline)) void transpose_tile(__m512i v[16]) {
   __m512i pairs[16];
   for (int i = 0; i < 16; i += 2) {
     pairs[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
@@ -209,14 +280,38 @@ void transpose_tile(__m512i v[16]) {
 
 }  // namespace
 
+void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
+                   float* y, int64_t pixel_stride) {
+  for (int64_t first = 0; first < rows; first += 16) {
+    __m512i tile[16];
+    if (rows - first >= 16 && count == 16) {
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < 16; ++r)
+        tile[r] = _mm512_castps_si512(finished(acc, epilogue, first + r));
+      transpose_tile(tile);
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(y + i * pixel_stride + first, tile[i]);
+      continue;
+    }
+    const __mmask16 lanes = first_lanes(rows - first);
+    for (int64_t r = 0; r < 16; ++r)
+      tile[r] = first + r < rows ? _mm512_castps_si512(finished(acc, epilogue, first + r))
+                                 : _mm512_setzero_si512();
+    transpose_tile(tile);
+    for (int64_t i = 0; i < 16 && i < count; ++i)
+      _mm512_mask_storeu_epi32(y + i * pixel_stride + first, lanes, tile[i]);
+  }
+}
+
 void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                int64_t to_stride) {
   const auto* source = static_cast<const uint32_t*>(from);
   auto* target = static_cast<uint32_t*>(to);
-  for (int64_t row = 0; row < rows; row += 16) {
-    const __mmask16 row_lanes = first_lanes(rows - row);
-    for (int64_t column = 0; column < columns; column += 16) {
-      const __mmask16 lanes = first_lanes(columns - column);
+  // Sixteen rows of `to` from left to right: stores that jump from row to row wait for memory.
+  for (int64_t column = 0; column < columns; column += 16) {
+    const __mmask16 lanes = first_lanes(columns - column);
+    for (int64_t row = 0; row < rows; row += 16) {
+      const __mmask16 row_lanes = first_lanes(rows - row);
       __m512i values[16];
       for (int64_t i = 0; i < 16; ++i)
         values[i] = row + i < rows

@@ -9,12 +9,14 @@ namespace avx512 {
 bool supported();
 void quantize_quad(const Quad& quad, const ActivationStep& step, int64_t rows, int64_t columns,
                    uint8_t* out, int64_t out_stride);
-void quantize_row(const float* x, const float* factor, const uint8_t* shift,
-                  const ActivationStep& step, int64_t count, uint8_t* out);
+void quantize_rows(const float* x, const float* factor, const uint8_t* shift,
+                   const ActivationStep& step, int64_t rows, int64_t columns, uint8_t* out,
+                   int64_t out_stride);
 void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);
-void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
-            float* const* y);
-
+void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count, float* y,
+            int64_t row_stride);
+void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
+                   float* y, int64_t pixel_stride);
 void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                int64_t to_stride);
 Moments moments(const float* x, int64_t count, float pivot);
@@ -28,9 +30,10 @@ constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
   Kernels kernels = generic_kernels<0>(name, piece_products);
   kernels.supported = supported;
   kernels.quantize_quad = quantize_quad;
-  kernels.quantize_row = quantize_row;
+  kernels.quantize_rows = quantize_rows;
   kernels.unpack = unpack;
   kernels.finish = finish;
+  kernels.finish_turned = finish_turned;
   kernels.transpose = transpose;
   kernels.moments = moments;
   kernels.normalize = normalize;

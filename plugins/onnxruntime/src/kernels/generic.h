@@ -101,11 +101,13 @@ template <uint8_t flip>
 }
 
 template <uint8_t flip>
-[[maybe_unused]] void generic_quantize_row(const float* x, const float* factor,
-                                           const uint8_t* shift, const ActivationStep& step,
-                                           int64_t count, uint8_t* out) {
-  for (int64_t i = 0; i < count; ++i)
-    out[i] = static_cast<uint8_t>((code_of(x[i], factor[i], step) << shift[i]) ^ flip);
+[[maybe_unused]] void generic_quantize_rows(const float* x, const float* factor,
+                                            const uint8_t* shift, const ActivationStep& step,
+                                            int64_t rows, int64_t columns, uint8_t* out,
+                                            int64_t out_stride) {
+  for (int64_t row = 0; row < rows; ++row, x += columns, out += out_stride)
+    for (int64_t i = 0; i < columns; ++i)
+      out[i] = static_cast<uint8_t>((code_of(x[i], factor[i], step) << shift[i]) ^ flip);
 }
 
 // Bits 64 * block .. of one plane of a row that has `bytes` bytes, 0 beyond them.
@@ -117,12 +119,12 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
 }
 
 [[maybe_unused]] void generic_finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows,
-                                     int64_t count, float* const* y) {
-  for (int64_t r = 0; r < rows; ++r) {
+                                     int64_t count, float* y, int64_t row_stride) {
+  for (int64_t r = 0; r < rows; ++r, y += row_stride) {
     const int32_t* sums = acc + r * kPixels;
     const uint32_t correction = static_cast<uint32_t>(epilogue.correction[r]);
     const float scale = epilogue.scale[r], bias = epilogue.bias[r];
-    float* out = y[r];
+    float* const out = y;
     if (count == kPixels) {
       for (int64_t i = 0; i < kPixels; ++i)
         out[i] =
@@ -137,6 +139,15 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
             bias;
     }
   }
+}
+
+[[maybe_unused]] void generic_finish_turned(const int32_t* acc, const RowEpilogue& epilogue,
+                                            int64_t rows, int64_t count, float* y,
+                                            int64_t pixel_stride) {
+  float values[kGroupSums];
+  generic_finish(acc, epilogue, rows, kPixels, values, kPixels);
+  for (int64_t i = 0; i < count; ++i, y += pixel_stride)
+    for (int64_t r = 0; r < rows; ++r) y[r] = values[r * kPixels + i];
 }
 
 [[maybe_unused]] void generic_transpose(const void* from, int64_t from_stride, int64_t rows,
@@ -274,10 +285,11 @@ constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
       nothing,
       nothing,
       generic_quantize_quad<flip>,
-      generic_quantize_row<flip>,
+      generic_quantize_rows<flip>,
       nullptr,
       nullptr,
       generic_finish,
+      generic_finish_turned,
       nullptr,
       generic_transpose,
       generic_moments,

@@ -34,6 +34,7 @@ struct RowPlanes {
   int8_t steps[kMaxPlanes];
   int8_t offset;
   int8_t count;  // planes; at least one
+  int8_t place;  // which of the rows that are unpacked together
 };
 
 // How activations become codes at one sampler step.
@@ -50,7 +51,7 @@ struct Quad {
   uint8_t shift[4];
 };
 
-// How sums of a row become outputs: y = float(acc - correction) * scale + bias.
+// How sums of rows become outputs: y = float(acc - correction) * scale + bias.
 struct RowEpilogue {
   const int32_t* correction;
   const float* scale;
@@ -85,11 +86,13 @@ struct Kernels {
   void (*quantize_quad)(const Quad& quad, const ActivationStep& step, int64_t rows, int64_t columns,
                         uint8_t* out, int64_t out_stride);
 
-  // Codes, shifted, of one row of `count` values, each with its own factor and shift.
-  void (*quantize_row)(const float* x, const float* factor, const uint8_t* shift,
-                       const ActivationStep& step, int64_t count, uint8_t* out);
+  // Codes, shifted, of `rows` adjacent rows of x; each column has its own factor and shift. Rows of
+  // `out` are `out_stride` bytes apart.
+  void (*quantize_rows)(const float* x, const float* factor, const uint8_t* shift,
+                        const ActivationStep& step, int64_t rows, int64_t columns, uint8_t* out,
+                        int64_t out_stride);
 
-  // `count` rows of at most kRows as int8: row r of block b begins at out + (b * kRows + r) *
+  // `count` rows of at most kRows as int8: block b of a row begins at out + (b * kRows + place) *
   // kBlockColumns * bytes_per_weight. `bytes` are there in each row of planes; columns beyond them
   // are the row's offset.
   void (*unpack)(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);
@@ -99,9 +102,14 @@ struct Kernels {
   void (*multiply)(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
                    int32_t* acc);
 
-  // Outputs of `rows` rows and `count` pixels from the sums of one group; row r's go to y[r].
+  // Outputs of `rows` rows and `count` pixels from the sums of one group: that of row r and pixel i
+  // goes to y[r * row_stride + i].
   void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
-                 float* const* y);
+                 float* y, int64_t row_stride);
+
+  // The same, turned: to y[i * pixel_stride + r].
+  void (*finish_turned)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows,
+                        int64_t count, float* y, int64_t pixel_stride);
 
   // Does `rounds` of the products above on registers alone, and returns how many multiply-
   // accumulates that were: the most that this processor can do.

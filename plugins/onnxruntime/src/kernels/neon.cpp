@@ -38,7 +38,7 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
           weights[i] = vaddq_s8(weights[i], vandq_s8(set, step));
         }
       }
-      int8_t* to = out + (block * kRows + r) * kBlockColumns;
+      int8_t* to = out + (block * kRows + rows[r].place) * kBlockColumns;
       for (int i = 0; i < 4; ++i) vst1q_s8(to + 16 * i, weights[i]);
     }
   }

@@ -33,7 +33,7 @@ void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks,
         for (int i = 0; i < 8; ++i)
           words[i] = add_bytes(words[i], spread((bits >> (8 * i)) & 255) & step);
       }
-      memcpy(out + (block * kRows + r) * kBlockColumns, words, sizeof words);
+      memcpy(out + (block * kRows + rows[r].place) * kBlockColumns, words, sizeof words);
     }
   }
 }

@@ -31,7 +31,7 @@ void unpack_256(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blo
         high = _mm256_add_epi8(
             high, _mm256_and_si256(spread_256(static_cast<uint32_t>(bits >> 32)), step));
       }
-      Block::store(out + (block * kRows + r) * Block::kBytes, low, high);
+      Block::store(out + (block * kRows + rows[r].place) * Block::kBytes, low, high);
     }
   }
 }
