@@ -8,9 +8,9 @@ READY := $(VENV)/.ready
 
 setup: $(READY)
 
-# The native library is compiled by pip, anew where its sources have changed.
+# The native libraries are compiled by pip, anew where their sources have changed.
 NATIVE := plugins/onnxruntime
-NATIVE_SOURCES := $(shell find $(NATIVE) -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
+NATIVE_SOURCES := $(shell find plugins -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
 
 $(READY): pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -69,10 +69,10 @@ native-fuzz:
 	build/native/fuzz/fuzz_layer build/native/corpus -max_total_time=$(SECONDS) -max_len=8192 \
 	  -artifact_prefix=build/native/
 
-# CUDA's compilers for test_compiled_code.py where there are none: nvcc 13 and JetPack 6's NVRTC.
-# 125 MB to fetch, 315 MB on disk; for Linux on x86-64.
+# CUDA's compilers for the tests of compiled code where there are none: nvcc 13, torch's NVRTC and
+# JetPack 6's. 215 MB to fetch, 530 MB on disk; for Linux on x86-64.
 GPU_TOOLS := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 \
-  nvidia-cuda-runtime==13.0.88 nvidia-cuda-nvrtc-cu12==12.6.85
+  nvidia-cuda-runtime==13.0.88 nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-nvrtc-cu12==12.6.85
 gpu-tools: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target build/gpu-tools $(GPU_TOOLS)

@@ -52,6 +52,7 @@ class GpuDenoiser:
     ) -> None:
         self.model_config = bundle.model_config
         self._device, self._dtype = gpu.device, dtype
+        self._origin = gpu.kernels.library.origin
         self._timesteps = bundle.timesteps
         self._output_bias = torch.from_numpy(bundle.output_bias.copy()).to(gpu.device)
         self._step_index = torch.zeros(1, dtype=torch.int32, device=gpu.device)
@@ -74,10 +75,12 @@ class GpuDenoiser:
     def selection(self) -> Selection:
         """What runs; after the first call also whether a step could be recorded."""
         if self._replayed is None:
-            return gpu_selection("operator by operator")
-        if self._replayed.failure is not None:
-            return gpu_selection(f"operator by operator: no CUDA graph, {self._replayed.failure}")
-        return gpu_selection("CUDA graphs")
+            how = "operator by operator"
+        elif self._replayed.failure is not None:
+            how = f"operator by operator: no CUDA graph, {self._replayed.failure}"
+        else:
+            how = "CUDA graphs"
+        return gpu_selection(self._origin, how)
 
     @torch.no_grad()
     def __call__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from typing import Protocol
 
 import torch
 
+from ..errors import RuntimeUnavailable
+
 Tensors = Mapping[str, torch.Tensor]
 TensorFunction = Callable[[Tensors], torch.Tensor]
 _WARM_UP_CALLS = 2
 _MOST_RECORDINGS = 8
 _MOST_CHARACTERS = 200
+_GOES_ON_SINCE = (2, 12)
+"""Of torch: until then its allocator never leaves a capture that could not be ended."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,27 @@ class CudaGraphs:
         current.wait_stream(self._stream)
 
     def record(self, function: Callable[[], torch.Tensor]) -> Recording:
-        """Capture one call."""
+        """Capture one call.
+
+        Raises:
+            RuntimeError: it does what cannot be captured.
+            RuntimeUnavailable: so it does, and this torch cannot go on after that.
+        """
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 output = function()
-        except BaseException:
+        except BaseException as error:
             # A capture that cannot be ended leaves its stream the current one.
             torch.cuda.set_stream(current)
+            if isinstance(error, RuntimeError) and not _goes_on_after_failures(torch.__version__):
+                raise RuntimeUnavailable(
+                    "A denoising step cannot be recorded as a CUDA graph",
+                    why=f"{_first_line(error)}; and torch {torch.__version__} keeps the memory of "
+                    "a recording that failed, so nothing else runs in this process",
+                    fix=f"Install torch {'.'.join(map(str, _GOES_ON_SINCE))} or newer, which goes "
+                    "on operator by operator",
+                ) from error
             raise
         return Recording(graph.replay, output)
 
@@ -96,7 +114,7 @@ class Replayed:
             try:
                 recording = self._recorder.record(lambda: self._function(fixed))
             except RuntimeError as error:
-                self.failure = str(error).partition("\n")[0][:_MOST_CHARACTERS]
+                self.failure = _first_line(error)
                 self._replays.clear()
                 return self._function(inputs)
             self._replays[key] = _Replay(fixed, recording)
@@ -108,3 +126,13 @@ class Replayed:
             replay.inputs[name].copy_(value)
         replay.recording.replay()
         return replay.recording.output.clone()
+
+
+def _first_line(error: BaseException) -> str:
+    """Of its message, cut to what fits a line."""
+    return str(error).partition("\n")[0][:_MOST_CHARACTERS]
+
+
+def _goes_on_after_failures(version: str) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is None or (int(numbers[1]), int(numbers[2])) >= _GOES_ON_SINCE

@@ -32,9 +32,10 @@ def reference_selection(reason: str = "") -> Selection:
     return Selection(Runtime.TORCH, Runtime.TORCH, note)
 
 
-def gpu_selection(how: str = "") -> Selection:
-    """The GPU kernels, and how they are launched."""
-    note = f"GPU kernels, {how}" if how else "GPU kernels"
+def gpu_selection(origin: str, how: str = "") -> Selection:
+    """The GPU kernels, where they come from, and how they are launched."""
+    note = f"GPU kernels {origin}"
+    note = f"{note}, {how}" if how else note
     return Selection(Runtime.TORCH, Runtime.TORCH, note)
 
 
@@ -50,7 +51,9 @@ def select(runtime: Runtime) -> Selection:
         from .gpu_choice import choose_gpu
 
         gpu = choose_gpu()
-        return reference_selection(gpu) if isinstance(gpu, str) else gpu_selection()
+        if isinstance(gpu, str):
+            return reference_selection(gpu)
+        return gpu_selection(gpu.kernels.library.origin)
     if runtime is not Runtime.ORT:
         return Selection(runtime, runtime)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ...runtimes.gpu_kernels.library_file import LEAST_CAPABILITY
+from ...runtimes.gpu_kernels.choice import LEAST_CAPABILITY
 from .finding import Finding
 from .host import Host
 

@@ -13,33 +13,55 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .report import NO_TIME
+
 CHECKOUT = Path(__file__).parents[3]
 _CASES, _EMULATED_CASES, _SANITIZED_CASES = 400, 6, 24
 _SANITIZER_SECONDS = 90
-_SECONDS = 420
+_LEAST_SECONDS = 10
 _MOST_CHARACTERS, _MOST_TEST_CHARACTERS = 400, 8000
 _TESTS_NEED = ("pytest", "diffusers", "onnx", "pydantic", "safetensors")
-_SUMMARY = re.compile(r"ERROR SUMMARY: (\d+) error")
+_SANITIZERS = {
+    "memcheck": (("--report-api-errors", "no"), re.compile(r"ERROR SUMMARY: (\d+) error")),
+    "racecheck": ((), re.compile(r"RACECHECK SUMMARY: (\d+) hazard")),
+}
+"""What compute-sanitizer looks for, its arguments for that, and how many it says it has found."""
 
 
-def exactness(emulated: bool) -> dict[str, Any]:
-    """Golden and random cases, and every plane count on every path; also under the sanitizer."""
+def exactness(emulated: bool, deadline: float) -> dict[str, Any]:
+    """Golden and random cases, and every plane count on every path; also under the sanitizers.
+
+    Args:
+        emulated: whether on the emulated GPU.
+        deadline: of ``time.monotonic``; raises subprocess.TimeoutExpired for cases that are not
+            done then.
+    """
     if not (CHECKOUT / "tests" / "plugins" / "kernels").is_dir():
         return {"skipped": "it needs the tests of a checkout, and this is an installed package"}
     if emulated:
-        result, _ = _cases(_EMULATED_CASES, ["--emulated", "--planes", "1"])
-        return {**result, "sanitizer": {"skipped": "the emulation watches every access itself"}}
-    result, _ = _cases(_CASES, [])
-    return {**result, "sanitizer": _sanitized()}
+        few = ["--emulated", "--planes", "1"]
+        result, _ = _cases(_EMULATED_CASES, few, seconds=_left(deadline))
+        skipped = {"skipped": "the emulation watches every access itself"}
+        return {**result, "sanitizers": dict.fromkeys(_SANITIZERS, skipped)}
+    result, _ = _cases(_CASES, [], seconds=_left(deadline))
+    return {**result, "sanitizers": {tool: _sanitized(tool, deadline) for tool in _SANITIZERS}}
 
 
-def _sanitized() -> dict[str, Any]:
-    """The sanitizer's errors; one that does not come to a summary has said nothing of kernels."""
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.0)
+
+
+def _sanitized(name: str, deadline: float) -> dict[str, Any]:
+    """A sanitizer's errors; one that does not come to a summary has said nothing of kernels."""
+    seconds = min(_SANITIZER_SECONDS, _left(deadline))
+    if seconds < _LEAST_SECONDS:
+        return {"skipped": NO_TIME}
     tool = shutil.which("compute-sanitizer") or shutil.which(
         "compute-sanitizer", path="/usr/local/cuda/bin"
     )
@@ -47,12 +69,13 @@ def _sanitized() -> dict[str, Any]:
         return {"skipped": "compute-sanitizer was not found"}
     # Every buffer an allocation of its own: what lies beside one belongs to nobody.
     alone = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1"]
-    prefix = [*alone, tool, "--tool", "memcheck", "--report-api-errors", "no"]
+    arguments, summary = _SANITIZERS[name]
+    prefix = [*alone, tool, "--tool", name, *arguments]
     try:
-        result, said = _cases(_SANITIZED_CASES, ["--planes", "1"], prefix, _SANITIZER_SECONDS)
+        result, said = _cases(_SANITIZED_CASES, ["--planes", "1"], prefix, seconds=seconds)
     except subprocess.TimeoutExpired:
-        return {"skipped": f"it was not done after {_SANITIZER_SECONDS} s"}
-    found = _SUMMARY.search(said)
+        return {"skipped": f"it was not done after {seconds:.0f} s"}
+    found = summary.search(said)
     if found is None:
         return {"skipped": f"it gave no summary: {said.strip()[-_MOST_CHARACTERS:]}"}
     errors = int(found[1])
@@ -60,7 +83,7 @@ def _sanitized() -> dict[str, Any]:
 
 
 def _cases(
-    count: int, arguments: Sequence[str], prefix: Sequence[str] = (), seconds: int = _SECONDS
+    count: int, arguments: Sequence[str], prefix: Sequence[str] = (), *, seconds: float
 ) -> tuple[dict[str, Any], str]:
     """What the cases came to, and what the process said."""
     with tempfile.TemporaryDirectory() as folder:
@@ -77,8 +100,8 @@ def _cases(
         return {**result, "exact": not result["differing"]}, said
 
 
-def marked_tests(emulated: bool) -> dict[str, Any]:
-    """What pytest says of all tests marked ``gpu``."""
+def marked_tests(emulated: bool, deadline: float) -> dict[str, Any]:
+    """What pytest says of all tests marked ``gpu``; raises as :func:`exactness`."""
     if emulated:
         return {"skipped": "there is no GPU"}
     missing = [name for name in _TESTS_NEED if find_spec(name) is None]
@@ -93,14 +116,14 @@ def marked_tests(emulated: bool) -> dict[str, Any]:
         return {"skipped": "it needs the tests of a checkout, and this is an installed package"}
     code, said = _run(
         [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *marked],
-        _SECONDS,
+        _left(deadline),
     )
     last = (said.strip().splitlines() or [""])[-1]
     result = {"passed": code == 0 and " passed" in last, "summary": last}
     return result if result["passed"] else {**result, "said": said[-_MOST_TEST_CHARACTERS:]}
 
 
-def _run(command: Sequence[str], seconds: int) -> tuple[int, str]:
+def _run(command: Sequence[str], seconds: float) -> tuple[int, str]:
     """A process's exit code, and what it said.
 
     Raises subprocess.TimeoutExpired, and then nothing that it started is left: a sanitizer's own

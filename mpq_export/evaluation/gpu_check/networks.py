@@ -35,6 +35,7 @@ from ..cpu_benchmark.statistics import ratio
 from ..literature import MODELS as LITERATURE
 from ..module_fidelity import compare_modules
 from .place import Place
+from .report import NO_TIME
 from .rounding import mixed_planes, rounded_layer
 from .turns import Subject, Timed, in_turns, prepared
 
@@ -117,7 +118,7 @@ def measure_networks(
     for done, network in enumerate(networks):
         now = time.monotonic()
         if now > deadline:
-            rows.append({"name": network.name, "skipped": "no time was left"})
+            rows.append({"name": network.name, "skipped": NO_TIME})
         else:
             share = (deadline - now) / (len(networks) - done)
             rows.append(_measured(network, place, rounds, now + share))
@@ -164,7 +165,7 @@ def _row(network: Network, place: Place, rounds: int, deadline: float) -> dict[s
             subjects.append(one)
         else:
             timed[name] = one
-    timed |= in_turns(subjects, rounds, place.stopwatch)
+    timed |= in_turns(subjects, rounds, place.stopwatch.ms)
     row["ms"] = {
         name: asdict(one.spread) if one.spread else {"failure": one.failure}
         for name, one in timed.items()

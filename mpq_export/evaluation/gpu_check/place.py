@@ -13,12 +13,22 @@ from ...runtimes.gpu_kernels.library_file import emulated_library
 from ...runtimes.gpu_kernels.torch_gpu import TorchGpu, current_gpu, emulated_gpu
 from ...runtimes.replayed import CudaGraphs, Recorder, Recording
 
+_PAUSE_CYCLES = 2_000_000
+"""About a millisecond: longer than asking for a graph."""
+_EMULATED_BYTES = 1 << 16
+
 
 class Stopwatch(Protocol):
     """How long work takes on the device."""
 
     def ms(self, work: Callable[[], object]) -> float:
-        """Milliseconds from the first of its launches to the end of the last."""
+        """Milliseconds from when the first of its launches is asked for to the end of the last."""
+
+    def queued_ms(self, work: Callable[[], object]) -> float:
+        """As :meth:`ms`, but of work that waits in a queue: asking for it costs nothing.
+
+        For what takes hardly longer than asking.
+        """
 
 
 class CudaEvents:
@@ -29,8 +39,16 @@ class CudaEvents:
 
     def ms(self, work: Callable[[], object]) -> float:
         """Between two events of the current stream."""
+        return self._between_events(work, lambda: None)
+
+    def queued_ms(self, work: Callable[[], object]) -> float:
+        """Behind a pause of the GPU's, in which all of it is asked for."""
+        return self._between_events(work, lambda: torch.cuda._sleep(_PAUSE_CYCLES))
+
+    def _between_events(self, work: Callable[[], object], before: Callable[[], object]) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(self._device)
+        before()
         begin.record()
         work()
         end.record()
@@ -46,6 +64,10 @@ class WallClock:
         started = time.perf_counter()
         work()
         return 1000 * (time.perf_counter() - started)
+
+    def queued_ms(self, work: Callable[[], object]) -> float:
+        """As :meth:`ms`: asking for it is doing it."""
+        return self.ms(work)
 
 
 class CallsAgain:
@@ -75,6 +97,7 @@ class Place:
         emulated: whether times mean nothing.
         compile_backend: of ``torch.compile``.
         cache_bytes: of its last cache; weights of a product that are read in turns exceed it.
+        free_bytes: of its memory that nobody has taken yet.
     """
 
     gpu: TorchGpu
@@ -83,6 +106,7 @@ class Place:
     emulated: bool
     compile_backend: str
     cache_bytes: int
+    free_bytes: Callable[[], int]
 
 
 def real_place() -> Place:
@@ -94,11 +118,25 @@ def real_place() -> Place:
     torch.backends.cudnn.benchmark = True
     cache = torch.cuda.get_device_properties(gpu.device).L2_cache_size
     return Place(
-        gpu, CudaEvents(gpu.device), lambda: CudaGraphs(gpu.device), False, "inductor", cache
+        gpu,
+        CudaEvents(gpu.device),
+        lambda: CudaGraphs(gpu.device),
+        emulated=False,
+        compile_backend="inductor",
+        cache_bytes=cache,
+        free_bytes=lambda: torch.cuda.mem_get_info(gpu.device)[0],
     )
 
 
 def emulated_place() -> Place:
     """The emulated GPU; raises RuntimeUnavailable where there is no C++ compiler."""
     gpu = emulated_gpu(emulated_library())
-    return Place(gpu, WallClock(), CallsAgain, True, "eager", 1)
+    return Place(
+        gpu,
+        WallClock(),
+        CallsAgain,
+        emulated=True,
+        compile_backend="eager",
+        cache_bytes=1,
+        free_bytes=lambda: _EMULATED_BYTES,
+    )

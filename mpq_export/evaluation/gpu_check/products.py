@@ -7,6 +7,7 @@ bound; a row says where that was too few.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from ...runtimes.gpu_kernels.device import DeviceLayer
 from ...runtimes.gpu_kernels.operator import PackedModule
 from ..cpu_benchmark.statistics import ratio
 from .place import Place
+from .report import NO_TIME
 from .rounding import mixed_planes, rounded_layer
 from .turns import Subject, Timed, in_turns, prepared
 
@@ -32,7 +34,9 @@ _IMAGES = 2
 _MOST_COPIES = 2048
 _LEAST_INT8_ROWS = 32
 _PEAK_SIDE, _PEAK_BYTES = 8192, 1 << 30
-_EMULATED_SIDE = 64
+_LEAST_SIDE = 64
+_FREE_SHARE = 4
+"""Rates are measured in at most this part of the memory that is free."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,10 @@ class Rates:
 
 def measured_rates(place: Place, rounds: int) -> Rates:
     """A large int8 product of torch's, and a copy (its bytes are read and written)."""
-    device, side = place.gpu.device, _EMULATED_SIDE if place.emulated else _PEAK_SIDE
+    device, free = place.gpu.device, place.free_bytes()
+    side, size = peak_sizes(free)
     a, b = (torch.ones(side, side, dtype=torch.int8, device=device) for _ in range(2))
-    source = torch.zeros(_EMULATED_SIDE if place.emulated else _PEAK_BYTES, dtype=torch.int8)
-    source = source.to(device)
+    source = torch.zeros(size, dtype=torch.int8, device=device)
     target = torch.empty_like(source)
     timed = in_turns(
         [
@@ -103,7 +107,7 @@ def measured_rates(place: Place, rounds: int) -> Rates:
             Subject("copy", lambda: target.copy_(source)),
         ],
         rounds,
-        place.stopwatch,
+        place.stopwatch.queued_ms,
     )
     work = {"int8": 2 * side**3, "copy": 2 * len(source)}
     found = {
@@ -114,15 +118,31 @@ def measured_rates(place: Place, rounds: int) -> Rates:
     return Rates(found["int8"], found["copy"], failures)
 
 
+def peak_sizes(free_bytes: int) -> tuple[int, int]:
+    """Side of the int8 product, and bytes of the copy, that rates are measured with."""
+    share, side = free_bytes // _FREE_SHARE, _PEAK_SIDE
+    while side > _LEAST_SIDE and 6 * side**2 > share:  # two int8 operands and int32 sums
+        side //= 2
+    return side, max(min(_PEAK_BYTES, share // 2), 1)
+
+
 def measure_products(
-    place: Place, products: Sequence[Product], rounds: int, progress: ProgressReporter
+    place: Place,
+    products: Sequence[Product],
+    rounds: int,
+    deadline: float,
+    progress: ProgressReporter,
 ) -> dict[str, Any]:
-    """The rates, and a row for every product."""
+    """The rates, and a row for every product; one that would begin after the deadline, of
+    ``time.monotonic``, says so instead."""
     rates = measured_rates(place, rounds)
     progress.start("products", len(products))
     rows = []
     for product in products:
-        rows.append(_row(product, rates, place, rounds))
+        if time.monotonic() < deadline:
+            rows.append(_row(product, rates, place, rounds))
+        else:
+            rows.append({"name": product.name, "skipped": NO_TIME})
         progress.advance()
     return {"rates": asdict(rates), "rows": rows}
 
@@ -135,7 +155,7 @@ def _row(product: Product, rates: Rates, place: Place, rounds: int) -> dict[str,
     }
     subjects = [one for one in made.values() if isinstance(one, Subject)]
     failed = {name: one for name, one in made.items() if isinstance(one, Timed)}
-    timed: Mapping[str, Timed] = {**failed, **in_turns(subjects, rounds, place.stopwatch)}
+    timed: Mapping[str, Timed] = {**failed, **in_turns(subjects, rounds, place.stopwatch.queued_ms)}
     (m, n, k), ours = product.sizes, timed[OURS]
     row: dict[str, Any] = {"name": product.name, "M": m, "N": n, "K": k, **maker.sets}
     for name, one in timed.items():

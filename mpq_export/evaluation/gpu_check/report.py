@@ -9,6 +9,8 @@ from typing import Any
 from ...files import staged_file, write_json
 
 Result = Mapping[str, Any]
+NO_TIME = "no time was left"
+"""Why something was skipped."""
 _OUR_STEPS = ("packed, CUDA graph", "packed, operator by operator")
 
 
@@ -40,18 +42,18 @@ def passed(result: Result) -> bool:
     A library's product that fails is named and no fault of the kernels; so is a compiler's.
     """
     exactness, tests, models = (result.get(name, {}) for name in ("exactness", "tests", "models"))
-    sanitizer = exactness.get("sanitizer", {})
+    sanitizers = exactness.get("sanitizers", {}).values()
     layers = all(
         "failure" not in row and row.get("layers_exact", row.get("layers")) == row.get("layers")
         for row in models.get("rows", [])
     )
-    ours = [row["packed"] for row in result.get("kernels", {}).get("rows", [])]
+    ours = [row["packed"] for row in _measured(result.get("kernels", {}))]
     for row in models.get("rows", []):
         ours += [ms for name, ms in row.get("ms", {}).items() if name in _OUR_STEPS]
     failures = [one for one in result.values() if isinstance(one, dict) and "failure" in one]
     return (
         exactness.get("exact", True)
-        and sanitizer.get("exact", True)
+        and all(sanitizer.get("exact", True) for sanitizer in sanitizers)
         and tests.get("passed", True)
         and layers
         and not any("failure" in one for one in ours)
@@ -67,15 +69,20 @@ def _exactness(part: Result) -> list[str]:
     lines = [f"Cases ({counts}): {verdict}."]
     if part["differing"]:
         lines.append(f"Differing: {', '.join(part['differing'])}.")
-    sanitizer = part["sanitizer"]
+    for name, sanitizer in part["sanitizers"].items():
+        lines += ["", f"compute-sanitizer {name}: {_sanitized(sanitizer)}."]
+    return lines
+
+
+def _sanitized(sanitizer: Result) -> str:
     if "skipped" in sanitizer:
-        return [*lines, "", f"compute-sanitizer: not run, {sanitizer['skipped']}."]
+        return f"not run, {sanitizer['skipped']}"
     found = [f"{sanitizer['errors']} errors"]
     if "failure" in sanitizer:
         found.append(f"**failed**: {sanitizer['failure']}")
     if sanitizer.get("differing"):
         found.append(f"differing: {', '.join(sanitizer['differing'])}")
-    return [*lines, "", f"compute-sanitizer memcheck: {'; '.join(found)}."]
+    return "; ".join(found)
 
 
 def _tests(part: Result) -> list[str]:
@@ -95,14 +102,15 @@ def _kernels(part: Result) -> list[str]:
         "int8 / packed | of int8 rate | of bandwidth |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in part["rows"]:
+    measured = _measured(part)
+    for row in measured:
         lines.append(
             f"| {row['name']} | {_spread(row['packed'])} | {_median(row['float16'])} "
             f"| {_median(row['int8'])} | {_times(row.get('float16_over_packed'))} "
             f"| {_times(row.get('int8_over_packed'))} | {_share(row.get('int8_rate_share'))} "
             f"| {_share(row.get('bandwidth_share'))} |"
         )
-    warm = [row["name"] for row in part["rows"] if row["packed_weights_fit_cache"]]
+    warm = [row["name"] for row in measured if row["packed_weights_fit_cache"]]
     lines += [
         "",
         "w3a8; ours reads and writes float16 and quantises its input. Many sets of weights of each",
@@ -113,10 +121,11 @@ def _kernels(part: Result) -> list[str]:
             [f"All sets of packed weights together fit the last cache: {'; '.join(warm)}."]
             * bool(warm)
         ),
+        *(f"- {row['name']}: {row['skipped']}." for row in part["rows"] if "skipped" in row),
         *(f"- {name}: {why}." for name, why in rates["failures"].items()),
         *_failures(
             (row["name"], name, row[name])
-            for row in part["rows"]
+            for row in measured
             for name in ("packed", "float16", "int8")
         ),
     ]
@@ -153,6 +162,10 @@ def _models(part: Result) -> list[str]:
         (row["name"], name, ms) for row in part["rows"] for name, ms in row.get("ms", {}).items()
     )
     return [*lines, "", *exact, *skipped, *failures]
+
+
+def _measured(part: Result) -> list[Result]:
+    return [row for row in part.get("rows", []) if "skipped" not in row]
 
 
 _PARTS = {"exactness": _exactness, "tests": _tests, "kernels": _kernels, "models": _models}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ..cpu_benchmark.failures import one_line
 from ..cpu_benchmark.statistics import Spread, spread_of
-from .place import Stopwatch
 
 _WARM_UP_ROUNDS = 2
 
@@ -42,18 +41,23 @@ def prepared(name: str, make: Callable[[], Subject]) -> Subject | Timed:
         return Timed(failure=f"{name}: {one_line(error)}")
 
 
-def in_turns(subjects: Sequence[Subject], rounds: int, stopwatch: Stopwatch) -> dict[str, Timed]:
-    """Times by name. The order rotates; a subject that fails is left out from then on."""
+def in_turns(
+    subjects: Sequence[Subject], rounds: int, ms: Callable[[Callable[[], object]], float]
+) -> dict[str, Timed]:
+    """Times by name, ``ms`` being how they are taken: of a :class:`Stopwatch`.
+
+    The order rotates; a subject that fails is left out from then on.
+    """
     timed = {subject.name: Timed() for subject in subjects}
     for number in range(-_WARM_UP_ROUNDS, rounds):
         running = [subject for subject in subjects if timed[subject.name].failure is None]
         first = number % max(len(running), 1)
         for subject in running[first:] + running[:first]:
             try:
-                ms = stopwatch.ms(subject.work) / subject.units
+                taken = ms(subject.work) / subject.units
             except Exception as error:
                 timed[subject.name] = Timed(failure=one_line(error))
                 continue
             if number >= 0:
-                timed[subject.name].ms.append(ms)
+                timed[subject.name].ms.append(taken)
     return timed

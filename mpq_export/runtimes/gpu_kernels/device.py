@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ...core.integer_reference import ConvGeometry, PackedLayer
 from ...core.kernel_layout import KernelLayer, to_kernel_layout
 from ...errors import LayerError, RuntimeUnavailable
-from .interface import GEOMETRY, LAYER_ARRAYS, CCall, CLayer, KernelLibrary
+from .interface import GEOMETRY, LAYER_ARRAYS, CCall, CLayer, Kernels
 from .memory import Buffer, Memory
 
 WORKSPACE_ALIGNMENT = 256
@@ -26,7 +26,7 @@ class KernelDevice:
         multiprocessors: how finely the kernels cut their work.
     """
 
-    library: KernelLibrary
+    library: Kernels
     memory: Memory
     multiprocessors: int
 

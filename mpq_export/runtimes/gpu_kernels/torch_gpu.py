@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
+from ...errors import RuntimeUnavailable
+from .choice import gpu_kernels
 from .device import KernelDevice
+from .driver import Gpu
 from .interface import KernelLibrary
-from .library_file import gpu_library
 from .torch_memory import TorchMemory
 
 _EMULATED_MULTIPROCESSORS = 4
@@ -29,14 +31,34 @@ def current_gpu() -> TorchGpu:
     Raises:
         RuntimeUnavailable: they cannot be had; says why.
     """
-    device = torch.device("cuda", torch.cuda.current_device())
-    library = KernelLibrary(gpu_library(torch.cuda.get_device_capability(device)))
-    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    return TorchGpu(device, KernelDevice(library, TorchMemory(device), multiprocessors))
+    gpu = described_gpu()
+    device = torch.device("cuda", gpu.ordinal)
+    kernels = gpu_kernels(gpu)
+    return TorchGpu(device, KernelDevice(kernels, TorchMemory(device), gpu.multiprocessors))
+
+
+def described_gpu() -> Gpu:
+    """Torch's current GPU.
+
+    Raises:
+        RuntimeUnavailable: CUDA does not start, although torch saw a GPU.
+    """
+    try:
+        ordinal = torch.cuda.current_device()
+        properties = torch.cuda.get_device_properties(ordinal)
+    except RuntimeError as error:
+        raise RuntimeUnavailable(
+            "The GPU cannot be used",
+            why=f"CUDA does not start: {str(error).partition(chr(10))[0]}",
+            fix="Run nvidia-smi: the driver may be another than the one that is loaded, or the GPU "
+            "may be lost or taken",
+        ) from error
+    capability = (properties.major, properties.minor)
+    return Gpu(ordinal, capability, properties.multi_processor_count)
 
 
 def emulated_gpu(path: Path) -> TorchGpu:
     """A library of emulated kernels on tensors of the processor: for tests."""
     device = torch.device("cpu")
-    library = KernelLibrary(path)
+    library = KernelLibrary(path, "for the processor")
     return TorchGpu(device, KernelDevice(library, TorchMemory(device), _EMULATED_MULTIPROCESSORS))

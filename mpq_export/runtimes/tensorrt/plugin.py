@@ -15,7 +15,7 @@ import numpy as np
 
 from ...lowering.kernel_nodes import INPUT_TYPES, INPUTS, VERSION
 from ...lowering.nodes import CONV, LINEAR
-from ..gpu_kernels.interface import KernelLibrary
+from ..gpu_kernels.interface import Kernels
 from .plugin_calls import PluginCalls
 from .plugin_fields import field_names, read_fields, written_fields
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _registered: list[Any] = []
 
 
-def register_plugins(trt: ModuleType, library: KernelLibrary, multiprocessors: int) -> None:
+def register_plugins(trt: ModuleType, library: Kernels, multiprocessors: int) -> None:
     """Make both operators known to a module's plugin registry, in the place of earlier ones.
 
     Args:
@@ -45,7 +45,7 @@ def _creator_class(trt: ModuleType) -> type:
     plugin_class = _plugin_class(trt)
 
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[name-defined]
-        def __init__(self, op_type: str, library: KernelLibrary, multiprocessors: int) -> None:
+        def __init__(self, op_type: str, library: Kernels, multiprocessors: int) -> None:
             super().__init__()
             self.name, self.plugin_version, self.plugin_namespace = op_type, str(VERSION), ""
             self._library, self._multiprocessors = library, multiprocessors

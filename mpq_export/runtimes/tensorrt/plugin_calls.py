@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ...core.integer_reference import ConvGeometry
 from ...errors import LayerError, RuntimeUnavailable
-from ..gpu_kernels.interface import GEOMETRY, LAYER_ARRAYS, CCall, CLayer, KernelLibrary
+from ..gpu_kernels.interface import GEOMETRY, LAYER_ARRAYS, CCall, CLayer, Kernels
 from .plugin_fields import PluginLayer
 
 _ALIGNMENT = 256
@@ -32,7 +32,7 @@ class PluginCalls:
     """
 
     layer: PluginLayer
-    library: KernelLibrary
+    library: Kernels
 
     def output_shape(
         self, shape: Sequence[Size], size_of: Callable[[Size, int, int], Size], rows: Size

@@ -17,7 +17,7 @@
 #define MPQ_PUBLIC __attribute__((visibility("default")))
 
 /* Of this file: another number, and structures or functions are others. */
-#define MPQ_INTERFACE_VERSION 1
+#define MPQ_INTERFACE_VERSION 2
 /* Of the order of `words`: mpq_export.core.kernel_layout.LAYOUT. */
 #define MPQ_LAYOUT_VERSION "mma-1"
 
@@ -108,6 +108,19 @@ typedef struct MpqLaunch {
 /* What mpq_quantize and mpq_multiply launch. */
 MPQ_PUBLIC int mpq_plan_quantize(const MpqLayer* layer, const MpqCall* call, MpqLaunch* launch);
 MPQ_PUBLIC int mpq_plan_multiply(const MpqLayer* layer, const MpqCall* call, MpqLaunch* launch);
+
+/* What a status of these two means, none of which is CUDA's. */
+MPQ_PUBLIC const char* mpq_plan_status_text(int status);
+
+/* A kernel that launches may name, and the most shared memory that one of them takes: to be allowed
+ * once, when it is loaded (CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES). */
+typedef struct MpqKernel {
+  const char* name;
+  uint32_t shared_bytes;
+} MpqKernel;
+
+/* Number `index` of them; beyond the last the name is null. */
+MPQ_PUBLIC void mpq_kernel(int index, MpqKernel* kernel);
 
 #endif
 

@@ -56,18 +56,6 @@ int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream) {
 }
 
 const char* mpq_status_text(int status) {
-  switch (status) {
-    case MPQ_OK:
-      return "no error";
-    case MPQ_BAD_LAYER:
-      return "a size or a bit width of the layer that the contract does not allow";
-    case MPQ_BAD_CALL:
-      return "no output, or a pointer that is null or misaligned";
-    case MPQ_TOO_LARGE:
-      return "activations beyond 2 GiB, or more tiles than a grid has";
-    case MPQ_SMALL_WORKSPACE:
-      return "a workspace smaller than mpq_workspace_bytes says";
-    default:
-      return cudaGetErrorString(static_cast<cudaError_t>(status));
-  }
+  return status > 0 ? cudaGetErrorString(static_cast<cudaError_t>(status))
+                    : mpq_plan_status_text(status);
 }

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include <cstring>
+#include <iterator>
 
 #include "kernels.h"
 
@@ -38,6 +39,24 @@ const char* multiply_kernel(const Cut& cut, int32_t planes) {
   return nullptr;
 }
 
+constexpr int64_t gemm_shared_bytes(int64_t pixels) { return kStages * pixels * kBlockColumns; }
+
+constexpr int64_t small_shared_bytes(int64_t pixels) {
+  return kSmallThreads * pixels * int64_t{sizeof(int32_t)};
+}
+
+constexpr MpqKernel kKernels[] = {
+#define MPQ_KERNEL(name, ...) {#name, 0},
+    MPQ_QUANTIZE_KERNELS(MPQ_KERNEL)
+#undef MPQ_KERNEL
+#define MPQ_KERNEL(name, pixels, ...) {#name, static_cast<uint32_t>(gemm_shared_bytes(pixels))},
+        MPQ_GEMM_KERNELS(MPQ_KERNEL)
+#undef MPQ_KERNEL
+#define MPQ_KERNEL(name, pixels, ...) {#name, static_cast<uint32_t>(small_shared_bytes(pixels))},
+            MPQ_SMALL_KERNELS(MPQ_KERNEL)
+#undef MPQ_KERNEL
+};
+
 Shape quantize_shape(const Problem& p) {
   const int64_t chunks = int64_t{p.padded_pixels} * (p.pixel_bytes / kChunk);
   const int64_t blocks = divided_up(chunks, kQuantizeThreads);
@@ -48,12 +67,16 @@ Shape multiply_shape(const Problem& p) {
   const char* kernel = multiply_kernel(p.cut, p.layer.max_planes);
   const int64_t groups = p.layer.group, splits = p.cut.splits;
   if (p.cut.pixels <= kSmallPixels) {
-    const int64_t shared = int64_t{kSmallThreads} * p.cut.pixels * int64_t{sizeof(int32_t)};
-    return {kernel, {groups * p.group_tiles, splits, 1}, kSmallThreads, shared};
+    return {kernel,
+            {groups * p.group_tiles, splits, 1},
+            kSmallThreads,
+            small_shared_bytes(p.cut.pixels)};
   }
   const int64_t row_blocks = divided_up(p.group_tiles, p.cut.tiles);
-  const int64_t shared = int64_t{kStages} * p.cut.pixels * kBlockColumns;
-  return {kernel, {row_blocks, p.pixel_tiles, groups * splits}, kGemmThreads, shared};
+  return {kernel,
+          {row_blocks, p.pixel_tiles, groups * splits},
+          kGemmThreads,
+          gemm_shared_bytes(p.cut.pixels)};
 }
 
 int plan(const MpqLayer* layer, const MpqCall* call, Shape (*shape_of)(const Problem&),
@@ -83,6 +106,28 @@ int mpq_plan_quantize(const MpqLayer* layer, const MpqCall* call, MpqLaunch* lau
 
 int mpq_plan_multiply(const MpqLayer* layer, const MpqCall* call, MpqLaunch* launch) {
   return mpq::plan(layer, call, mpq::multiply_shape, launch);
+}
+
+void mpq_kernel(int index, MpqKernel* kernel) {
+  const bool there = index >= 0 && index < static_cast<int>(std::size(mpq::kKernels));
+  *kernel = there ? mpq::kKernels[index] : MpqKernel{nullptr, 0};
+}
+
+const char* mpq_plan_status_text(int status) {
+  switch (status) {
+    case MPQ_OK:
+      return "no error";
+    case MPQ_BAD_LAYER:
+      return "a size or a bit width of the layer that the contract does not allow";
+    case MPQ_BAD_CALL:
+      return "no output, or a pointer that is null or misaligned";
+    case MPQ_TOO_LARGE:
+      return "activations beyond 2 GiB, or more tiles than a grid has";
+    case MPQ_SMALL_WORKSPACE:
+      return "a workspace smaller than mpq_workspace_bytes says";
+    default:
+      return "unrecognized error code";
+  }
 }
 
 int mpq_interface_version(void) { return MPQ_INTERFACE_VERSION; }

@@ -1,0 +1,84 @@
+"""The kernels for a GPU: a library that is named, nvcc's, or what NVRTC makes."""
+
+from __future__ import annotations
+
+import logging
+
+from ...errors import RuntimeUnavailable
+from .device_code import DeviceCode, device_code
+from .driver import CudaDriver, Gpu
+from .driver_kernels import DriverKernels
+from .interface import KernelLibrary, KernelPlans, Kernels
+from .library_file import LIBRARY_VARIABLE, named_library, nvcc_library, nvcc_program
+from .nvrtc import nvrtc_libraries
+from .plan_file import plan_library, why_no_plans
+
+LEAST_CAPABILITY = (8, 0)
+_log = logging.getLogger(__name__)
+_loaded: dict[tuple[int, str], Kernels] = {}
+
+
+def gpu_kernels(gpu: Gpu) -> Kernels:
+    """The kernels for a GPU, compiled if need be.
+
+    Where nvcc is there and fails, that is logged, and NVRTC is next.
+
+    Raises:
+        RuntimeUnavailable: they cannot be had; says why and what to do.
+    """
+    if (named := named_library()) is not None:
+        return KernelLibrary(named)
+    require_capable(gpu)
+    nvcc = nvcc_program()
+    no_nvcc = "nvcc was not found"
+    if nvcc is not None:
+        try:
+            library = nvcc_library(nvcc, gpu.capability).file()
+            return KernelLibrary(library, "compiled by nvcc")
+        except RuntimeUnavailable as error:
+            no_nvcc = f"{nvcc} failed: {error.why}"
+            _log.warning("The GPU kernels are compiled by NVRTC instead: %s", no_nvcc)
+    try:
+        return _by_nvrtc(gpu)
+    except RuntimeUnavailable as error:
+        raise RuntimeUnavailable(
+            "The GPU kernels are not compiled",
+            why=f"{no_nvcc}, and NVRTC does not serve: {error.what[:1].lower()}{error.what[1:]}"
+            f"{f', {error.why}' if error.why else ''}",
+            fix=f"Install CUDA's compiler, or torch with CUDA's packages; or build the library "
+            f"elsewhere with plugins/kernels/build.sh and name it with {LIBRARY_VARIABLE}",
+        ) from error
+
+
+def require_capable(gpu: Gpu) -> None:
+    """Raise RuntimeUnavailable for a GPU that is too old for the kernels."""
+    if gpu.capability < LEAST_CAPABILITY:
+        raise RuntimeUnavailable(
+            "The GPU kernels do not run on this GPU",
+            why=f"Its compute capability is {'.'.join(map(str, gpu.capability))}; they need 8.0 "
+            f"or newer",
+        )
+
+
+def nvrtc_code(gpu: Gpu, driver: CudaDriver) -> DeviceCode:
+    """What NVRTC makes or has made for a GPU. Nothing is compiled.
+
+    Raises:
+        RuntimeUnavailable: it will not do here; says why.
+    """
+    if (reason := why_no_plans()) is not None:
+        raise RuntimeUnavailable("What plans launches is not there", why=reason)
+    return device_code(nvrtc_libraries(), gpu.capability, driver.version)
+
+
+def _by_nvrtc(gpu: Gpu) -> Kernels:
+    driver = CudaDriver()
+    code = nvrtc_code(gpu, driver)
+    images = code.images()
+    # The driver keeps what it has loaded: the same code is loaded once.
+    key = (gpu.ordinal, "".join(str(kept.path) for kept in code.files))
+    if key not in _loaded:
+        plans = KernelPlans(plan_library())
+        origin = f"compiled by {code.compiler} for {code.target}"
+        _loaded[key] = DriverKernels(origin, plans, driver, images, gpu.ordinal)
+    return _loaded[key]
