@@ -18,9 +18,10 @@ def program(name: str) -> Path | None:
     return next(_among_packages(f"nvidia/cu*/bin/{name}"), None)
 
 
-def nvrtc_library() -> Path | None:
-    """NVRTC of CUDA 12, which is JetPack 6's compiler."""
-    return next(_among_packages("nvidia/cuda_nvrtc/lib/libnvrtc.so.12"), None)
+def nvrtc_library(major: int) -> Path | None:
+    """NVRTC of CUDA 12, which is JetPack 6's compiler, or of 13, which is torch's."""
+    folder = "cuda_nvrtc" if major == 12 else f"cu{major}"
+    return next(_among_packages(f"nvidia/{folder}/lib/libnvrtc.so.{major}"), None)
 
 
 def _among_packages(pattern: str) -> Iterator[Path]:

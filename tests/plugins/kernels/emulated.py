@@ -14,7 +14,7 @@ from mpq_export.runtimes.gpu_kernels.library_file import emulated_library, kerne
 from mpq_export.runtimes.gpu_kernels.memory import EmulatedMemory
 
 KERNELS = kernel_sources()
-_BUILDS = Path(__file__).parents[3] / "build" / "kernels"
+BUILDS = Path(__file__).parents[3] / "build" / "kernels"
 
 
 def emulated_kernels() -> Path:
@@ -22,7 +22,7 @@ def emulated_kernels() -> Path:
     import pytest
 
     try:
-        return emulated_library(folder=_BUILDS)
+        return emulated_library(folder=BUILDS)
     except RuntimeUnavailable as error:
         pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
 
@@ -33,21 +33,23 @@ class EmulatedGpu:
 
     Attributes:
         device: what layers are prepared for.
+        library: the kernels.
     """
 
     device: KernelDevice
+    library: KernelLibrary
 
     @classmethod
     def of(cls, path: Path, multiprocessors: int = 1) -> EmulatedGpu:
         """Load a library."""
         library = KernelLibrary(path)
         library.functions.mpq_emulation_seed.argtypes = [ctypes.c_uint64]
-        return cls(KernelDevice(library, EmulatedMemory(library), multiprocessors))
+        return cls(KernelDevice(library, EmulatedMemory(library), multiprocessors), library)
 
     @property
     def functions(self) -> ctypes.CDLL:
         """The library's, the emulation's own among them."""
-        return self.device.library.functions
+        return self.library.functions
 
     def shuffle(self, seed: int) -> None:
         """From now on threads take turns as the seed says."""
