@@ -1,4 +1,4 @@
-"""What CUDA's compilers make of the kernels today: nvcc, and NVRTC as JetPack 6 has it."""
+"""What nvcc makes of the kernels today, and the library that it makes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .cases import plane_cases
+from .fake_driver import kernel_names
 from .prepared import prepare
 from .test_interface import planned_launch
 
@@ -24,11 +25,10 @@ INTEGER_TARGETS = {1: 2.0, 2: 2.3, 3: 2.6, 4: 3.8, 5: 4.1}
 
 sys.path.insert(0, str(KERNELS))
 import compiled_code  # noqa: E402
-import nvrtc  # noqa: E402
 import toolchain  # noqa: E402
 
 
-def _needs(reason: str | None) -> None:
+def needs(reason: str | None) -> None:
     """Skip a test for a reason; where `make gpu-tools` has run, nothing is missing."""
     if reason is not None:
         pytest.fail(reason) if toolchain.FOLDER.exists() else pytest.skip(reason)
@@ -38,7 +38,7 @@ def _committed():
     return compiled_code.read_table(TABLE.read_text(encoding="utf-8"))
 
 
-def _assert_within_targets(rows) -> None:
+def assert_within_targets(rows) -> None:
     orin = [row for row in rows if row.architecture == 87]
     assert {row.spilled for row in orin} == {0}
     main = {row.planes: row.integer_per_product for row in orin if row.kernel == MAIN_TILE}
@@ -46,24 +46,18 @@ def _assert_within_targets(rows) -> None:
     assert all(main[planes] <= INTEGER_TARGETS[planes] for planes in main)
 
 
-def _kernel_names() -> set[str]:
-    """What kernels.h lists."""
-    text = (KERNELS / "src" / "kernels.h").read_text(encoding="utf-8")
-    return set(re.findall(r"KERNEL\((mpq_\w+)", text))
-
-
 def test_committed_table_is_whole_and_within_the_targets():
     rows = _committed()
     assert {row.architecture for row in rows} == set(compiled_code.ARCHITECTURES)
     assert len({row.key for row in rows}) == len(rows)
     assert compiled_code.read_table(compiled_code.table(rows, "nvcc")) == rows
-    _assert_within_targets(rows)
+    assert_within_targets(rows)
 
 
 def test_orin_code_is_no_worse_than_committed():
-    _needs(compiled_code.missing_tool())
+    needs(compiled_code.missing_tool())
     fresh = compiled_code.measure(87)
-    _assert_within_targets(fresh)
+    assert_within_targets(fresh)
     committed = {row.key: row for row in _committed() if row.architecture == 87}
     assert [row.key for row in fresh] == sorted(committed), "no kernel and no loop has vanished"
     for row in fresh:
@@ -71,41 +65,6 @@ def test_orin_code_is_no_worse_than_committed():
         assert row.products == before.products
         assert row.registers <= before.registers + 8
         assert row.issued_per_product <= 1.05 * before.issued_per_product
-
-
-def test_jetpack_6_compiles_all_kernels(tmp_path):
-    """NVRTC 12.6: no header of CUDA's, PTX that its driver reads, and as little unpacking.
-
-    No kernel divides by 64-bit numbers, which takes a hundred instructions.
-    """
-    library = toolchain.nvrtc_library()
-    _needs(None if library else "there is no NVRTC of CUDA 12 (make gpu-tools)")
-    compiler = nvrtc.Nvrtc.load(library)
-    assert compiler.version <= (12, 6)
-    names = set()
-    for source in nvrtc.SOURCES:
-        compiled = compiler.compile(source, 87)
-        (tmp_path / f"{source.stem}.cubin").write_bytes(compiled.cubin)
-        version = re.search(r"^\.version (\d+)\.(\d+)$", compiled.ptx, re.MULTILINE)
-        assert version is not None
-        assert (int(version[1]), int(version[2])) <= (8, 5)
-        assert re.search(r"^\.target sm_87$", compiled.ptx, re.MULTILINE)
-        assert not re.search(r"\b(div|rem)\.[su]64\b", compiled.ptx)
-        names |= set(re.findall(r"\.visible \.entry (\w+)\(", compiled.ptx))
-        if source.name == "multiply.cu":
-            log = compiled.log
-    assert names == _kernel_names()
-    _needs(compiled_code.missing_tool())
-    _assert_within_targets(compiled_code.figures(87, log, tmp_path / "multiply.cubin"))
-
-
-def test_what_nvrtc_refuses_is_said(tmp_path):
-    library = toolchain.nvrtc_library()
-    _needs(None if library else "there is no NVRTC of CUDA 12 (make gpu-tools)")
-    source = tmp_path / "host.cu"
-    source.write_text("#include <cstdint>\n")
-    with pytest.raises(nvrtc.NvrtcError, match="cstdint"):
-        nvrtc.Nvrtc.load(library).compile(source, 87)
 
 
 def _library_on_a_fake_runtime(folder: Path) -> tuple[ctypes.CDLL, ctypes.CDLL]:
@@ -128,7 +87,7 @@ def _library_on_a_fake_runtime(folder: Path) -> tuple[ctypes.CDLL, ctypes.CDLL]:
 
 def test_the_library_launches_the_kernels_that_were_compiled(gpu, tmp_path):
     """Host code and device code are compiled apart: each kernel is found by its name."""
-    _needs(compiled_code.missing_tool())
+    needs(compiled_code.missing_tool())
     library, fake = _library_on_a_fake_runtime(tmp_path)
     seen = set()
     for case in (*plane_cases(5), *plane_cases(8)):
@@ -144,7 +103,7 @@ def test_the_library_launches_the_kernels_that_were_compiled(gpu, tmp_path):
             expected = [*planned.grid, planned.threads, planned.shared_bytes]
             assert [int(size) for size in sizes] == expected
             seen.add(kernel)
-    assert seen == _kernel_names()
+    assert seen == set(kernel_names())
 
 
 def test_plans_need_nothing_of_cuda(gpu, tmp_path):

@@ -9,39 +9,22 @@ import pytest
 from golden.reader import layer_case
 
 from mpq_export.core.kernel_layout import LAYOUT
+from mpq_export.runtimes.gpu_kernels.interface import CLaunch
 
 from .cases import assert_same_bits, plane_cases
 from .emulated import KERNELS
+from .fake_driver import kernel_names
 from .prepared import prepare
 
 _NO_CODE_FOR_THE_DEVICE = 209
-
-
-class Launch(ctypes.Structure):
-    """MpqLaunch of mpq_kernels.h."""
-
-    _fields_ = (
-        ("kernel", ctypes.c_char_p),
-        ("grid", ctypes.c_uint32 * 3),
-        ("threads", ctypes.c_uint32),
-        ("shared_bytes", ctypes.c_uint32),
-        ("argument_bytes", ctypes.c_uint32),
-        ("argument", ctypes.c_uint64 * 64),
-    )
-
-
-def _kernels() -> list[str]:
-    """What kernels.h lists."""
-    text = (KERNELS / "src" / "kernels.h").read_text(encoding="utf-8")
-    return re.findall(r"KERNEL\((mpq_\w+)", text)
 
 
 def _text(gpu, status: int) -> str:
     return gpu.device.library.status_text(status)
 
 
-def planned_launch(library: ctypes.CDLL, which: str, prepared) -> Launch:
-    launch = Launch()
+def planned_launch(library: ctypes.CDLL, which: str, prepared) -> CLaunch:
+    launch = CLaunch()
     prepared.call.y = prepared.call.x  # must be there
     arguments = (prepared.layer.description, prepared.call, launch)
     assert library[f"mpq_plan_{which}"](*map(ctypes.byref, arguments)) == 0
@@ -91,11 +74,11 @@ def test_plans_name_every_kernel_and_are_what_is_launched(gpu):
     planned = planned_launch(gpu.functions, "multiply", prepared)
     prepared.multiply()
     _assert_was_launched(gpu, planned)
-    assert names == set(_kernels()) - {"mpq_quantize_float16"}
-    assert len(_kernels()) == len(set(_kernels()))
+    assert names == set(kernel_names()) - {"mpq_quantize_float16"}
+    assert len(kernel_names()) == len(set(kernel_names()))
 
 
-def _assert_was_launched(gpu, planned: Launch) -> None:
+def _assert_was_launched(gpu, planned: CLaunch) -> None:
     launch = (ctypes.c_uint32 * 5)()
     gpu.functions.mpq_emulation_last_launch(ctypes.byref(launch))
     assert [*planned.grid, planned.threads, planned.shared_bytes] == list(launch)
@@ -106,7 +89,7 @@ def test_plans_refuse_what_launches_refuse(gpu):
     case = layer_case("conv_3x3")
     prepared = prepare(gpu.device, case.layer, case.x, case.step_index)
     prepared.call.y = None
-    launch = Launch()
+    launch = CLaunch()
     for which in ("quantize", "multiply"):
         arguments = map(ctypes.byref, (prepared.layer.description, prepared.call, launch))
         assert gpu.functions[f"mpq_plan_{which}"](*arguments) == -2
