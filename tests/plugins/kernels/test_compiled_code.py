@@ -106,22 +106,6 @@ def test_the_library_launches_the_kernels_that_were_compiled(gpu, tmp_path):
     assert seen == set(kernel_names())
 
 
-def test_plans_need_nothing_of_cuda(gpu, tmp_path):
-    """Host code for cubins: any C++ compiler, and the same launches."""
-    sources = [KERNELS / "src" / name for name in ("plan.cpp", "problem.cpp")]
-    compiler = [os.environ.get("CXX", "g++"), "-std=c++17", "-shared", "-fPIC"]
-    subprocess.run([*compiler, "-o", tmp_path / "plans.so", *sources], check=True)
-    library = ctypes.CDLL(str(tmp_path / "plans.so"))
-    for case in plane_cases(3):
-        prepared = prepare(gpu.device, case.case.layer, case.case.x, case.case.step_index)
-        for which in ("quantize", "multiply"):
-            one, other = (
-                planned_launch(made, which, prepared) for made in (library, gpu.functions)
-            )
-            assert one.kernel == other.kernel
-            assert bytes(one)[8:] == bytes(other)[8:]
-
-
 @pytest.mark.parametrize(
     ("given", "codes"),
     [
