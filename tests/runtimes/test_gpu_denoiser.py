@@ -118,7 +118,7 @@ def test_what_runs_is_said(bundle_folder, gpu):
     bundle = read_bundle(bundle_folder)
     graphs = GpuDenoiser(bundle, gpu, Recorder())
     step_of(graphs)
-    assert str(graphs.selection) == "torch (GPU kernels, CUDA graphs)"
+    assert str(graphs.selection) == "torch (GPU kernels for the processor, CUDA graphs)"
     failing = GpuDenoiser(bundle, gpu, Recorder("stream is capturing"), torch.float32)
     assert torch.equal(step_of(failing), step_of(TorchDenoiser(bundle)))
     assert failing.selection.note.endswith(
@@ -181,7 +181,7 @@ def test_with_a_gpu_the_kernels_run(bundle_folder):
     denoiser = open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
     assert isinstance(denoiser, GpuDenoiser)
     assert torch.isfinite(step_of(denoiser)).all()
-    assert select(Runtime.TORCH).note == "GPU kernels"
+    assert select(Runtime.TORCH).note == "GPU kernels for the processor"
 
 
 @pytest.mark.usefixtures("emulated_cuda")
@@ -192,7 +192,9 @@ def test_images_are_drawn_and_what_drew_them_is_said(bundle_folder):
         said.append,
     )  # fmt: skip
     assert images.shape == (2, 2, 8, 8)
-    assert [str(selection) for selection in said] == ["torch (GPU kernels, CUDA graphs)"]
+    assert [str(selection) for selection in said] == [
+        "torch (GPU kernels for the processor, CUDA graphs)"
+    ]
 
 
 @pytest.mark.usefixtures("emulated_cuda")

@@ -12,7 +12,7 @@ from plugins.kernels.fake_driver import fake_driver, fake_image, kernel_names
 from mpq_export.errors import RuntimeUnavailable
 from mpq_export.evaluation.doctor import gpu_kernels as doctor
 from mpq_export.packages import installed_version
-from mpq_export.runtimes.gpu_kernels import choice, plan_file
+from mpq_export.runtimes.gpu_kernels import choice, compiled, plan_file
 from mpq_export.runtimes.gpu_kernels.choice import gpu_kernels
 from mpq_export.runtimes.gpu_kernels.device_code import device_code
 from mpq_export.runtimes.gpu_kernels.driver import CudaDriver, Gpu

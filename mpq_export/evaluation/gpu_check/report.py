@@ -42,7 +42,7 @@ def passed(result: Result) -> bool:
     A library's product that fails is named and no fault of the kernels; so is a compiler's.
     """
     exactness, tests, models = (result.get(name, {}) for name in ("exactness", "tests", "models"))
-    sanitizers = exactness.get("sanitizers", {}).values()
+    others = [exactness.get("driver", {}), *exactness.get("sanitizers", {}).values()]
     layers = all(
         "failure" not in row and row.get("layers_exact", row.get("layers")) == row.get("layers")
         for row in models.get("rows", [])
@@ -53,7 +53,7 @@ def passed(result: Result) -> bool:
     failures = [one for one in result.values() if isinstance(one, dict) and "failure" in one]
     return (
         exactness.get("exact", True)
-        and all(sanitizer.get("exact", True) for sanitizer in sanitizers)
+        and all(other.get("exact", True) for other in others)
         and tests.get("passed", True)
         and layers
         and not any("failure" in one for one in ours)
@@ -64,14 +64,22 @@ def passed(result: Result) -> bool:
 def _exactness(part: Result) -> list[str]:
     if "failure" in part:
         return [f"**Failed**: {part['failure']}"]
-    counts = ", ".join(f"{kind}: {count}" for kind, count in part["cases"].items())
-    verdict = "all equal the reference bit for bit" if part["exact"] else "**some differ**"
-    lines = [f"Cases ({counts}): {verdict}."]
-    if part["differing"]:
-        lines.append(f"Differing: {', '.join(part['differing'])}.")
+    lines = [_cases(part), "", f"By NVRTC and CUDA's driver. {_cases(part['driver'])}"]
     for name, sanitizer in part["sanitizers"].items():
         lines += ["", f"compute-sanitizer {name}: {_sanitized(sanitizer)}."]
     return lines
+
+
+def _cases(tried: Result) -> str:
+    if "skipped" in tried:
+        return f"Not run: {tried['skipped']}."
+    if "failure" in tried:
+        return f"**Failed**: {tried['failure']}."
+    counts = ", ".join(f"{kind}: {count}" for kind, count in tried["cases"].items())
+    verdict = "all equal the reference bit for bit"
+    if tried["differing"]:
+        verdict = f"**some differ**: {', '.join(tried['differing'])}"
+    return f"Cases ({counts}): {verdict}."
 
 
 def _sanitized(sanitizer: Result) -> str:

@@ -39,7 +39,7 @@ def gpu_kernels(gpu: Gpu) -> Kernels:
             no_nvcc = f"{nvcc} failed: {error.why}"
             _log.warning("The GPU kernels are compiled by NVRTC instead: %s", no_nvcc)
     try:
-        return _by_nvrtc(gpu)
+        return nvrtc_kernels(gpu)
     except RuntimeUnavailable as error:
         raise RuntimeUnavailable(
             "The GPU kernels are not compiled",
@@ -71,7 +71,12 @@ def nvrtc_code(gpu: Gpu, driver: CudaDriver) -> DeviceCode:
     return device_code(nvrtc_libraries(), gpu.capability, driver.version)
 
 
-def _by_nvrtc(gpu: Gpu) -> Kernels:
+def nvrtc_kernels(gpu: Gpu) -> Kernels:
+    """What NVRTC makes for a GPU, launched by CUDA's driver; whatever else there is.
+
+    Raises:
+        RuntimeUnavailable: it will not do here; says why.
+    """
     driver = CudaDriver()
     code = nvrtc_code(gpu, driver)
     images = code.images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ...errors import RuntimeUnavailable
 from .choice import gpu_kernels
 from .device import KernelDevice
 from .driver import Gpu
-from .interface import KernelLibrary
+from .interface import KernelLibrary, Kernels
 from .torch_memory import TorchMemory
 
 _EMULATED_MULTIPROCESSORS = 4
@@ -25,15 +26,18 @@ class TorchGpu:
     kernels: KernelDevice
 
 
-def current_gpu() -> TorchGpu:
+def current_gpu(kernels_of: Callable[[Gpu], Kernels] = gpu_kernels) -> TorchGpu:
     """Torch's current GPU; its kernels are compiled if need be.
+
+    Args:
+        kernels_of: the kernels for a GPU.
 
     Raises:
         RuntimeUnavailable: they cannot be had; says why.
     """
     gpu = described_gpu()
     device = torch.device("cuda", gpu.ordinal)
-    kernels = gpu_kernels(gpu)
+    kernels = kernels_of(gpu)
     return TorchGpu(device, KernelDevice(kernels, TorchMemory(device), gpu.multiprocessors))
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from mpq_export.evaluation.gpu_check.report import markdown, passed
 from mpq_export.evaluation.gpu_check.rounding import mixed_planes, rounded_layer
 from mpq_export.evaluation.gpu_check.turns import Subject, in_turns, prepared
 from mpq_export.runtimes.gpu_kernels.torch_gpu import emulated_gpu
+
+NEVER = float("inf")
+"""A deadline."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,8 @@ def test_all_parts_have_run_and_all_is_exact(emulated):
     assert set(result["exactness"]["cases"]) == {
         "golden", "random", "every plane count on every path",
     }  # fmt: skip
+    assert result["exactness"]["driver"]["exact"]
+    assert result["exactness"]["driver"]["cases"]["golden"] > 10
     assert result["tests"]["skipped"]
     (network,) = result["models"]["rows"]
     assert network["layers_exact"] == network["layers"] > 40
@@ -73,6 +79,11 @@ def test_what_is_wrong_fails_the_check(emulated):
     wrong["exactness"] |= {"exact": False, "differing": ["conv_3x3"]}
     assert not passed(wrong)
     assert "conv_3x3" in markdown(wrong)
+    driver = json.loads(json.dumps(result))
+    driver["exactness"]["driver"] |= {"exact": False, "differing": ["conv_2x2"]}
+    assert not passed(driver)
+    assert "driver. Cases (golden" in markdown(driver)
+    assert "**some differ**: conv_2x2" in markdown(driver)
     for part in ("exactness", "kernels", "models"):
         broken = {**result, part: {"failure": "RuntimeError: gone"}}
         assert not passed(broken)
@@ -153,27 +164,36 @@ def answers(monkeypatch):
 
 def test_kernels_that_differ_or_die_are_noticed(answers):
     answers(1, "", ["a"])
-    assert not exactness.exactness(emulated=True)["exact"]
+    assert not exactness.exactness(True, NEVER)["exact"]
     answers(-11, "no more")
-    died = exactness.exactness(emulated=True)
+    died = exactness.exactness(True, NEVER)
     assert not died["exact"]
     assert died["failure"] == "exit code -11: no more"
 
 
 def test_what_the_sanitizer_found_counts_and_what_it_did_not_say_does_not(answers, monkeypatch):
-    answers(0, "========= ERROR SUMMARY: 0 errors", [])
-    assert exactness.exactness(emulated=False)["sanitizer"]["exact"]
-    answers(0, "========= ERROR SUMMARY: 2 errors", [])
-    sanitizer = exactness.exactness(emulated=False)["sanitizer"]
-    assert (sanitizer["errors"], sanitizer["exact"]) == (2, False)
+    for name, words in (
+        ("memcheck", "========= ERROR SUMMARY: {} errors"),
+        ("racecheck", "========= RACECHECK SUMMARY: {} hazards displayed (1 errors, 1 warnings)"),
+    ):
+        answers(0, words.format(0), [])
+        sanitizers = exactness.exactness(False, NEVER)["sanitizers"]
+        assert sanitizers[name]["exact"]
+        answers(0, words.format(2), [])
+        sanitizers = exactness.exactness(False, NEVER)["sanitizers"]
+        assert (sanitizers[name]["errors"], sanitizers[name]["exact"]) == (2, False)
+        (other,) = set(sanitizers) - {name}
+        assert "no summary" in sanitizers[other]["skipped"]
     answers(1, "no such device", [])
-    assert "no such device" in exactness.exactness(emulated=False)["sanitizer"]["skipped"]
+    for sanitizer in exactness.exactness(False, NEVER)["sanitizers"].values():
+        assert "no such device" in sanitizer["skipped"]
 
     def late(command, seconds):
         raise subprocess.TimeoutExpired(command, seconds)
 
     monkeypatch.setattr(exactness, "_run", late)
-    assert "not done after" in exactness._sanitized()["skipped"]
+    assert "not done after" in exactness._sanitized("memcheck", NEVER)["skipped"]
+    assert "not done after" in exactness._by_driver(NEVER)["skipped"]
 
 
 def test_what_takes_too_long_leaves_nothing_behind(tmp_path):
@@ -192,10 +212,10 @@ def test_what_takes_too_long_leaves_nothing_behind(tmp_path):
 
 def test_a_sanitized_run_that_dies_is_quoted(emulated, answers):
     answers(1, "gone\nERROR SUMMARY: 0 errors")
-    sanitizer = exactness._sanitized()
+    sanitizer = exactness._sanitized("memcheck", NEVER)
     assert not sanitizer["exact"]
     result, _ = emulated
-    died = {**result, "exactness": {**result["exactness"], "sanitizer": sanitizer}}
+    died = {**result, "exactness": {**result["exactness"], "sanitizers": {"memcheck": sanitizer}}}
     assert not passed(died)
     assert "**failed**: exit code 1: gone" in markdown(died)
 
@@ -206,8 +226,9 @@ def test_rates_that_cannot_be_measured_cost_shares_alone(emulated, monkeypatch):
 
     monkeypatch.setattr(torch, "_int_mm", broken)
     gpu = emulated_gpu(emulated_kernels())
-    here = place.Place(gpu, place.WallClock(), place.CallsAgain, True, "eager", 1)
-    part = products.measure_products(here, products.EMULATED_PRODUCTS[:1], 1, command.Lines())
+    here = replace(place.emulated_place(), gpu=gpu)
+    one = products.EMULATED_PRODUCTS[:1]
+    part = products.measure_products(here, one, 1, NEVER, command.Lines())
     (row,) = part["rows"]
     assert row["packed"]["median"] > 0
     assert "int8_rate_share" not in row
@@ -227,12 +248,111 @@ def test_weights_that_fit_the_cache_are_named(emulated):
 
 def test_marked_tests_are_found_and_their_summary_is_read(answers):
     answers(0, "......\n6 passed in 9.1s")
-    assert exactness.marked_tests(emulated=False) == {
+    assert exactness.marked_tests(False, NEVER) == {
         "passed": True, "summary": "6 passed in 9.1s",
     }  # fmt: skip
     for code, said in ((1, "1 failed, 5 passed in 9s"), (0, "6 skipped in 1s")):
         answers(code, said)
-        assert not exactness.marked_tests(emulated=False)["passed"]
+        assert not exactness.marked_tests(False, NEVER)["passed"]
+
+
+def test_what_the_deadline_leaves_out_is_said(tmp_path, monkeypatch, emulated):
+    """One for all parts: what begins later says so."""
+    before = {name: emulated[0][name] for name in ("machine", "emulated")}
+    monkeypatch.setattr(command, "_place", lambda _: place.emulated_place())
+    result = command.check(command.PARTS, emulated=True, seconds=-1.0, out=tmp_path)
+    assert {result[part]["skipped"] for part in command.PARTS} == {"no time was left"}
+    assert result["machine"]["GPU kernels"] == "for the processor"
+    assert "seconds until they were loaded" in result["machine"]
+    assert (tmp_path / "gpu.md").read_text().count("Not run: no time was left.") == 4
+    assert exactness._sanitized("racecheck", 0.0)["skipped"] == "no time was left"
+    assert exactness._by_driver(0.0)["skipped"] == "no time was left"
+    row = products.measure_products(
+        place.emulated_place(), products.EMULATED_PRODUCTS[:1], 1, 0.0, command.Lines()
+    )
+    assert [one["skipped"] for one in row["rows"]] == ["no time was left"]
+    late = {**before, "kernels": row}
+    assert passed(late)
+    assert "- linear, 32, M 4: no time was left." in markdown(late)
+
+
+def test_processes_get_no_more_time_than_is_left(monkeypatch):
+    given = []
+
+    def run(_command, seconds):
+        given.append(seconds)
+        raise subprocess.TimeoutExpired("cases", seconds)
+
+    monkeypatch.setattr(exactness, "_run", run)
+    monkeypatch.setattr(exactness.shutil, "which", lambda *_, **__: "compute-sanitizer")
+    for part in (exactness.exactness, exactness.marked_tests):
+        with pytest.raises(subprocess.TimeoutExpired):
+            part(False, time.monotonic() + 40)
+    exactness._sanitized("memcheck", time.monotonic() + 40)
+    exactness._by_driver(time.monotonic() + 40)
+    assert len(given) == 4
+    assert all(30 < seconds <= 40 for seconds in given)
+
+
+@pytest.mark.parametrize(("free", "side"), [(80 << 30, 8192), (1 << 30, 4096), (1 << 16, 64)])
+def test_rates_are_measured_in_a_part_of_the_free_memory(free, side):
+    """Two int8 operands and int32 sums, then two buffers of a copy."""
+    found, size = products.peak_sizes(free)
+    assert found == side
+    assert 0 < size <= 1 << 30
+    assert 2 * size <= free // 4
+    assert 6 * found**2 <= free // 4 or found == 64
+
+
+def test_products_are_queued_behind_a_pause_and_whole_steps_are_not(monkeypatch):
+    """The time to ask for a graph is not the product's; that for a step's operators is."""
+    said = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            said.append("event")
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, _):
+            return 2.5
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: said.append("idle"))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: said.append(f"pause {cycles > 1e6}"))
+    clock = place.CudaEvents(torch.device("cuda"))
+    assert clock.queued_ms(lambda: said.append("work")) == 2.5
+    assert clock.ms(lambda: said.append("work")) == 2.5
+    whole = ["idle", "event", "work", "event"]
+    assert said == ["idle", "pause True", *whole[1:], *whole]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Remembers how times were taken."""
+
+    taken: set[str]
+
+    def ms(self, work):
+        self.taken.add("ms")
+        work()
+        return 1.0
+
+    def queued_ms(self, work):
+        self.taken.add("queued_ms")
+        work()
+        return 1.0
+
+
+def test_products_are_timed_without_asking_for_them():
+    watched = Watched(set())
+    here = replace(place.emulated_place(), stopwatch=watched)
+    products.measure_products(here, products.EMULATED_PRODUCTS[:1], 1, NEVER, command.Lines())
+    assert watched.taken == {"queued_ms"}
 
 
 def test_subjects_take_turns_and_failures_are_kept_apart():
@@ -247,7 +367,7 @@ def test_subjects_take_turns_and_failures_are_kept_apart():
         Subject("good", lambda: calls.append("good"), units=2),
         Subject("failing", failing),
     ]
-    timed = in_turns(subjects, 3, place.WallClock())
+    timed = in_turns(subjects, 3, place.WallClock().ms)
     assert len(timed["good"].ms) == 3
     assert timed["failing"].ms == []
     assert timed["failing"].failure == "RuntimeError: gone"

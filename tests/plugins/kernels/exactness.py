@@ -2,9 +2,10 @@
 
     PYTHONPATH=tests python -m plugins.kernels.exactness --out FILE [--emulated] [--cases N]
 
-Needs numpy, and for a real GPU torch. Golden cases are made anew by what made the committed files.
-FILE is JSON: how many cases of each kind there were, and the names of those that differ; exit code
-1 if there are any.
+With --driver, CUDA's driver launches what NVRTC makes, even if there is a library; FILE says why if
+that cannot be. Needs numpy, and for a real GPU torch. Golden cases are made anew by what made the
+committed files. FILE is JSON: how many cases of each kind there were, and the names of those that
+differ; exit code 1 if there are any.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from golden.layer_cases import layer_inputs
 from golden.reader import LayerCase
 
 from mpq_export.core.integer_reference import run_layer
+from mpq_export.errors import RuntimeUnavailable
+from mpq_export.runtimes.gpu_kernels.choice import gpu_kernels, nvrtc_kernels
+from mpq_export.runtimes.gpu_kernels.library_file import emulated_library
 
 from .cases import KernelCase, golden, plane_cases, random_case
 from .emulated import EmulatedGpu
+from .fake_driver import DriverGpu
 from .prepared import Gpu, RealGpu
 
 _PLANES = range(1, 9)
@@ -49,14 +54,13 @@ def tried(gpu: Gpu, random_cases: int, planes: range) -> dict[str, object]:
     return {"cases": counts, "differing": wrong}
 
 
-def _gpu(emulated: bool) -> Gpu:
+def _gpu(emulated: bool, driver: bool) -> Gpu:
     if emulated:
-        from mpq_export.runtimes.gpu_kernels.library_file import emulated_library
-
-        return EmulatedGpu.of(emulated_library())
+        library = emulated_library()
+        return DriverGpu.of(library) if driver else EmulatedGpu.of(library)
     from mpq_export.runtimes.gpu_kernels.torch_gpu import current_gpu
 
-    return RealGpu(current_gpu().kernels)
+    return RealGpu(current_gpu(nvrtc_kernels if driver else gpu_kernels).kernels)
 
 
 def main() -> int:
@@ -64,10 +68,18 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--emulated", action="store_true")
+    parser.add_argument("--driver", action="store_true")
     parser.add_argument("--cases", type=int, default=400)
     parser.add_argument("--planes", type=int, default=len(_PLANES))
     given = parser.parse_args()
-    result = tried(_gpu(given.emulated), given.cases, _PLANES[: given.planes])
+    try:
+        gpu = _gpu(given.emulated, given.driver)
+    except RuntimeUnavailable as error:
+        if not given.driver:
+            raise
+        given.out.write_text(json.dumps({"skipped": error.paragraph()}), encoding="utf-8")
+        return 0
+    result = tried(gpu, given.cases, _PLANES[: given.planes])
     given.out.write_text(json.dumps(result), encoding="utf-8")
     return 1 if result["differing"] else 0
 
