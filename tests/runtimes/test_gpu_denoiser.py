@@ -162,6 +162,21 @@ def test_without_kernels_the_reference_runs_and_says_why(bundle_folder, monkeypa
 
 
 @pytest.mark.usefixtures("cuda")
+def test_a_gpu_that_does_not_start_is_no_traceback(bundle_folder, monkeypatch):
+    """Torch counts GPUs without starting CUDA."""
+
+    def broken():
+        raise RuntimeError("CUDA unknown error - this may be due to ...\nmore")
+
+    monkeypatch.setattr(torch.cuda, "current_device", broken)
+    with pytest.raises(RuntimeUnavailable, match=r"GPU cannot be used.*CUDA unknown error.*smi"):
+        torch_gpu.described_gpu()
+    denoiser = open_denoiser(read_bundle(bundle_folder), Runtime.TORCH)
+    assert isinstance(denoiser, TorchDenoiser)
+    assert "CUDA does not start: CUDA unknown error" in denoiser.selection.note
+
+
+@pytest.mark.usefixtures("cuda")
 def test_a_library_that_was_named_is_not_passed_over(bundle_folder, monkeypatch):
     monkeypatch.setattr(torch_gpu, "current_gpu", _refuse)
     monkeypatch.setenv(LIBRARY_VARIABLE, "/nowhere.so")
@@ -192,9 +207,8 @@ def test_images_are_drawn_and_what_drew_them_is_said(bundle_folder):
         said.append,
     )  # fmt: skip
     assert images.shape == (2, 2, 8, 8)
-    assert [str(selection) for selection in said] == [
-        "torch (GPU kernels for the processor, CUDA graphs)"
-    ]
+    (selection,) = map(str, said)
+    assert selection == "torch (GPU kernels for the processor, CUDA graphs)"
 
 
 @pytest.mark.usefixtures("emulated_cuda")

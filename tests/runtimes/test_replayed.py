@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mpq_export.errors import RuntimeUnavailable
 from mpq_export.runtimes import replayed as module
 from mpq_export.runtimes.replayed import CudaGraphs, Recording, Replayed
 
@@ -95,8 +96,9 @@ def test_what_cannot_be_recorded_runs_by_itself_and_says_why():
     assert recorder.warmed == 1
 
 
-def test_a_capture_that_cannot_be_ended_leaves_no_stream_behind(monkeypatch):
-    """Torch's own context does: it ends the capture before it gives the stream back."""
+@pytest.fixture
+def failing_capture(monkeypatch):
+    """A torch whose captures cannot be ended; its streams, the last being the current one."""
     streams = ["the caller's"]
 
     class Graph:
@@ -104,7 +106,7 @@ def test_a_capture_that_cannot_be_ended_leaves_no_stream_behind(monkeypatch):
             pass
 
         def capture_end(self):
-            raise RuntimeError("operation failed due to a previous error during capture")
+            raise RuntimeError("operation failed due to a previous error during capture\nmore")
 
     class InStream:
         def __init__(self, stream):
@@ -129,9 +131,34 @@ def test_a_capture_that_cannot_be_ended_leaves_no_stream_behind(monkeypatch):
     for name, value in stands_in.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+    return streams
+
+
+def test_a_capture_that_cannot_be_ended_leaves_no_stream_behind(failing_capture):
+    """Torch's own context does: it ends the capture before it gives the stream back."""
     with pytest.raises(RuntimeError, match="during capture"):
         CudaGraphs(torch.device("cuda")).record(lambda: torch.ones(1))
-    assert streams[-1] == "the caller's"
+    assert failing_capture[-1] == "the caller's"
+
+
+@pytest.mark.parametrize(
+    ("version", "goes_on"),
+    [("2.9.1+cu128", False), ("2.11.0", False), ("2.12.0a0+git1", True), ("2.13.0+cu130", True),
+     ("3.0.0", True)],
+)  # fmt: skip
+def test_a_torch_that_cannot_go_on_after_a_failed_capture_is_not_asked_to(
+    failing_capture, monkeypatch, version, goes_on
+):
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(CudaGraphs, "warm_up", lambda *_: None)
+    call = Replayed(scaled, CudaGraphs(torch.device("cuda")))
+    if goes_on:
+        assert torch.equal(call(inputs_of(3, 2.0)), 2 * torch.arange(3).float())
+        assert call.failure == "operation failed due to a previous error during capture"
+        return
+    with pytest.raises(RuntimeUnavailable, match=r"during capture; and torch 2\..*torch 2\.12 or"):
+        call(inputs_of(3, 2.0))
+    assert failing_capture[-1] == "the caller's"
 
 
 def test_mistakes_of_the_call_are_no_failed_recordings():
