@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import toolchain
 
@@ -30,6 +31,7 @@ _OTHERS = (
     "IMMA", "LDSM", "LDG", "LDGSTS", "LDS", "STS", "LDC", "LDCU", "BAR", "BRA", "BSSY", "BSYNC",
     "BREAK", "WARPSYNC", "LDGDEPBAR", "DEPBAR", "NOP", "CALL", "RET", "EXIT", "CS2R",
 )  # fmt: skip
+_INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(\w+)([^;]*);")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,43 @@ class LoopFigures:
         return self.architecture, self.kernel, self.planes
 
 
+@dataclass(frozen=True)
+class StraightFigures:
+    """A kernel of the first launch, which has no loop worth the name, on one architecture.
+
+    Attributes:
+        architecture: 87 for sm_87.
+        kernel: its name.
+        registers: of a thread.
+        spilled: bytes of stack and of spills of a thread.
+        instructions: all that it has, padding left out.
+    """
+
+    architecture: int
+    kernel: str
+    registers: int
+    spilled: int
+    instructions: int
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What the figures are of."""
+        return self.architecture, self.kernel
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of all kernels.
+
+    Attributes:
+        loops: of the second launch's, ordered.
+        straight: of the first launch's, ordered.
+    """
+
+    loops: list[LoopFigures]
+    straight: list[StraightFigures]
+
+
 def missing_tool() -> str | None:
     """Why nothing can be compiled and read here, if so."""
     if toolchain.program("nvcc") is None:
@@ -71,23 +110,47 @@ def missing_tool() -> str | None:
     return None
 
 
-def measure(architecture: int) -> list[LoopFigures]:
-    """Compile for one architecture and read what came out."""
+def measure(architectures: Iterable[int]) -> Figures:
+    """Compile for each architecture and read what came out."""
+    loops, straight = [], []
     with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "multiply.cubin"
-        flags = (HERE / "device.flags").read_text(encoding="utf-8").split()
-        log = _output(
-            "nvcc", *flags, f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v",
-            "-o", cubin, HERE / "src" / "multiply.cu",
-        )  # fmt: skip
-        return figures(architecture, log, cubin)
+        for architecture in architectures:
+            for name in ("multiply", "quantize"):
+                cubin = Path(folder) / f"{name}.cubin"
+                log = _compile(architecture, HERE / "src" / f"{name}.cu", cubin)
+                if name == "multiply":
+                    loops += loop_figures(architecture, log, cubin)
+                else:
+                    straight += straight_figures(architecture, log, cubin)
+    return Figures(loops, straight)
 
 
-def figures(architecture: int, log: str, cubin: Path) -> list[LoopFigures]:
+def _compile(architecture: int, source: Path, cubin: Path) -> str:
+    """What ptxas says, verbosely."""
+    flags = (HERE / "device.flags").read_text(encoding="utf-8").split()
+    return _output(
+        "nvcc", *flags, f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", "-o", cubin, source
+    )
+
+
+def loop_figures(architecture: int, log: str, cubin: Path) -> list[LoopFigures]:
     """What a cubin of multiply.cu holds; ``log`` is what ptxas said of it, verbosely."""
-    listing = _output("nvdisasm", "-c", cubin)
-    found = _figures(architecture, listing, dict(_resources(log)))
+    found = _loop_figures(architecture, _listing(cubin), dict(_resources(log)))
     return sorted(found, key=lambda figures: figures.key)
+
+
+def straight_figures(architecture: int, log: str, cubin: Path) -> list[StraightFigures]:
+    """What a cubin of quantize.cu holds; ``log`` is what ptxas said of it, verbosely."""
+    resources = dict(_resources(log))
+    found = [
+        StraightFigures(architecture, kernel, *resources[kernel], _count(lines))
+        for kernel, lines in _functions(_listing(cubin))
+    ]
+    return sorted(found, key=lambda figures: figures.key)
+
+
+def _listing(cubin: Path) -> str:
+    return _output("nvdisasm", "-c", cubin)
 
 
 def _output(name: str, *arguments: object) -> str:
@@ -109,7 +172,7 @@ def _resources(log: str) -> Iterator[tuple[str, tuple[int, int]]]:
         yield name, (int(registers), int(stack) + int(stores) + int(loads))
 
 
-def _figures(
+def _loop_figures(
     architecture: int, listing: str, resources: dict[str, tuple[int, int]]
 ) -> Iterator[LoopFigures]:
     for function, instructions in _functions(listing):
@@ -132,6 +195,11 @@ def _functions(listing: str) -> Iterator[tuple[str, list[str]]]:
         yield name, body.splitlines()
 
 
+def _count(lines: Iterable[str]) -> int:
+    found = [match[1] for line in lines if (match := _INSTRUCTION.match(line))]
+    return sum(name != "NOP" for name in found)
+
+
 def _product_loops(lines: Iterable[str]) -> Iterator[Counter[str]]:
     """Of each innermost loop with products, how often each instruction stands in it."""
     labels: dict[str, int] = {}
@@ -139,7 +207,7 @@ def _product_loops(lines: Iterable[str]) -> Iterator[Counter[str]]:
     for line in lines:
         if label := re.match(r"(\.L_\w+):", line):
             labels[label[1]] = len(found)
-        elif instruction := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(\w+)([^;]*);", line):
+        elif instruction := _INSTRUCTION.match(line):
             found.append(instruction[1])
             target = re.search(r"\((\.L_\w+)\)", instruction[2])
             if instruction[1] == "BRA" and target and target[1] in labels:
@@ -150,43 +218,56 @@ def _product_loops(lines: Iterable[str]) -> Iterator[Counter[str]]:
 
 # --- the table ----------------------------------------------------------------------------------
 
-_TITLES = (
+_LOOP_TITLES = (
     "sm", "kernel", "planes", "registers", "spilled bytes", "mma", "integer per mma",
     "issued per mma",
 )  # fmt: skip
+_STRAIGHT_TITLES = ("sm", "kernel", "registers", "spilled bytes", "instructions")
 
 
-def table(rows: Iterable[LoopFigures], compiler: str) -> str:
+def table(figures: Figures, compiler: str) -> str:
     """The committed form of figures."""
-    lines = [" | ".join(_TITLES), "|".join("---" for _ in _TITLES)]
-    lines += [" | ".join(str(value) for value in astuple(row)) for row in rows]
-    body = "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in lines)
     return (
         "# What the compiler makes of the GPU kernels\n\n"
         f"Made by `make kernel-table` with {compiler}. Instructions of the loop over blocks of\n"
         "128 columns, by the planes of a tile; registers and spilled bytes are of whole kernels.\n"
-        f"\n{body}\n"
+        f"\n{_rows(_LOOP_TITLES, figures.loops)}\n"
+        "\nThe first launch's kernels, whole:\n"
+        f"\n{_rows(_STRAIGHT_TITLES, figures.straight)}\n"
     )
 
 
-def read_table(text: str) -> list[LoopFigures]:
+def _rows(titles: Sequence[str], figures: Iterable[LoopFigures | StraightFigures]) -> str:
+    lines = [titles, *(map(str, astuple(one)) for one in figures)]
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, f"|{'|'.join(['---'] * len(titles))}|", *body])
+
+
+def read_table(text: str) -> Figures:
     """The inverse of :func:`table`."""
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    kinds = (int, str, int, int, int, int, float, float)
-    assert len(kinds) == len(fields(LoopFigures))
-    return [
-        LoopFigures(*(kind(cell) for kind, cell in zip(kinds, row, strict=True)))
-        for row in rows[1:]
-    ]
+    loops, straight = [], []
+    for line in text.splitlines():
+        cells = line.strip("| ").split(" | ")
+        if line.startswith("|") and cells[0].isdecimal():
+            if len(cells) == len(_LOOP_TITLES):
+                kinds = (int, str, int, int, int, int, float, float)
+                loops.append(LoopFigures(*_typed(kinds, cells)))
+            else:
+                straight.append(StraightFigures(*_typed((int, str, int, int, int), cells)))
+    return Figures(loops, straight)
+
+
+def _typed(kinds: Iterable[type], cells: Iterable[str]) -> list[Any]:
+    return [kind(cell) for kind, cell in zip(kinds, cells, strict=True)]
 
 
 def main(arguments: list[str]) -> None:
     """Write the table of the architectures."""
     if reason := missing_tool():
         sys.exit(f"nothing is measured: {reason}")
-    rows = [row for sm in map(int, arguments[1:] or ARCHITECTURES) for row in measure(sm)]
+    figures = measure(map(int, arguments[1:] or ARCHITECTURES))
     release = re.search(r"V([\d.]+)", _output("nvcc", "--version"))
-    text = table(rows, f"nvcc {release[1] if release else 'of unknown version'}")
+    text = table(figures, f"nvcc {release[1] if release else 'of unknown version'}")
     Path(arguments[0]).write_text(text, encoding="utf-8")
     print(text)
 

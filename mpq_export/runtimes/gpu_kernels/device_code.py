@@ -72,7 +72,7 @@ def device_code(
         return _code(*newer[0])
     raise RuntimeUnavailable(
         "NVRTC cannot compile the GPU kernels",
-        why="; ".join(refused) or "NVRTC was not found",
+        why="; ".join(dict.fromkeys(refused)) or "NVRTC was not found",
         fix="Install the NVRTC of torch's CUDA, or one that the driver runs",
     )
 

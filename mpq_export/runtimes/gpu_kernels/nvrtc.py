@@ -7,6 +7,7 @@ compiler and no header of CUDA's.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from ...errors import RuntimeUnavailable
 
-_PACKAGES = ("nvidia/cu*/lib/libnvrtc.so.*", "nvidia/cuda_nvrtc/lib/libnvrtc.so.*")
-_SYSTEM = ("/usr/local/cuda/lib64", "/opt/cuda/lib64", "/usr/local/cuda/targets/*/lib")
+_PACKAGES = ("nvidia/cu[0-9]*/lib/libnvrtc.so.*", "nvidia/cuda_nvrtc/lib/libnvrtc.so.*")
+_SYSTEM = ("usr/local/cuda/lib64/libnvrtc.so.*", "opt/cuda/lib64/libnvrtc.so.*")
 _LINKED = ("libnvrtc.so.13", "libnvrtc.so.12")
 """What the linker may know; the newest first."""
 
@@ -49,7 +50,7 @@ class Nvrtc:
     """A library of NVRTC's.
 
     Attributes:
-        path: its file, or the name that the linker knows it by.
+        path: its file, absolute, or the name that the linker knows it by.
         library: it, loaded.
     """
 
@@ -59,9 +60,10 @@ class Nvrtc:
     @classmethod
     def load(cls, path: str | Path) -> Nvrtc:
         """Load ``libnvrtc.so.*``; OSError if it cannot be, or is something else."""
-        # Wheels of CUDA 13 do not say where their own second half lies.
-        for builtins in sorted(Path(path).parent.glob("libnvrtc-builtins.so.*")):
-            ctypes.CDLL(str(builtins))
+        if os.path.isabs(path):
+            # Wheels of CUDA 13 do not say where their own second half lies.
+            for builtins in sorted(Path(path).parent.glob("libnvrtc-builtins.so.*")):
+                ctypes.CDLL(str(builtins))
         library = ctypes.CDLL(str(path))
         try:
             library.nvrtcGetErrorString.restype = ctypes.c_char_p
@@ -136,10 +138,9 @@ def nvrtc_libraries() -> Iterator[Nvrtc]:
 
 
 def _paths() -> Iterator[str | Path]:
-    for folder in map(Path, sys.path):
+    for folder in filter(os.path.isabs, sys.path):
         for pattern in _PACKAGES:
-            yield from sorted(folder.glob(pattern), reverse=True)
-    for place in _SYSTEM:
-        folder = Path(place)
-        yield from sorted(Path("/").glob(f"{str(folder)[1:]}/libnvrtc.so.*"), reverse=True)
+            yield from sorted(Path(folder).glob(pattern), reverse=True)
+    for pattern in _SYSTEM:
+        yield from sorted(Path("/").glob(pattern), reverse=True)
     yield from _LINKED

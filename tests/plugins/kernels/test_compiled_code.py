@@ -47,24 +47,33 @@ def assert_within_targets(rows) -> None:
 
 
 def test_committed_table_is_whole_and_within_the_targets():
-    rows = _committed()
-    assert {row.architecture for row in rows} == set(compiled_code.ARCHITECTURES)
-    assert len({row.key for row in rows}) == len(rows)
-    assert compiled_code.read_table(compiled_code.table(rows, "nvcc")) == rows
-    assert_within_targets(rows)
+    figures = _committed()
+    for rows in (figures.loops, figures.straight):
+        assert {row.architecture for row in rows} == set(compiled_code.ARCHITECTURES)
+        assert len({row.key for row in rows}) == len(rows)
+    assert {row.kernel for row in (*figures.loops, *figures.straight)} == set(kernel_names())
+    assert compiled_code.read_table(compiled_code.table(figures, "nvcc")) == figures
+    assert_within_targets(figures.loops)
+    assert {row.spilled for row in figures.straight} == {0}
 
 
 def test_orin_code_is_no_worse_than_committed():
     needs(compiled_code.missing_tool())
-    fresh = compiled_code.measure(87)
-    assert_within_targets(fresh)
-    committed = {row.key: row for row in _committed() if row.architecture == 87}
-    assert [row.key for row in fresh] == sorted(committed), "no kernel and no loop has vanished"
-    for row in fresh:
+    fresh, before_all = compiled_code.measure([87]), _committed()
+    assert_within_targets(fresh.loops)
+    committed = {row.key: row for row in before_all.loops if row.architecture == 87}
+    assert [row.key for row in fresh.loops] == sorted(committed), "no kernel has lost a loop"
+    for row in fresh.loops:
         before = committed[row.key]
         assert row.products == before.products
         assert row.registers <= before.registers + 8
         assert row.issued_per_product <= 1.05 * before.issued_per_product
+    straight = {row.key: row for row in before_all.straight if row.architecture == 87}
+    assert [row.key for row in fresh.straight] == sorted(straight)
+    for one in fresh.straight:
+        assert one.spilled == 0
+        assert one.registers <= straight[one.key].registers + 8
+        assert one.instructions <= 1.05 * straight[one.key].instructions
 
 
 def _library_on_a_fake_runtime(folder: Path) -> tuple[ctypes.CDLL, ctypes.CDLL]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
+from mpq_export.runtimes.gpu_kernels import nvrtc
 from mpq_export.runtimes.gpu_kernels.device_code import device_code
 from mpq_export.runtimes.gpu_kernels.interface import CLaunch
-from mpq_export.runtimes.gpu_kernels.nvrtc import Compiled, Nvrtc, NvrtcError
+from mpq_export.runtimes.gpu_kernels.nvrtc import Compiled, Nvrtc, NvrtcError, nvrtc_libraries
 
 from .cases import plane_cases, same_bits
 from .emulated import KERNELS, emulated_kernels
@@ -44,6 +46,18 @@ def argument_bytes() -> int:
     return launch.argument_bytes
 
 
+def test_it_is_found_among_pythons_packages(monkeypatch, tmp_path):
+    """The newest first; what cannot be loaded is passed over."""
+    loaded(12)
+    broken = tmp_path / "nvidia" / "cu13" / "lib"
+    broken.mkdir(parents=True)
+    (broken / "libnvrtc.so.13").write_text("no library")
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), str(toolchain.FOLDER)])
+    monkeypatch.setattr(nvrtc, "_SYSTEM", ())
+    monkeypatch.setattr(nvrtc, "_LINKED", ("libno-such-nvrtc.so.1", "libc.so.6"))
+    assert [found.version for found in nvrtc_libraries()] == [(13, 0), (12, 6)]
+
+
 def test_jetpack_6_compiles_all_kernels(tmp_path):
     """NVRTC 12.6: no header of CUDA's, PTX that its driver reads, and as little unpacking.
 
@@ -67,7 +81,7 @@ def test_jetpack_6_compiles_all_kernels(tmp_path):
     assert found == dict.fromkeys(kernel_names(), argument_bytes())
     DriverGpu.of(emulated_kernels(), images)
     needs(compiled_code.missing_tool())
-    assert_within_targets(compiled_code.figures(87, log, tmp_path / "multiply.cubin"))
+    assert_within_targets(compiled_code.loop_figures(87, log, tmp_path / "multiply.cubin"))
 
 
 def test_torchs_nvrtc_compiles_what_the_driver_loads(tmp_path, monkeypatch):
