@@ -23,19 +23,19 @@ _log = logging.getLogger(__name__)
 _registered: list[Any] = []
 
 
-def register_plugins(trt: ModuleType, library: Kernels, multiprocessors: int) -> None:
+def register_plugins(trt: ModuleType, kernels: Kernels, multiprocessors: int) -> None:
     """Make both operators known to a module's plugin registry, in the place of earlier ones.
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
-        library: the kernels. Where nothing runs, those for the processor will do.
+        kernels: what runs layers. Where nothing runs, those for the processor will do.
         multiprocessors: of the GPU that layers are built for.
     """
     registry = trt.get_plugin_registry()
     for op_type in (LINEAR, CONV):
         if (earlier := registry.get_creator(op_type, str(VERSION), "")) is not None:
             registry.deregister_creator(earlier)
-        creator = _creator_class(trt)(op_type, library, multiprocessors)
+        creator = _creator_class(trt)(op_type, kernels, multiprocessors)
         _registered.append(creator)  # the registry itself does not keep it alive
         registry.register_creator(creator, "")
 
