@@ -99,6 +99,27 @@ def test_nvcc_comes_before_nvrtc(machine, home, nvcc, monkeypatch):
     assert machine[0].calls == 0
 
 
+def test_a_library_that_the_driver_does_not_run_is_said(machine, nvcc, monkeypatch, caplog):
+    """Nvcc's CUDA may be newer than the driver."""
+    monkeypatch.setenv("NVCC", str(nvcc))
+    nvcc.write_text(
+        "#!/bin/sh\n"
+        'while [ "$1" != -o ]; do shift; done\n'
+        f"cp {emulated_kernels()} $2\n"
+    )  # fmt: skip
+
+    def refused(_):
+        raise RuntimeUnavailable("The library does not run here", why="driver is insufficient")
+
+    monkeypatch.setattr(KernelLibrary, "require_ready", refused)
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(gpu_kernels(ADA), DriverKernels)
+    assert any("NVRTC instead" in m and "insufficient" in m for m in caplog.messages)
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(emulated_kernels()))
+    with pytest.raises(RuntimeUnavailable, match="insufficient"):
+        gpu_kernels(ADA)
+
+
 def test_an_nvcc_that_fails_is_said_and_nvrtc_is_next(machine, home, nvcc, monkeypatch, caplog):
     monkeypatch.setenv("NVCC", str(nvcc))
     nvcc.write_text("#!/bin/sh\necho 'no host compiler' >&2\nexit 1\n")

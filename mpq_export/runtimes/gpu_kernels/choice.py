@@ -21,22 +21,23 @@ _loaded: dict[tuple[int, str], Kernels] = {}
 def gpu_kernels(gpu: Gpu) -> Kernels:
     """The kernels for a GPU, compiled if need be.
 
-    Where nvcc is there and fails, that is logged, and NVRTC is next.
+    Where nvcc is there and fails, or the driver does not run its library, that is logged, and NVRTC
+    is next. The GPU is the current one of CUDA's runtime.
 
     Raises:
         RuntimeUnavailable: they cannot be had; says why and what to do.
     """
     if (named := named_library()) is not None:
-        return KernelLibrary(named)
+        return _ready(KernelLibrary(named))
     require_capable(gpu)
     nvcc = nvcc_program()
     no_nvcc = "nvcc was not found"
     if nvcc is not None:
         try:
             library = nvcc_library(nvcc, gpu.capability).file()
-            return KernelLibrary(library, "compiled by nvcc")
+            return _ready(KernelLibrary(library, "compiled by nvcc"))
         except RuntimeUnavailable as error:
-            no_nvcc = f"{nvcc} failed: {error.why}"
+            no_nvcc = f"{nvcc} does not serve: {error.why}"
             _log.warning("The GPU kernels are compiled by NVRTC instead: %s", no_nvcc)
     try:
         return nvrtc_kernels(gpu)
@@ -48,6 +49,11 @@ def gpu_kernels(gpu: Gpu) -> Kernels:
             fix=f"Install CUDA's compiler, or torch with CUDA's packages; or build the library "
             f"elsewhere with plugins/kernels/build.sh and name it with {LIBRARY_VARIABLE}",
         ) from error
+
+
+def _ready(library: KernelLibrary) -> KernelLibrary:
+    library.require_ready()
+    return library
 
 
 def require_capable(gpu: Gpu) -> None:

@@ -102,14 +102,27 @@ class KernelLibrary:
     def __init__(self, path: Path, origin: str = "") -> None:
         """Load a library; raises RuntimeUnavailable unless it is one that we can call."""
         self.origin = origin or f"of {path}"
-        self.functions, (workspace_bytes, *launches, text) = _loaded(
-            path, "mpq_workspace_bytes", "mpq_quantize", "mpq_multiply", "mpq_status_text"
-        )
+        self.functions, (workspace_bytes, *launches, text, self._ready) = _loaded(
+            path, "mpq_workspace_bytes", "mpq_quantize", "mpq_multiply", "mpq_status_text",
+            "mpq_ready",
+        )  # fmt: skip
+        self._path = path
         self._workspace_bytes, self._launches, self._status_text = workspace_bytes, launches, text
         workspace_bytes.restype, workspace_bytes.argtypes = ctypes.c_size_t, _DESCRIBED
         for launch in launches:
             launch.argtypes = [*_DESCRIBED, ctypes.c_void_p]
         text.restype = ctypes.c_char_p
+
+    def require_ready(self) -> None:
+        """Raise RuntimeUnavailable unless the driver and the current GPU run it."""
+        status = self._ready()
+        if status != 0:
+            raise RuntimeUnavailable(
+                "The GPU kernels' library does not run here",
+                where=self._path,
+                why=self.status_text(status),
+                fix="Compile it for this GPU, with a CUDA that the driver is new enough for",
+            )
 
     def workspace_bytes(self, layer: CLayer, call: CCall) -> int:
         """As :class:`Kernels`."""

@@ -37,6 +37,13 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
   return refusal;
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
+  const cudaError_t refusal = next_launch;
+  next_launch = cudaSuccess;
+  if (refusal != cudaSuccess) last_error = refusal;
+  return refusal;
+}
+
 cudaError_t cudaGetLastError() {
   const cudaError_t error = last_error;
   last_error = cudaSuccess;
@@ -66,7 +73,7 @@ int mpq_emulation_launch(uint32_t x, uint32_t y, uint32_t z, int threads, size_t
                           shared_bytes, nullptr);
 }
 
-// The next launch fails so.
+// The next launch, or question for a kernel, fails so.
 void mpq_emulation_fail(int error) { next_launch = static_cast<cudaError_t>(error); }
 
 int mpq_emulation_last_error() { return cudaGetLastError(); }

@@ -15,6 +15,8 @@ enum cudaError_t {
 
 cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments,
                              size_t shared_bytes, MpqStream stream);
+struct cudaFuncAttributes {};
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
 // The last failure, which is forgotten.
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t error);

@@ -87,6 +87,10 @@ MPQ_PUBLIC int mpq_quantize(const MpqLayer* layer, const MpqCall* call, MpqStrea
 /* y from the workspace, which it leaves as it was: it may follow itself. */
 MPQ_PUBLIC int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream);
 
+/* MPQ_OK, or CUDA's error: whether driver and current device run this library's kernels. Nothing is
+ * launched. */
+MPQ_PUBLIC int mpq_ready(void);
+
 /* What the library was built with: MPQ_INTERFACE_VERSION and MPQ_LAYOUT_VERSION. */
 MPQ_PUBLIC int mpq_interface_version(void);
 MPQ_PUBLIC const char* mpq_layout_version(void);

@@ -28,17 +28,19 @@ constexpr Kernel kKernels[] = {
 #undef MPQ_KERNEL
 };
 
+// The runtime remembers a failure for whoever asks next, who may be anyone; it is said here.
+int said(cudaError_t status) {
+  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
+  return static_cast<int>(status);
+}
+
 int launch(MpqLaunch& planned, MpqStream stream) {
   const Kernel* kernel = kKernels;
   while (std::strcmp(kernel->name, planned.kernel) != 0) ++kernel;
   void* arguments[] = {planned.argument};
   const dim3 grid(planned.grid[0], planned.grid[1], planned.grid[2]);
-  const cudaError_t status =
-      cudaLaunchKernel(reinterpret_cast<const void*>(kernel->function), grid, dim3(planned.threads),
-                       arguments, planned.shared_bytes, stream);
-  // The runtime remembers a failure for whoever asks next, who may be anyone; it is said here.
-  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
-  return static_cast<int>(status);
+  return said(cudaLaunchKernel(reinterpret_cast<const void*>(kernel->function), grid,
+                               dim3(planned.threads), arguments, planned.shared_bytes, stream));
 }
 
 }  // namespace
@@ -53,6 +55,12 @@ int mpq_multiply(const MpqLayer* layer, const MpqCall* call, MpqStream stream) {
   MpqLaunch planned;
   const int status = mpq_plan_multiply(layer, call, &planned);
   return status != MPQ_OK ? status : launch(planned, stream);
+}
+
+int mpq_ready(void) {
+  cudaFuncAttributes attributes;
+  return said(
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kKernels[0].function)));
 }
 
 const char* mpq_status_text(int status) {

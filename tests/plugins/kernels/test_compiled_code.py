@@ -99,6 +99,7 @@ def test_the_library_launches_the_kernels_that_were_compiled(gpu, tmp_path):
     needs(compiled_code.missing_tool())
     library, fake = _library_on_a_fake_runtime(tmp_path)
     seen = set()
+    assert library.mpq_ready() == 0
     for case in (*plane_cases(5), *plane_cases(8)):
         device = gpu.device.of_size(case.multiprocessors)
         prepared = prepare(device, case.case.layer, case.case.x, case.case.step_index)

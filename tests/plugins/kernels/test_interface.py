@@ -9,6 +9,7 @@ import pytest
 from golden.reader import layer_case
 
 from mpq_export.core.kernel_layout import LAYOUT
+from mpq_export.errors import RuntimeUnavailable
 from mpq_export.runtimes.gpu_kernels.interface import CLaunch
 
 from .cases import assert_same_bits, plane_cases
@@ -45,6 +46,14 @@ def test_every_status_has_a_text_of_its_own(gpu):
     assert len(set(texts)) == len(texts)
     assert _text(gpu, 9) == "invalid configuration argument"
     assert _text(gpu, 4711) == _text(gpu, -5) == "unrecognized error code"
+
+
+def test_a_library_that_does_not_run_here_says_so_before_any_layer(gpu):
+    gpu.library.require_ready()
+    gpu.functions.mpq_emulation_fail(_NO_CODE_FOR_THE_DEVICE)
+    with pytest.raises(RuntimeUnavailable, match=r"does not run here.*unrecognized error code"):
+        gpu.library.require_ready()
+    assert gpu.functions.mpq_emulation_last_error() == 0
 
 
 @pytest.mark.parametrize("which", ["quantize", "multiply"])
