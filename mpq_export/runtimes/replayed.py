@@ -17,8 +17,9 @@ TensorFunction = Callable[[Tensors], torch.Tensor]
 _WARM_UP_CALLS = 2
 _MOST_RECORDINGS = 8
 _MOST_CHARACTERS = 200
-_GOES_ON_SINCE = (2, 12)
-"""Of torch: until then its allocator never leaves a capture that could not be ended."""
+_GOES_ON_SINCE = (2, 13)
+"""Of torch: until then its allocator never leaves a capture that could not be ended (pytorch pull
+request 180395)."""
 
 
 @dataclass(frozen=True)
