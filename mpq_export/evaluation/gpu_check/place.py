@@ -13,8 +13,8 @@ from ...runtimes.gpu_kernels.library_file import emulated_library
 from ...runtimes.gpu_kernels.torch_gpu import TorchGpu, current_gpu, emulated_gpu
 from ...runtimes.replayed import CudaGraphs, Recorder, Recording
 
-_PAUSE_CYCLES = 2_000_000
-"""About a millisecond: longer than asking for a graph."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1 << 21, 1 << 25
+"""Cycles of the GPU's clock: about a millisecond, and about twenty."""
 _EMULATED_BYTES = 1 << 16
 
 
@@ -35,25 +35,36 @@ class CudaEvents:
     """The GPU's own clock."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self._pause = device, _SHORTEST_PAUSE
 
     def ms(self, work: Callable[[], object]) -> float:
         """Between two events of the current stream."""
-        return self._between_events(work, lambda: None)
+        begin, end = self._asked(work, 0)
+        end.synchronize()
+        return float(begin.elapsed_time(end))
 
     def queued_ms(self, work: Callable[[], object]) -> float:
-        """Behind a pause of the GPU's, in which all of it is asked for."""
-        return self._between_events(work, lambda: torch.cuda._sleep(_PAUSE_CYCLES))
+        """Behind a pause of the GPU's that is longer than asking, or as long as pauses get."""
+        while True:
+            begin, end = self._asked(work, self._pause)
+            begun = begin.query()
+            end.synchronize()
+            if not begun or self._pause >= _LONGEST_PAUSE:
+                return float(begin.elapsed_time(end))
+            self._pause *= 2
 
-    def _between_events(self, work: Callable[[], object], before: Callable[[], object]) -> float:
+    def _asked(
+        self, work: Callable[[], object], pause: int
+    ) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+        """Events before and after work that has been asked for, behind so many cycles."""
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(self._device)
-        before()
+        if pause:
+            torch.cuda._sleep(pause)
         begin.record()
         work()
         end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end))
+        return begin, end
 
 
 class WallClock:

@@ -44,8 +44,7 @@ def gpu_kernels(gpu: Gpu) -> Kernels:
     except RuntimeUnavailable as error:
         raise RuntimeUnavailable(
             "The GPU kernels are not compiled",
-            why=f"{no_nvcc}, and NVRTC does not serve: {error.what[:1].lower()}{error.what[1:]}"
-            f"{f', {error.why}' if error.why else ''}",
+            why=f"{no_nvcc}; {error.what}{f': {error.why}' if error.why else ''}",
             fix=f"Install CUDA's compiler, or torch with CUDA's packages; or build the library "
             f"elsewhere with plugins/kernels/build.sh and name it with {LIBRARY_VARIABLE}",
         ) from error

@@ -306,7 +306,8 @@ def test_rates_are_measured_in_a_part_of_the_free_memory(free, side):
 
 def test_products_are_queued_behind_a_pause_and_whole_steps_are_not(monkeypatch):
     """The time to ask for a graph is not the product's; that for a step's operators is."""
-    said = []
+    said: list[str] = []
+    begun = [False, True, True]  # from the last: the GPU was there before all was asked for
 
     class Event:
         def __init__(self, enable_timing):
@@ -318,17 +319,21 @@ def test_products_are_queued_behind_a_pause_and_whole_steps_are_not(monkeypatch)
         def synchronize(self):
             pass
 
+        def query(self):
+            return bool(begun) and begun.pop()
+
         def elapsed_time(self, _):
             return 2.5
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: said.append("idle"))
-    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: said.append(f"pause {cycles > 1e6}"))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: said.append(f"pause {cycles >> 20}"))
     clock = place.CudaEvents(torch.device("cuda"))
     assert clock.queued_ms(lambda: said.append("work")) == 2.5
     assert clock.ms(lambda: said.append("work")) == 2.5
     whole = ["idle", "event", "work", "event"]
-    assert said == ["idle", "pause True", *whole[1:], *whole]
+    behind = [["idle", f"pause {megacycles}", *whole[1:]] for megacycles in (2, 4, 8)]
+    assert said == [*behind[0], *behind[1], *behind[2], *whole]
 
 
 @dataclass(frozen=True)
