@@ -9,6 +9,7 @@ import pytest
 import torch
 from mpq_export.pipelines.registry import DrawRequest
 from plugins.kernels.emulated import emulated_kernels
+from plugins.kernels.fake_driver import DriverGpu
 from steps import step_of
 from test_replayed import Recorder
 
@@ -69,6 +70,15 @@ def test_in_float32_it_is_the_reference_to_the_last_bit(bundle, gpu, recorder):
     for batch, timestep in ((2, 666), (1, 20), (2, 333)):
         found = step_of(denoiser, batch, timestep)
         assert torch.equal(found, step_of(reference, batch, timestep))
+
+
+def test_kernels_that_the_driver_launches_give_the_same_model(bundle, gpu):
+    """And it says where they come from."""
+    library = DriverGpu.of(emulated_kernels()).device.library
+    driven = replace(gpu, kernels=replace(gpu.kernels, library=library))
+    denoiser = GpuDenoiser(bundle, driven, Recorder())
+    assert torch.equal(step_of(denoiser), step_of(GpuDenoiser(bundle, gpu, None)))
+    assert denoiser.selection.note == "GPU kernels for tests, CUDA graphs"
 
 
 def test_in_float16_every_layer_is_exact(bundle, gpu):

@@ -11,6 +11,7 @@ from fixtures import random_layer
 from golden.reader import LayerCase, layer_case, layer_cases
 from onnx import helper
 from plugins.kernels.emulated import EmulatedGpu, emulated_kernels
+from plugins.kernels.fake_driver import DriverGpu
 
 from mpq_export.core.integer_reference import ConvGeometry
 from mpq_export.errors import LayerError
@@ -26,11 +27,14 @@ from mpq_export.runtimes.tensorrt.plugin_fields import (
 )
 
 Fields = dict[str, np.ndarray]
+AnyGpu = EmulatedGpu | DriverGpu
 
 
-@pytest.fixture(scope="module")
-def gpu() -> EmulatedGpu:
-    return EmulatedGpu.of(emulated_kernels())
+@pytest.fixture(scope="module", params=[EmulatedGpu, DriverGpu])
+def gpu(request: pytest.FixtureRequest) -> AnyGpu:
+    """Kernels of a library, and kernels that CUDA's driver launches."""
+    made: AnyGpu = request.param.of(emulated_kernels())
+    return made
 
 
 def node_fields(node: onnx.NodeProto) -> Fields:
@@ -68,7 +72,7 @@ def test_an_engine_keeps_what_a_node_said(case: LayerCase) -> None:
 
 
 @pytest.mark.parametrize("case", layer_cases(), ids=str)
-def test_a_nodes_own_tensors_give_the_reference(gpu: EmulatedGpu, case: LayerCase) -> None:
+def test_a_nodes_own_tensors_give_the_reference(gpu: AnyGpu, case: LayerCase) -> None:
     """The way of a plugin: everything from the node, workspace for a larger shape than this."""
     layer, tensors = described(case.layer)
     calls, memory = PluginCalls(layer, gpu.device.library), gpu.device.memory
@@ -96,7 +100,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("multiprocessors", [1, 16, 132])
 def test_the_workspace_suffices_for_every_smaller_shape(
-    gpu: EmulatedGpu, name: str, multiprocessors: int
+    gpu: AnyGpu, name: str, multiprocessors: int
 ) -> None:
     """Smaller products are shared by more thread blocks, whose sums take more than their inputs."""
     packed, (least, most) = LAYERS[name]
@@ -116,7 +120,7 @@ def test_the_workspace_suffices_for_every_smaller_shape(
     assert enough <= max(needed) + 2 * multiprocessors * 34_000
 
 
-def test_what_the_kernels_refuse_names_the_node(gpu: EmulatedGpu) -> None:
+def test_what_the_kernels_refuse_names_the_node(gpu: AnyGpu) -> None:
     layer, _ = described(layer_case("conv_3x3").layer)
     calls = PluginCalls(layer, gpu.device.library)
     with pytest.raises(LayerError, match="do not take") as caught:

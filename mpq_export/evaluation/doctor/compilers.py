@@ -1,4 +1,4 @@
-"""Compilers: what the native library is built with when the package is installed, and others."""
+"""Compilers: what the native libraries are built with when the package is installed, and others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from .finding import Finding
 from .host import Host
 
-_LIBRARY = "Builds the native library when the package is installed"
+_LIBRARY = "Builds the native libraries when the package is installed"
 _USES = {
     "g++": _LIBRARY,
     "clang++": f"{_LIBRARY}, in the place of g++",
     "cmake": f"{_LIBRARY}; where it is missing, pip brings it",
     "aarch64-linux-gnu-g++": "Builds the native library's tests for boards (make native-aarch64)",
-    "nvcc": "Compiles the GPU kernels on first use of --runtime torch",
+    "nvcc": "Compiles the GPU kernels on first use of --runtime torch; without it NVRTC does",
 }
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 

@@ -120,7 +120,7 @@ def test_compilers_say_their_version_and_what_they_are_for(tmp_path):
     assert findings["clang++"].detail == "version unknown"
     assert findings["cmake"].detail == "not found"
     assert all(finding.ok for finding in findings.values())
-    assert "native library" in findings["g++"].advice
+    assert "native libraries" in findings["g++"].advice
     assert "GPU kernels" in findings["nvcc"].advice
 
 
