@@ -10,7 +10,7 @@ from typing import Any
 from ...core.kernel_layout import LAYOUT
 from ...errors import RuntimeUnavailable
 
-INTERFACE_VERSION = 1
+INTERFACE_VERSION = 2
 """Of the structures below."""
 
 LAYER_ARRAYS = (
@@ -40,6 +40,7 @@ class CCall(ctypes.Structure):
         ("workspace_bytes", ctypes.c_size_t),
         *((name, ctypes.c_int32) for name in ("batch", "height", "width")),
         ("float16", ctypes.c_int32),
+        ("channels_last", ctypes.c_int32),
         ("multiprocessors", ctypes.c_int32),
     )
 
