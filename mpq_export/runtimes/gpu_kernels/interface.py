@@ -10,7 +10,7 @@ from typing import Any
 from ...core.kernel_layout import LAYOUT
 from ...errors import RuntimeUnavailable
 
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 """Of the structures below."""
 
 LAYER_ARRAYS = (

@@ -17,7 +17,7 @@
 #define MPQ_PUBLIC __attribute__((visibility("default")))
 
 /* Of this file: another number, and structures or functions are others. */
-#define MPQ_INTERFACE_VERSION 2
+#define MPQ_INTERFACE_VERSION 3
 /* Of the order of `words`: mpq_export.core.kernel_layout.LAYOUT. */
 #define MPQ_LAYOUT_VERSION "mma-1"
 
