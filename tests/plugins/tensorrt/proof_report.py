@@ -8,7 +8,7 @@ _WHAT_EACH_PROVES = (
     ("headers of each version", "source compiles without a warning, the example too", ""),
     (
         "the emulated GPU, through `IPluginV3`",
-        "all golden cases bit for bit, channels last and residuals; fields, types, formats, shapes, "
+        "all golden cases bit for bit, channels last and residuals; fields, types, shapes, "
         "workspace; that an engine's fields make the same plugin; what is refused, by node",
         "that nvcc's kernels equal the emulated ones (`make gpu-check`)",
     ),
