@@ -47,8 +47,10 @@ Engine::Engine(const std::string& path, const std::string& plugin) {
   std::ifstream stream(path, std::ios::binary);
   require(stream.good(), path + " cannot be read");
   const std::vector<char> bytes{std::istreambuf_iterator<char>(stream), {}};
+  // Some versions of TensorRT return what is no runtime where there is no GPU.
+  require(cudaFree(nullptr), "CUDA finds no GPU");
   runtime_.reset(nvinfer1::createInferRuntime(logger));
-  require(runtime_ != nullptr, "TensorRT finds no GPU");
+  require(runtime_ != nullptr, "TensorRT makes no runtime");
   require(plugin.empty() || runtime_->getPluginRegistry().loadLibrary(plugin.c_str()) != nullptr,
           plugin + " cannot be loaded");
   engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));

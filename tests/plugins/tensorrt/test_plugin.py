@@ -17,7 +17,7 @@ from mpq_export.core.integer_reference import ConvGeometry, PackedLayer, run_lay
 from mpq_export.lowering.kernel_nodes import INPUTS, make_kernel_node
 from mpq_export.runtimes.tensorrt.plugin_calls import PluginCalls
 from mpq_export.runtimes.tensorrt.plugin_fields import field_names, read_fields, written_fields
-from plugins.kernels.emulated import EmulatedGpu
+from plugins.kernels.emulated import EmulatedGpu, emulated_kernels
 from plugins.kernels.prepared import to_channels_last
 
 from .driver import (
@@ -30,6 +30,7 @@ from .driver import (
     DrivenPlugin,
     Driver,
     PluginRefused,
+    core_driver,
 )  # fmt: skip
 
 Fields = dict[str, np.ndarray]
@@ -137,6 +138,25 @@ def test_a_smaller_shape_runs_in_the_largest_ones_workspace(
     x = Draws(6).bell((1, 3, 2000)).astype(np.float32)
     case = LayerCase("small", layer, x, 0, run_layer(layer, x, 0))
     np.testing.assert_array_equal(run(driver, gpu, case, largest=(4, 100, 2000)), case.y)
+
+
+def test_enqueue_allocates_nothing(gpu: EmulatedGpu) -> None:
+    """Neither where it runs nor where it is refused."""
+    driver, case = core_driver(emulated_kernels()), layer_case("conv_3x3")
+    memory, tensor = gpu.device.memory, (TYPES[FLOAT32], LINEAR)
+    with plugin_of(driver, case.layer) as (plugin, tensors):
+        arrays = [case.x, np.array([case.step_index], np.int32), *tensors.values()]
+        held = [memory.upload(np.ascontiguousarray(array)) for array in arrays]
+        inputs, y = [buffer.address for buffer in held], memory.allocate(case.y.nbytes)
+        space = memory.allocate(plugin.workspace_bytes(case.x.shape, tensor))
+        before = driver.functions.driver_allocations()
+        plugin.enqueue(case.x.shape, tensor, inputs, y.address, space.address)
+        assert driver.functions.driver_allocations() == before
+        with pytest.raises(PluginRefused):
+            plugin.enqueue(case.x.shape, tensor, inputs, 8, space.address + 8)
+        assert driver.functions.driver_allocations() <= before + 1  # what the driver itself keeps
+        with plugin.cloned():
+            assert driver.functions.driver_allocations() > before + 1
 
 
 # --- one specification with the Python plugin -----------------------------------------------------
