@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
 
 setup: $(READY)
 
@@ -97,6 +97,27 @@ GPU ?=
 GPU_OUT ?= docs/results
 gpu-check: setup
 	$(BIN)/python -m mpq_export.evaluation.gpu_check --out $(GPU_OUT) $(GPU)
+
+# The plugin library for TensorRT, for all GPUs or ARCHITECTURES="87"; TENSORRT=FOLDER is an SDK or a folder
+# of its headers, where the system has none.
+TENSORRT ?=
+ARCHITECTURES ?=
+trt-plugin:
+	cmake -S plugins/tensorrt -B build/trt-plugin $(if $(TENSORRT),-DTensorRT_ROOT=$(abspath $(TENSORRT))) \
+	  $(if $(ARCHITECTURES),-DCMAKE_CUDA_ARCHITECTURES="$(ARCHITECTURES)")
+	cmake --build build/trt-plugin
+	@echo build/trt-plugin/libmpq_tensorrt.so
+
+# What can be proved of it without a GPU, docs/results/tensorrt_plugin.md: HEADERS are include folders of TensorRT,
+# RUNTIMES libraries with its plugin registry (libnvinfer_lean.so.11, libtensorrt_rtx.so.1, x86-64 or aarch64); CUDA_TARGET
+# as in plugins/tensorrt/cmake/aarch64.cmake.
+HEADERS ?=
+RUNTIMES ?=
+CUDA_INCLUDE ?= /usr/local/cuda/include
+CUDA_TARGET ?=
+trt-plugin-check: setup
+	PYTHONPATH=tests $(BIN)/python -m plugins.tensorrt.proof --out docs/results --headers $(HEADERS) \
+	  $(if $(RUNTIMES),--runtimes $(RUNTIMES)) --cuda $(CUDA_INCLUDE) $(if $(CUDA_TARGET),--cuda-target $(CUDA_TARGET))
 
 # Trains the shipped model anew: about 15 minutes on two cores.
 digits-checkpoint: setup

@@ -25,6 +25,10 @@ class DdimConfig(ScheduleConfig):
     sample_max_value: float = 1.0
 
 
+Mix = tuple[float, float]
+"""Factors of two tensors that are added."""
+
+
 @dataclass(frozen=True)
 class Ddim:
     """DDIM in ``num_steps`` steps; ``eta`` 0 is deterministic, 1 adds as much noise as DDPM."""
@@ -63,6 +67,17 @@ class Ddim:
         sample = np.sqrt(alpha_next) * denoised + np.sqrt(1 - alpha_next - sigma**2) * direction
         return (sample + sigma * noise() if self.eta else sample), ()
 
+    def mixes(self, index: int) -> tuple[Mix, Mix, Mix]:
+        """Of sample and prediction in the denoised sample; of the same in the noise; and of these
+        two in the next sample, where ``eta`` is 0.
+        """
+        alpha, alpha_next = self._signal(index)
+        none, once = np.zeros((), np.float32), np.ones((), np.float32)
+        of_sample, of_prediction = self._split(once, none, alpha), self._split(none, once, alpha)
+        denoised, noise = zip(of_sample, of_prediction, strict=True)
+        following = np.sqrt(alpha_next), np.sqrt(1 - alpha_next)
+        return _numbers(denoised), _numbers(noise), _numbers(following)
+
     def _signal(self, index: int) -> tuple[np.float32, np.float32]:
         """The signal's variance at this step's timestep and at the next one's."""
         timestep = int(self.timesteps[index])
@@ -80,6 +95,10 @@ class Ddim:
         if self.config.prediction_type == "sample":
             return prediction, (sample - signal * prediction) / noise
         return signal * sample - noise * prediction, signal * prediction + noise * sample
+
+
+def _numbers(mix: tuple[Any, Any]) -> Mix:
+    return float(mix[0]), float(mix[1])
 
 
 def _timesteps(config: DdimConfig, num_steps: int) -> NDArray[np.int64]:

@@ -137,5 +137,5 @@ def test_what_is_no_library_of_ours_is_refused(home):
 
 def test_other_versions_are_refused(monkeypatch):
     monkeypatch.setattr("mpq_export.runtimes.gpu_kernels.interface.LAYOUT", "mma-9")
-    with pytest.raises(RuntimeUnavailable, match="layout mma-1; 2 and mma-9 are needed"):
+    with pytest.raises(RuntimeUnavailable, match="layout mma-1; 3 and mma-9 are needed"):
         KernelLibrary(emulated_kernels())

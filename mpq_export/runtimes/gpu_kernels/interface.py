@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ...core.kernel_layout import LAYOUT
 from ...errors import RuntimeUnavailable
 
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 """Of the structures and functions below."""
 
 LAYER_ARRAYS = (
@@ -44,6 +44,7 @@ class CCall(ctypes.Structure):
         ("workspace_bytes", ctypes.c_size_t),
         *((name, ctypes.c_int32) for name in ("batch", "height", "width")),
         ("float16", ctypes.c_int32),
+        ("channels_last", ctypes.c_int32),
         ("multiprocessors", ctypes.c_int32),
     )
 

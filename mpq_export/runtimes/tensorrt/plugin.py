@@ -117,14 +117,23 @@ def _plugin_class(trt: ModuleType) -> type:
         def supports_format_combination(
             self, position: int, in_out: list[Any], num_inputs: int
         ) -> bool:
-            one = in_out[position].desc
-            if one.format != trt.TensorFormat.LINEAR:
-                return False
+            one, x = in_out[position].desc, in_out[0].desc
             if position == 0:
-                return one.type in (trt.float32, trt.float16)
-            if position == num_inputs:
-                return one.type == in_out[0].desc.type
-            return one.type == others[position - 1]
+                return self._takes(x.type, x.format)
+            if position > len(others):  # the residual, and y
+                return num_inputs <= len(INPUTS) + 1 and (one.type, one.format) == (
+                    x.type,
+                    x.format,
+                )
+            return one.type == others[position - 1] and one.format == trt.TensorFormat.LINEAR
+
+        def _takes(self, kind: Any, tensor_format: Any) -> bool:
+            if tensor_format == trt.TensorFormat.LINEAR:
+                return kind in (trt.float32, trt.float16)
+            last = {trt.float32: trt.TensorFormat.HWC, trt.float16: trt.TensorFormat.HWC8}
+            return tensor_format == last.get(kind) and self._calls.takes_channels_last(
+                kind == trt.float16
+            )
 
         def configure_plugin(self, inputs: list[Any], outputs: list[Any]) -> None:
             pass
@@ -163,6 +172,7 @@ def _plugin_class(trt: ModuleType) -> type:
             x = input_desc[0]
             shape, float16 = tuple(x.dims), x.type == trt.float16
             size = self._calls.workspace_bytes(shape, float16)
-            self._calls.enqueue(shape, float16, inputs, outputs[0], (workspace, size), stream)
+            last = x.format != trt.TensorFormat.LINEAR
+            self._calls.enqueue(shape, float16, inputs, outputs[0], (workspace, size), stream, last)
 
     return Plugin

@@ -14,6 +14,7 @@ from ..gpu_kernels.interface import GEOMETRY, LAYER_ARRAYS, CCall, CLayer, Kerne
 from .plugin_fields import PluginLayer
 
 _ALIGNMENT = 256
+_EIGHTS = 8
 _SHARED_OUTPUT_BYTES = 4 * (4 * 32 * 64 + _ALIGNMENT)
 """At most what one of several thread blocks leaves of an output that they share, and its ticket:
 int32 sums of four tiles of 32 rows and 64 pixels. There are never more than two of them for every
@@ -54,6 +55,12 @@ class PluginCalls:
             sides.append(size_of(shape[2 + axis], pads - reach, conv.strides[axis]))
         return [shape[0], rows, *sides]
 
+    def takes_channels_last(self, float16: bool) -> bool:
+        """Whether x and y may be NHWC, in float16 with channels in whole eights."""
+        own = self.layer
+        whole = own.channels % _EIGHTS == 0 and own.rows % _EIGHTS == 0
+        return own.conv is not None and (whole or not float16)
+
     def workspace_bytes(self, largest: Sequence[int], float16: bool) -> int:
         """Enough for an x of this shape and for every smaller one.
 
@@ -77,24 +84,28 @@ class PluginCalls:
         y: int,
         workspace: tuple[int, int],
         stream: int | None,
+        channels_last: bool = False,
     ) -> None:
         """Both launches.
 
         Args:
             shape: of x.
             float16: whether x and y are; else float32.
-            inputs: addresses on the device, in the order of the node's inputs.
+            inputs: addresses on the device, in the order of the node's inputs; a residual last.
             y: address of the output.
             workspace: address and bytes.
             stream: CUDA's, None for the default one.
+            channels_last: whether x, y and the residual are NHWC.
 
         Raises:
             LayerError: the kernels do not take the call.
             RuntimeUnavailable: CUDA refused a launch.
         """
         x, step_index, *arrays = inputs
+        arrays, residual = arrays[: len(LAYER_ARRAYS)], arrays[len(LAYER_ARRAYS) :]
         layer, call = self._description(arrays), self._call(shape, float16)
         call.x, call.y, call.step_index = x, y, step_index
+        call.channels_last, call.residual = channels_last, residual[0] if residual else None
         call.workspace, call.workspace_bytes = workspace
         for launch in (self.library.quantize, self.library.multiply):
             status = launch(layer, call, stream)

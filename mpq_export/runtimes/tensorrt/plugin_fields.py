@@ -21,6 +21,11 @@ from ...lowering.kernel_nodes import COMMON_ATTRIBUTES, CONV_ATTRIBUTES
 from ...lowering.nodes import CONV
 
 MULTIPROCESSORS = "multiprocessors"
+NODE = "node"
+ENGINE_FORMAT = "engine_format"
+"""Of what an engine keeps: other fields, another number."""
+_THIS_ENGINE_FORMAT = 1
+_KEPT_BESIDE = (MULTIPROCESSORS, NODE, ENGINE_FORMAT)
 _NOT_HANDED_OVER = ("plugin_version", "plugin_namespace")
 """TensorRT itself looks a plugin up by these."""
 _LENGTHS = {"kernel_shape": 2, "strides": 2, "pads": 4, "dilations": 2}
@@ -75,18 +80,25 @@ def read_fields(
 
     Args:
         op_type: the plugin's name.
-        name: the node's.
-        fields: int32 arrays, and ``layout`` as characters, with or without a 0 at the end.
+        name: the node's, where no field says it.
+        fields: int32 arrays, and texts as characters, with or without a 0 at the end.
         multiprocessors: taken where no field says it, that is, of a node.
 
     Raises:
-        LayerError: a field is missing or not what it should be, or the layout is another version's.
+        LayerError: a field is missing, unknown, or not what it should be; or the layout, or what
+            the engine keeps, is another version's.
     """
-    missing = [key for key in field_names(op_type) if key not in fields]
-    if missing:
+    if missing := [key for key in field_names(op_type) if key not in fields]:
         raise _refused(name, f"it has no {', '.join(missing)}")
-    layout = bytes(fields["layout"].astype(np.uint8)).rstrip(b"\0").decode("ascii", "replace")
-    if layout != LAYOUT:
+    known = {*field_names(op_type), *_KEPT_BESIDE, *_NOT_HANDED_OVER}
+    if unknown := sorted(fields.keys() - known):
+        raise _refused(name, f"it has fields that this version does not know: {unknown}")
+
+    def text(key: str) -> str:
+        characters = bytes(np.atleast_1d(fields[key]).astype(np.uint8))
+        return characters.partition(b"\0")[0].decode("utf-8", "replace")
+
+    if (layout := text("layout")) != LAYOUT:
         raise _refused(name, f"its weights lie in layout {layout!r}, the kernels read {LAYOUT!r}")
 
     def numbers(key: str, length: int | None = None) -> tuple[int, ...]:
@@ -101,12 +113,14 @@ def read_fields(
             raise _refused(name, f"{key} is {value}, not {least} to {most}")
         return value
 
+    if ENGINE_FORMAT in fields:
+        number(ENGINE_FORMAT, _THIS_ENGINE_FORMAT, _THIS_ENGINE_FORMAT)
     conv = None
     if op_type == CONV:
         sizes: dict[str, Any] = {key: numbers(key, length) for key, length in _LENGTHS.items()}
         conv = ConvGeometry(**sizes, group=number("group", 1, 2**31 - 1))
     layer = PluginLayer(
-        name=name,
+        name=text(NODE) if NODE in fields else name,
         act_bits=number("act_bits", 2, 8),
         top_shift=number("top_shift", 0, 6),
         plane_rows=numbers("plane_rows"),
@@ -125,12 +139,14 @@ def read_fields(
 def written_fields(layer: PluginLayer) -> dict[str, NDArray[np.generic]]:
     """What an engine keeps of a layer: :func:`read_fields` makes the same of it."""
     fields: dict[str, NDArray[np.generic]] = {
+        ENGINE_FORMAT: _int32(_THIS_ENGINE_FORMAT),
         "act_bits": _int32(layer.act_bits),
         "top_shift": _int32(layer.top_shift),
         "plane_rows": _int32(*layer.plane_rows),
         "K": _int32(layer.columns),
-        "layout": np.frombuffer(LAYOUT.encode() + b"\0", np.int8),
+        "layout": _text(LAYOUT),
         MULTIPROCESSORS: _int32(layer.multiprocessors),
+        NODE: _text(layer.name),
     }
     if layer.conv is not None:
         fields |= {key: _int32(*getattr(layer.conv, key)) for key in _LENGTHS}
@@ -140,6 +156,10 @@ def written_fields(layer: PluginLayer) -> dict[str, NDArray[np.generic]]:
 
 def _int32(*values: int) -> NDArray[np.int32]:
     return np.array(values, np.int32)
+
+
+def _text(value: str) -> NDArray[np.int8]:
+    return np.frombuffer(value.encode() + b"\0", np.int8)
 
 
 def _refused(name: str, why: str) -> LayerError:

@@ -17,7 +17,7 @@
 #define MPQ_PUBLIC __attribute__((visibility("default")))
 
 /* Of this file: another number, and structures or functions are others. */
-#define MPQ_INTERFACE_VERSION 2
+#define MPQ_INTERFACE_VERSION 3
 /* Of the order of `words`: mpq_export.core.kernel_layout.LAYOUT. */
 #define MPQ_LAYOUT_VERSION "mma-1"
 
@@ -63,7 +63,8 @@ typedef struct MpqLayer {
 } MpqLayer;
 
 /* One use of a layer. A linear layer's x is [M, K] and its y [M, O]: batch 1, height 1, width M. A
- * convolution's are NCHW. x, y and residual have one type, and that type's alignment. */
+ * convolution's are NCHW, or NHWC where channels come last. x, y and residual have one type, and
+ * that type's alignment. */
 typedef struct MpqCall {
   const void* x;
   void* y;
@@ -73,6 +74,7 @@ typedef struct MpqCall {
   size_t workspace_bytes;
   int32_t batch, height, width;
   int32_t float16;         /* 0: float32 */
+  int32_t channels_last;   /* of a convolution; 0: NCHW */
   int32_t multiprocessors; /* of the device: how finely the work is cut */
 } MpqCall;
 

@@ -135,10 +135,11 @@ int describe(const MpqLayer& layer, const MpqCall& call, Problem& problem) {
   problem.out_width = static_cast<int32_t>(out_width);
   problem.image_pixels = static_cast<int32_t>(out_height * out_width);
   problem.pixels = call.batch * problem.image_pixels;
-  problem.pixel_stride = layer.linear != 0 ? layer.rows : 1;
-  problem.channel_stride = layer.linear != 0 ? 1 : problem.image_pixels;
+  problem.channels_adjacent = layer.linear != 0 || call.channels_last != 0;
+  problem.pixel_stride = problem.channels_adjacent ? layer.rows : 1;
+  problem.channel_stride = problem.channels_adjacent ? 1 : problem.image_pixels;
   const size_t pair_bytes = call.float16 != 0 ? 4 : 8;
-  problem.paired = layer.linear == 0 && problem.image_pixels % 2 == 0 &&
+  problem.paired = !problem.channels_adjacent && problem.image_pixels % 2 == 0 &&
                    reinterpret_cast<uintptr_t>(call.y) % pair_bytes == 0;
 
   const int64_t taps = int64_t{kernel[0]} * kernel[1];

@@ -34,6 +34,7 @@ struct Problem {
   int32_t group_channels, group_bytes, pixel_bytes;
   int32_t padded_height, padded_width, padded_pixels;
   int32_t out_height, out_width, image_pixels, pixels;
+  bool channels_adjacent;                // a pixel's channels lie side by side in x and y
   int32_t pixel_stride, channel_stride;  // of y
   bool paired;  // even pixels and their next lie side by side in y, and can be stored together
 

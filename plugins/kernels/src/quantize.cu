@@ -34,9 +34,11 @@ __device__ __forceinline__ Source source_of(const Problem& p, int32_t pixel) {
   const int32_t column = pixel % p.padded_width, line = pixel / p.padded_width;
   const int32_t x = column - p.layer.pads[1], y = line % p.padded_height - p.layer.pads[0];
   const int64_t image = line / p.padded_height, image_plane = int64_t{p.call.height} * p.call.width;
+  const int64_t place = int64_t{y} * p.call.width + x;
   const bool inside = x >= 0 && x < p.call.width && y >= 0 && y < p.call.height;
-  return {image * p.layer.channels * image_plane + int64_t{y} * p.call.width + x, image_plane,
-          inside};
+  const int64_t begin = image * p.layer.channels * image_plane;
+  if (p.channels_adjacent) return {begin + place * p.layer.channels, 1, inside};
+  return {begin + place, image_plane, inside};
 }
 
 // The values of a chunk, of which `count` are there; 16 bytes at a time where they lie side by
@@ -110,12 +112,12 @@ __device__ __forceinline__ void quantize(const Problem& p) {
                             static_cast<float>((1 << p.layer.act_bits) - 1)};
   const auto first = static_cast<int32_t>(blockIdx.x * kQuantizeThreads + threadIdx.x);
   const auto threads = static_cast<int32_t>(gridDim.x * kQuantizeThreads);
-  // Neighbouring threads read neighbouring values: channels of a row, pixels of an image.
-  const bool linear = p.layer.linear != 0;
-  const int32_t chunks = p.pixel_bytes / kChunk, across = linear ? chunks : p.padded_pixels;
+  // Neighbouring threads read neighbouring values: channels of a pixel, pixels of an image.
+  const bool adjacent = p.channels_adjacent;
+  const int32_t chunks = p.pixel_bytes / kChunk, across = adjacent ? chunks : p.padded_pixels;
   if (first < p.padded_pixels * chunks) {
     const int32_t line = first / across, place = first - line * across;
-    quantize_chunk<Element>(p, quantizer, linear ? line : place, linear ? place : line);
+    quantize_chunk<Element>(p, quantizer, adjacent ? line : place, adjacent ? place : line);
   }
   for (int32_t i = first; i < p.blocks * kBlockChunks; i += threads) {
     p.chunk_offsets[i] = chunk_offset(p, i);

@@ -50,6 +50,7 @@ class KernelCase:
     seed: int
     y_begin: int = 0  # elements into its buffer
     again: bool = False  # what is looked at is a second multiply's
+    channels_last: bool = False  # in memory; a convolution's alone
 
     @property
     def expected(self) -> NDArray[np.floating]:
@@ -65,11 +66,14 @@ class KernelCase:
         """What the kernels make of it."""
         gpu.shuffle(self.seed)
         device, case = gpu.device.of_size(self.multiprocessors), self.case
-        prepared = prepare(device, case.layer, case.x, case.step_index, self.residual)
+        prepared = prepare(
+            device, case.layer, case.x, case.step_index, self.residual, self.channels_last
+        )
         prepared.quantize()
         if self.again:
             prepared.multiply()
-        return prepared.multiply(self.y_begin)
+        y = prepared.multiply(self.y_begin)
+        return np.ascontiguousarray(np.moveaxis(y, -1, 1)) if self.channels_last else y
 
     def holds(self, gpu: Gpu) -> bool:
         """Whether the kernels give exactly what is expected."""
@@ -197,8 +201,9 @@ def random_case(index: int) -> KernelCase:
         residual = draws.bell(case.y.shape).astype(dtype)
     multiprocessors = path.multiprocessors or any_of(2, 8, 20)
     return KernelCase(
-        case, multiprocessors, residual, index, y_begin=index // 6 % 3 % 2, again=index % 4 == 0
-    )
+        case, multiprocessors, residual, index, y_begin=index // 6 % 3 % 2, again=index % 4 == 0,
+        channels_last=conv is not None and index // 12 % 2 == 1,
+    )  # fmt: skip
 
 
 def _geometry(draws: Draws, grouped: bool) -> ConvGeometry:

@@ -42,7 +42,7 @@ class PreparedCall:
     Attributes:
         layer: the layer.
         call: what the kernels are given; y is set by :meth:`multiply`.
-        like: an array of y's shape and type.
+        like: an array of y's shape and type, as it lies in memory.
         held: buffers that the call points into.
     """
 
@@ -74,21 +74,29 @@ class PreparedCall:
         return np.frombuffer(after[edge:end], self.like.dtype).reshape(self.like.shape).copy()
 
 
+def to_channels_last(array: NDArray[Any]) -> NDArray[Any]:
+    """NCHW to NHWC."""
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
 def prepare(
     device: KernelDevice,
     layer: PackedLayer,
     x: NDArray[np.floating],
     step_index: int,
     residual: NDArray[Any] | None = None,
+    channels_last: bool = False,
 ) -> PreparedCall:
-    """A layer and its input in a device's memory."""
+    """A layer and its input in a device's memory, there NCHW or NHWC."""
     prepared = DeviceLayer.of("a layer", layer, device)
-    y = np.empty(prepared.output_shape(x.shape), x.dtype)
-    places = {"x": x, "step_index": np.array([step_index], np.int32)}
+    placed = to_channels_last if channels_last else np.asarray
+    y = placed(np.empty(prepared.output_shape(x.shape), x.dtype))
+    places = {"x": placed(x), "step_index": np.array([step_index], np.int32)}
     if residual is not None:
-        places["residual"] = residual
+        places["residual"] = placed(residual)
     buffers = {name: device.memory.upload(array) for name, array in places.items()}
     call = prepared.call(x.shape, x.dtype == np.float16)
+    call.channels_last = channels_last
     for name, buffer in buffers.items():
         setattr(call, name, buffer.address)
     call.workspace_bytes = prepared.workspace_bytes(call)

@@ -44,6 +44,11 @@ def test_golden_cases_are_exact(gpu, case):
     assert_same_bits(golden(case).found(gpu), case.y)
 
 
+@pytest.mark.parametrize("case", [case for case in layer_cases() if case.layer.conv], ids=str)
+def test_golden_cases_are_exact_with_channels_last(gpu, case):
+    assert_same_bits(replace(golden(case), channels_last=True).found(gpu), case.y)
+
+
 @pytest.mark.parametrize("index", range(_RANDOM_CASES))
 def test_random_cases_are_exact(gpu, index):
     case = random_case(index)
@@ -152,7 +157,8 @@ def test_random_cases_take_every_path(gpu):
         seen["grouped"] += group > 1
         seen["residual"] += case.residual is not None
         seen["half"] += y.dtype == np.float16
-    assert len(seen) == 6 + 8
+        seen["channels last"] += case.channels_last
+    assert len(seen) == 6 + 9
     assert min(seen.values()) > 0, seen
 
 
