@@ -26,8 +26,8 @@ MANIFEST = "manifest.json"
 MAX_JSON_BYTES = 64 << 20
 MAX_FILE_BYTES = 1 << 40
 _MAX_TEXT_BYTES = 1 << 20
-TRAINING = "training"
-_DERIVED = ("onnx", "pipeline", TRAINING)
+TRAINING, ENGINE = "training", "engine"
+_DERIVED = ("onnx", "pipeline", TRAINING, ENGINE)
 """What may lie in a bundle beside its core files."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _RECORDED_PACKAGES = ("torch", "diffusers", "onnx", "numpy")

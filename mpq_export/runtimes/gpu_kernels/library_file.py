@@ -54,7 +54,7 @@ def cache_folder() -> Path:
         ) from error
 
 
-def _own_cache_folder() -> Path:
+def own_cache_folder() -> Path:
     """:func:`cache_folder`, made if need be.
 
     Raises:
@@ -119,7 +119,7 @@ def gpu_library(capability: tuple[int, int]) -> Path:
             fix=f"Install CUDA's compiler; or build the library elsewhere with "
             f"plugins/kernels/build.sh and name it with {LIBRARY_VARIABLE}",
         )
-    sources, folder = kernel_sources(), _own_cache_folder()
+    sources, folder = kernel_sources(), own_cache_folder()
     saying = (
         f"Compiling the GPU kernels for compute capability {version}: once, about half a minute; "
         f"the library is kept in {folder}"
@@ -146,7 +146,7 @@ def emulated_library(kernels: Path | None = None, folder: Path | None = None) ->
         [],
         sources,
         cxx,
-        folder or _own_cache_folder(),
+        folder or own_cache_folder(),
         "emulated-kernels",
         "Compiling the GPU kernels for the emulated GPU: once, some seconds",
     )

@@ -1,0 +1,26 @@
+"""Which kernels the plugin is given."""
+
+from __future__ import annotations
+
+from ..cuda.driver import Gpu, gpu_here
+from ..gpu_kernels.interface import KernelLibrary
+from ..gpu_kernels.library_file import emulated_library, gpu_library
+
+UNKNOWN_MULTIPROCESSORS = 32
+"""Of a GPU that is not here."""
+
+
+def kernels_for_running(gpu: Gpu) -> KernelLibrary:
+    """Of this GPU; raises RuntimeUnavailable where they cannot be had."""
+    return KernelLibrary(gpu_library(gpu.capability))
+
+
+def kernels_for_building() -> KernelLibrary:
+    """Of the GPU that is here, since TensorRT may time them; without one those for the processor,
+    which are only asked for sizes.
+
+    Raises:
+        RuntimeUnavailable: they cannot be had.
+    """
+    gpu = gpu_here()
+    return KernelLibrary(emulated_library()) if isinstance(gpu, str) else kernels_for_running(gpu)
