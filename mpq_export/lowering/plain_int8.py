@@ -12,8 +12,8 @@ are factors after the product::
 Where ``(2^a - 1) << e`` exceeds 127 it is the offset form ``v = (code << e) - 128``, with a
 correction per row after the product and padding before it.
 
-Runtimes that sum in float32, as ONNX Runtime does, give the contract's outputs exactly while a row's
-sum of ``|w|`` times 128 stays below 2^24 (``exact_in_float32``); TensorRT sums in int32.
+Runtimes that sum in float32, as ONNX Runtime does, give the contract's outputs exactly while a
+row's sum of ``|w|`` times 128 stays below 2^24 (``exact_in_float32``); TensorRT sums in int32.
 """
 
 from __future__ import annotations

@@ -110,4 +110,4 @@ def test_float16_is_widened_and_rounded_once(case: LayerCase) -> None:
     model = packed.with_nodes(nodes, values, with_mpq=False).inline()
     y = run_in_onnxruntime(model, case_feeds(case), exact_int8=True)
     assert y.dtype == np.float16
-    np.testing.assert_array_equal(y, case.expected.output)
+    np.testing.assert_array_equal(y, case.expected.output.astype(np.float16))
