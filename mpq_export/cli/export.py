@@ -260,7 +260,7 @@ def _report(
 
 
 def _engine(bundle: Path, target: Target, no_engine: bool) -> tuple[dict[str, Any] | None, str]:
-    """The engine's report and words; a model that TensorRT does not take is a bundle all the same."""
+    """The engine's report and words; a model that TensorRT refuses is a bundle all the same."""
     from .build import build_where_possible
 
     if no_engine:

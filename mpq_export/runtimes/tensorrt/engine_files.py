@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...errors import BundleError
 from ...files import ENGINE, MAX_JSON_BYTES, parse_json, verified_map
 from ..cuda.driver import Gpu
-from ..names import Runtime
 from .installed import Installed
 
 _HEX = r"^[0-9a-f]{64}$"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _MOST_ENGINES = 256
 _REBUILD = "Build the engine again: mpq-build BUNDLE"
+
+
+Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
 
 
 class _Strict(BaseModel):
@@ -52,11 +53,11 @@ class EngineIdentity(_Strict):
 
     model: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     bits: str = Field(pattern=r"^w[2-8]a[2-8]$")
-    target: Literal["trt", "trt-int8"]
-    shapes: dict[str, list[int]]
-    runtime: Literal["trt", "trt-rtx"]
+    target: str = Field(pattern=r"^trt(-int8)?$")
+    shapes: dict[str, Sizes]
+    runtime: str = Field(pattern=r"^trt(-rtx)?$")
     tensorrt: str = Field(pattern=r"^[0-9A-Za-z.+]{1,32}$")
-    capabilities: list[str]
+    capabilities: list[str] = Field(min_length=1)
     plugin: str = Field(max_length=32)
     multiprocessors: int = Field(ge=0)
     memory_limit_mb: int | None
@@ -211,10 +212,5 @@ def fitting_record(
     return max(fitting, key=_largest)
 
 
-def _largest(record: EngineRecord) -> Sequence[int]:
+def _largest(record: EngineRecord) -> list[int]:
     return [sizes[-1] for _, sizes in sorted(record.identity.shapes.items())]
-
-
-def runtime_of(record: EngineRecord) -> Runtime:
-    """Who runs it."""
-    return Runtime(record.identity.runtime)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from ..cuda.driver import Gpu, gpu_here
 from ..gpu_kernels.interface import KernelLibrary
 from ..gpu_kernels.library_file import emulated_library, gpu_library
+from .plugin import register_plugins
 
 UNKNOWN_MULTIPROCESSORS = 32
 """Of a GPU that is not here."""
@@ -24,3 +27,10 @@ def kernels_for_building() -> KernelLibrary:
     """
     gpu = gpu_here()
     return KernelLibrary(emulated_library()) if isinstance(gpu, str) else kernels_for_running(gpu)
+
+
+def register_for_building(trt: ModuleType) -> None:
+    """Make the plugin known to a module, for whatever GPU is here; raises as the above."""
+    gpu = gpu_here()
+    count = UNKNOWN_MULTIPROCESSORS if isinstance(gpu, str) else gpu.multiprocessors
+    register_plugins(trt, kernels_for_building(), count)

@@ -21,7 +21,7 @@ Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 """Least, usual and largest shape of every input that has free axes."""
 LARGEST_BATCH = 4
 _MOST = 1 << 20
-_SIZE = re.compile(r"\d{1,7}(\.\.\d{1,7}){0,2}")
+_SIZE = re.compile(r"[0-9]{1,7}(\.\.[0-9]{1,7}){0,2}")
 
 
 @dataclass(frozen=True)
