@@ -187,7 +187,7 @@ def test_sizes_that_the_engine_lacks_are_explained(
     put_engine(folder, shapes={"batch": [2, 2, 4]})
     denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
     sample, conditions = inputs(bundle, 1)
-    with pytest.raises(BundleError, match="batch is 1, it takes 2 to 4.*--shapes batch:1..4"):
+    with pytest.raises(BundleError, match=r"batch is 1, it takes 2 to 4.*--shapes batch:1..4"):
         denoise(sample, 7.0, **conditions)
     sample, conditions = inputs(bundle, 5)  # 4 and 1: the last part begins earlier
     assert denoise(sample, 7.0, **conditions).shape == sample.shape
@@ -228,7 +228,7 @@ def test_a_damaged_plan_is_not_opened(
 ) -> None:
     record = put_engine(folder)
     (folder / "engine" / record.plan).write_bytes(PLAN[:-1] + b"!")
-    with pytest.raises(BundleError, match="not the one that was written"):
+    with pytest.raises(BundleError, match=r"not the one that was written"):
         opened(folder, cuda, trt, monkeypatch)
     assert trt.opened == []
 
@@ -237,20 +237,20 @@ def test_tensorrts_own_words_are_passed_on(
     folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_engine(folder, b"what TensorRT does not take")
-    with pytest.raises(RuntimeUnavailable, match="cannot open.*magic tag does not match"):
+    with pytest.raises(RuntimeUnavailable, match=r"cannot open.*magic tag does not match"):
         opened(folder, cuda, trt, monkeypatch)
 
 
 def test_no_engine_names_the_command(
     folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BundleError, match="No engine was built. Run: mpq-build .*bundle"):
+    with pytest.raises(BundleError, match=r"No engine was built. Run: mpq-build .*bundle"):
         opened(folder, cuda, trt, monkeypatch)
 
 
 def test_no_gpu_is_said(cuda: FakeCuda) -> None:
     cuda.no_device()
-    with pytest.raises(RuntimeUnavailable, match="There is no GPU"):
+    with pytest.raises(RuntimeUnavailable, match=r"There is no GPU"):
         cuda.driver.gpu()
 
 

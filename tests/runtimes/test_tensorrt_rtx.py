@@ -94,8 +94,8 @@ def test_a_model_is_read_built_and_found_again(folder: Path) -> None:
     # What is damaged is built again.
     engine.path.write_bytes(plan[:-1])
     assert not built(folder).found
+    here, files = installed(Runtime.TRT_RTX), record.identity.model_files
     with pytest.raises(BundleError, match=r"no GPU here"):
-        here, files = installed(Runtime.TRT_RTX), record.identity.model_files
         fitting_record(folder, "trt", files, here, "no GPU here")
 
 
@@ -127,7 +127,7 @@ def damage(folder: Path, old: bytes, new: bytes) -> None:
 
 def test_another_layout_is_refused_with_the_reason(folder: Path) -> None:
     damage(folder, b"mma-1", b"mma-0")
-    with pytest.raises(RuntimeUnavailable, match="cannot read the model.*layout 'mma-0'"):
+    with pytest.raises(RuntimeUnavailable, match=r"cannot read the model.*layout 'mma-0'"):
         built(folder)
     assert list((folder / "engine").iterdir()) == []
 
@@ -135,13 +135,13 @@ def test_another_layout_is_refused_with_the_reason(folder: Path) -> None:
 def test_a_changed_model_is_refused_before_tensorrt_sees_it(folder: Path) -> None:
     with (folder / "onnx" / "trt" / MODEL).open("ab") as stream:
         stream.write(b"\0")
-    with pytest.raises(BundleError, match="not the one that was written"):
+    with pytest.raises(BundleError, match=r"not the one that was written"):
         built(folder)
 
 
 def test_a_builder_beyond_its_limit_is_ended(folder: Path) -> None:
     warned: list[str] = []
-    with pytest.raises(RuntimeUnavailable, match="more than the limit.*--memory-limit"):
+    with pytest.raises(RuntimeUnavailable, match=r"more than the limit.*--memory-limit"):
         built(folder, memory_limit_mb=64, warn=warned.append)
     assert ["likely to take" in text for text in warned] == [True]
     assert list((folder / "engine").iterdir()) == []
@@ -165,5 +165,5 @@ def test_a_killed_builder_is_explained(folder: Path, monkeypatch: pytest.MonkeyP
             os.kill(self.pid, signal.SIGKILL)
 
     monkeypatch.setattr(engine_builds.subprocess, "Popen", Killed)
-    with pytest.raises(RuntimeUnavailable, match="The system killed it.*memory ran out"):
+    with pytest.raises(RuntimeUnavailable, match=r"The system killed it.*memory ran out"):
         built(folder)

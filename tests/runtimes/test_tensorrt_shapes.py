@@ -36,7 +36,7 @@ def test_defaults_are_some_images_and_the_models_own_tokens() -> None:
 
 
 def test_another_free_axis_is_refused() -> None:
-    with pytest.raises(RuntimeUnavailable, match="free axes.*height"):
+    with pytest.raises(RuntimeUnavailable, match=r"free axes.*height"):
         default_ranges({"sample": ("batch", 4, "height", 64)}, ())
 
 
@@ -109,9 +109,9 @@ def test_gpus_that_an_engine_is_built_for() -> None:
     rtx, own = Installed(Runtime.TRT_RTX, "1.7"), Installed(Runtime.TRT, "10.3")
     assert "121" in rtx.capabilities("no GPU")
     assert own.capabilities(ORIN) == ("87",)
-    with pytest.raises(RuntimeUnavailable, match="does not know this GPU.*87"):
+    with pytest.raises(RuntimeUnavailable, match=r"does not know this GPU.*87"):
         rtx.capabilities(ORIN)
-    with pytest.raises(RuntimeUnavailable, match="only on the GPU that runs them"):
+    with pytest.raises(RuntimeUnavailable, match=r"only on the GPU that runs them"):
         own.capabilities("no GPU")
 
 
@@ -121,7 +121,7 @@ def test_gpus_that_an_engine_is_built_for() -> None:
 )
 def test_a_record_that_is_none(tmp_path, content: dict) -> None:
     write_json(tmp_path / "engine.json", content)
-    with pytest.raises(BundleError, match="malformed"):
+    with pytest.raises(BundleError, match=r"malformed"):
         read_record(tmp_path / "engine.json")
 
 
