@@ -100,12 +100,15 @@ def engine_text(report: dict[str, Any]) -> str:
     )
     sizes = ", ".join(f"{axis} {s[0]} to {s[-1]}" for axis, s in report["shapes"].items())
     name = "TensorRT" if report["runtime"] == Runtime.TRT else "TensorRT-RTX"
+    if report["target"] == Target.TRT:
+        following = f"mpq-sample {report['bundle']} --runtime {report['runtime']} --out grid.png"
+    else:
+        following = "trtexec or Polygraphy, as docs/tensorrt.md says"
     return (
         f"{report['engine']}: {report['engine_bytes'] / 1e6:.2f} MB for {name} "
         f"{report['tensorrt']}, compute capability {', '.join(report['capabilities'])}, {sizes}; "
         f"{made}.\n"
-        f"Next: mpq-sample {report['bundle']} --runtime {report['runtime']} --out grid.png, on a "
-        "machine with such a GPU"
+        f"Next: {following}, on a machine with such a GPU"
     )
 
 

@@ -241,6 +241,19 @@ def test_tensorrts_own_words_are_passed_on(
         opened(folder, cuda, trt, monkeypatch)
 
 
+def test_plain_int8_needs_no_plugin(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PLUGIN_VARIABLE, raising=False)
+    files = lowered_files(folder, Target.TRT_INT8)
+    put_engine(folder, target="trt-int8", plugin="", model_files=files)
+    bundle = read_bundle(folder)
+    gpu = cuda.driver.gpu()
+    loaded = load_with(trt, HERE, cuda.driver, gpu, bundle, Target.TRT_INT8)
+    assert loaded.plugin == "plain INT8"
+    assert trt.libraries == []
+
+
 def test_no_engine_names_the_command(
     folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

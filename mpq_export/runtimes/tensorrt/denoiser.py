@@ -13,6 +13,7 @@ from ...bundle import Bundle
 from ...conditions import BATCH, TOKENS
 from ...errors import BundleError
 from ...lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
+from ...lowering.names import Target
 from ..graph_feeds import graph_feeds
 from ..names import Runtime
 from ..selection import Selection
@@ -125,6 +126,9 @@ def _require_signature(loaded: LoadedEngine, per_image: set[str]) -> None:
         )
 
 
-def open_tensorrt(bundle: Bundle, runtime: Runtime) -> TensorRtDenoiser:
-    """The bundle on its engine for this machine; raises as ``load_engine``."""
-    return TensorRtDenoiser(bundle, load_engine(bundle, runtime))
+def open_tensorrt(
+    bundle: Bundle, runtime: Runtime, target: Target = Target.TRT
+) -> TensorRtDenoiser:
+    """The bundle on its engine for this machine, ``trt-int8`` for the plain one; raises as
+    ``load_engine``."""
+    return TensorRtDenoiser(bundle, load_engine(bundle, runtime, target))

@@ -45,8 +45,8 @@ class LoadedEngine:
     held: tuple[Any, ...] = ()
 
 
-def load_engine(bundle: Bundle, runtime: Runtime) -> LoadedEngine:
-    """The bundle's engine for this machine.
+def load_engine(bundle: Bundle, runtime: Runtime, target: Target = Target.TRT) -> LoadedEngine:
+    """The bundle's engine for this machine, of one of its lowered variants.
 
     Raises:
         RuntimeUnavailable: there is no GPU or no TensorRT, or the latter refuses the engine.
@@ -55,19 +55,23 @@ def load_engine(bundle: Bundle, runtime: Runtime) -> LoadedEngine:
     driver = Driver.load()
     gpu = driver.gpu()
     trt = _module(runtime)
-    return load_with(trt, Installed(runtime, trt.__version__), driver, gpu, bundle)
+    return load_with(trt, Installed(runtime, trt.__version__), driver, gpu, bundle, target)
 
 
 def load_with(
-    trt: ModuleType, here: Installed, driver: Driver, gpu: Gpu, bundle: Bundle
+    trt: ModuleType,
+    here: Installed,
+    driver: Driver,
+    gpu: Gpu,
+    bundle: Bundle,
+    target: Target = Target.TRT,
 ) -> LoadedEngine:
     """The same with everything at hand; raises as :func:`load_engine`."""
-    target = Target.TRT
     files = lowered_files(bundle.path, target)
     record = fitting_record(bundle.path, target.value, files, here, gpu)
     plan = verified_plan(bundle.path, record)
     driver.make_current()
-    plugin = _register_plugin(trt, gpu)
+    plugin = _register_plugin(trt, gpu) if target is Target.TRT else "plain INT8"
     logger = _logger(trt)
     opener = trt.Runtime(logger)
     # Mapped, not read: pages of the plan go when memory is short.
