@@ -1,4 +1,4 @@
-"""``mpq-build``, and what ``mpq-export`` and ``mpq-sample`` do with engines, as a user meets them."""
+"""``mpq-build``, and what other commands do with engines, as a user meets them."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ from mpq_export.runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
 from mpq_export.runtimes.tensorrt.denoiser import TensorRtDenoiser
 from mpq_export.runtimes.tensorrt.engine_files import EngineIdentity, EngineRecord
 from mpq_export.runtimes.tensorrt.installed import Installed
-from mpq_export.runtimes.tensorrt.loaded_engine import PLUGIN_VARIABLE, load_with
+from mpq_export.runtimes.tensorrt.loaded_engine import load_with
+from mpq_export.runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE
 
 HERE = Installed(Runtime.TRT, "10.3.0")
 

@@ -20,6 +20,7 @@ from typing import Any
 from ...errors import RuntimeUnavailable, UserError
 from .memory import own_peak_mb
 from .phases import PhaseTree
+from .plugin_library import load_plugin, named_plugin
 from .shapes import Profile
 
 Report = Callable[[dict[str, Any]], None]
@@ -173,16 +174,34 @@ def main() -> None:
     try:
         trt = importlib.import_module(job.module)
         if job.with_plugin:
-            from .kernels import kernels_for_building
-            from .plugin import register_plugins
-
-            register_plugins(trt, kernels_for_building(), job.multiprocessors)
+            _register_plugin(trt, job.multiprocessors)
         build_engine(trt, job, report)
         report({"peak_mb": own_peak_mb()})
     except UserError as error:
         parts = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
         report({"error": parts})
         sys.exit(2)
+
+
+def _register_plugin(trt: ModuleType, multiprocessors: int) -> None:
+    if (library := named_plugin()) is not None:
+        load_plugin(trt, library)
+        return
+    from .kernels import kernels_for_building
+    from .plugin import register_plugins
+
+    register_plugins(trt, kernels_for_building(), multiprocessors)
+
+
+def builder_command() -> list[str]:
+    """Starts the process that does a job."""
+    return [sys.executable, "-m", __name__]
+
+
+def line_of_builder(line: bytes) -> dict[str, Any]:
+    """What the process reports."""
+    report: dict[str, Any] = json.loads(line)
+    return report
 
 
 def job_text(job: Job) -> str:

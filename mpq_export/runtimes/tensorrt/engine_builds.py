@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from ...architectures import architecture_of
 from ...bundle import Bundle
@@ -27,7 +25,7 @@ from ...progress import ProgressReporter
 from ..cuda.driver import Gpu, gpu_here
 from ..gpu_kernels.library_file import own_cache_folder
 from ..names import Runtime
-from .building import Job, job_text
+from .building import Job, builder_command, job_text, line_of_builder
 from .engine_files import (
     EngineIdentity,
     EngineRecord,
@@ -40,6 +38,7 @@ from .installed import MODULES, Installed, installed
 from .kernels import UNKNOWN_MULTIPROCESSORS
 from .memory import available_mb, likely_peak_mb, resident_mb, workspace_bytes
 from .shapes import Ranges, default_ranges, input_dims, parse_shapes, profile
+from .trtexec import line_of_trtexec, trtexec_command
 
 PARTS = 1000
 """Of the progress bar."""
@@ -132,7 +131,7 @@ def build(
         )
         watch = _Watch(request.memory_limit_mb, warn)
         progress.start("engine", PARTS)
-        _supervise(job, model, progress, watch)
+        _supervise(_process(here, job), model, progress, watch)
         digest, size = _digest(stage)
     record = EngineRecord(
         identity=identity,
@@ -211,12 +210,13 @@ class _Watch:
     Attributes:
         peak: MB of the builder at its height, as far as was seen.
         exceeded: whether it grew beyond its limit.
+        said: the last error that it printed.
     """
 
     def __init__(self, limit_mb: int | None, warn: Callable[[str], None]) -> None:
         self._limit, self._warn = limit_mb, warn
         self._warned = False
-        self.peak, self.exceeded = 0, False
+        self.peak, self.exceeded, self.said = 0, False, ""
 
     def look(self, process: subprocess.Popen[bytes]) -> None:
         """Warn once when little is left; end a builder that is beyond its limit."""
@@ -230,11 +230,26 @@ class _Watch:
             process.kill()
 
 
-def _supervise(job: Job, model: Path, progress: ProgressReporter, watch: _Watch) -> None:
+@dataclass(frozen=True)
+class _Process:
+    """A builder: its command, what it is given, and how a line of its output reads."""
+
+    command: list[str]
+    given: bytes
+    read: Callable[[bytes], dict[str, Any]]
+
+
+def _process(here: Installed, job: Job) -> _Process:
+    if here.trtexec is not None:
+        return _Process(trtexec_command(here.trtexec, job), b"", line_of_trtexec)
+    return _Process(builder_command(), job_text(job).encode(), line_of_builder)
+
+
+def _supervise(builder: _Process, model: Path, progress: ProgressReporter, watch: _Watch) -> None:
     """Run the builder's process to its end, and tell what ended it."""
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mpq_export.runtimes.tensorrt.building"],
+            builder.command,
             env=dict(environment(Path(scratch))),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
         )  # fmt: skip
@@ -242,8 +257,8 @@ def _supervise(job: Job, model: Path, progress: ProgressReporter, watch: _Watch)
             assert process.stdin is not None
             assert process.stdout is not None
             with process.stdin:
-                process.stdin.write(job_text(job).encode())
-            error = _follow(process, process.stdout, progress, watch)
+                process.stdin.write(builder.given)
+            error = _follow(process, builder.read, progress, watch)
             status = process.wait()
         finally:
             process.kill()
@@ -259,12 +274,13 @@ def _supervise(job: Job, model: Path, progress: ProgressReporter, watch: _Watch)
 
 def _follow(
     process: subprocess.Popen[bytes],
-    stream: IO[bytes],
+    read: Callable[[bytes], dict[str, Any]],
     progress: ProgressReporter,
     watch: _Watch,
 ) -> dict[str, str] | None:
     """Show how far the builder says it is until it closes its output; its error, if it has one."""
-    reached, error, rest = 0, None, b""
+    stream, reached, error, rest = process.stdout, 0, None, b""
+    assert stream is not None
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while True:
@@ -275,11 +291,13 @@ def _follow(
                 progress.advance(PARTS - reached if error is None else 0)
                 return error
             *lines, rest = (rest + data).split(b"\n")
-            for line in map(json.loads, lines):
+            for line in map(read, lines):
+                watch.said = line.get("said", watch.said)
                 error = line.get("error", error)
                 watch.peak = max(watch.peak, line.get("peak_mb", 0))
-                if "done" in line:
+                if "phase" in line:
                     progress.note(line["phase"].lower())
+                if "done" in line:
                     now = int(PARTS * line["done"])
                     progress.advance(now - reached)
                     reached = now
@@ -294,7 +312,7 @@ def _ended(model: Path, status: int, words: str, watch: _Watch) -> UserError:
         why = f"The system killed it at {watch.peak} MB: memory ran out"
         fix = "Close other programs, add swap space, or build for a smaller batch: --shapes batch:1"
     else:
-        why = f"{words or 'It said nothing'} (exit code {status})"
+        why = f"{watch.said or words or 'It said nothing'} (exit code {status})"
     return RuntimeUnavailable("TensorRT's builder ended", where=model, why=why, fix=fix)
 
 

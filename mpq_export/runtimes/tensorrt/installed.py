@@ -7,10 +7,12 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 from ...errors import RuntimeUnavailable, UserError
 from ..cuda.driver import Gpu
 from ..names import Runtime
+from .trtexec import find_trtexec, trtexec_version
 
 MODULES = {Runtime.TRT: "tensorrt", Runtime.TRT_RTX: "tensorrt_rtx"}
 RTX_CAPABILITIES = ("80", "86", "89", "120", "121")
@@ -25,10 +27,12 @@ class Installed:
     Attributes:
         runtime: ``trt`` or ``trt-rtx``.
         version: its own, such as ``10.3.0``.
+        trtexec: what builds its engines where it has no bindings for this Python; else None.
     """
 
     runtime: Runtime
     version: str
+    trtexec: Path | None = None
 
     def __str__(self) -> str:
         name = "TensorRT" if self.runtime is Runtime.TRT else "TensorRT-RTX"
@@ -62,9 +66,12 @@ class Installed:
 
 @cache
 def installed(runtime: Runtime) -> Installed:
-    """The TensorRT of a runtime; raises RuntimeUnavailable where it cannot be used."""
+    """The TensorRT of a runtime, by its bindings or as trtexec alone; raises RuntimeUnavailable
+    where it cannot be used."""
     module = MODULES[runtime]
     if find_spec(module) is None:
+        if runtime is Runtime.TRT and (program := find_trtexec()) is not None:
+            return Installed(runtime, trtexec_version(), program)
         raise _missing(runtime, "It is not installed")
     try:
         # Importing it loads gigabytes of libraries, and may end a process that lacks one of them.

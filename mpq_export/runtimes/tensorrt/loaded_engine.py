@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,9 +16,8 @@ from ..cuda.driver import Driver, Gpu
 from ..names import Runtime
 from .engine_files import EngineRecord, fitting_record, verified_plan
 from .installed import MODULES, Installed
+from .plugin_library import load_plugin, named_plugin
 
-PLUGIN_VARIABLE = "MPQ_TENSORRT_PLUGIN"
-"""Names the plugin library that ``plugins/tensorrt`` builds, in the place of the Python plugin."""
 _log = logging.getLogger(__name__)
 
 
@@ -102,14 +99,9 @@ def _module(runtime: Runtime) -> ModuleType:
 
 def _register_plugin(trt: ModuleType, gpu: Gpu) -> str:
     """Make the packed layers' operators known."""
-    if named := os.environ.get(PLUGIN_VARIABLE):
-        if not Path(named).is_file() or trt.get_plugin_registry().load_library(named) is None:
-            raise RuntimeUnavailable(
-                "The plugin library cannot be loaded",
-                where=f"{PLUGIN_VARIABLE}={named}",
-                fix="Name one that plugins/tensorrt has built, or unset the variable",
-            )
-        return f"plugin {Path(named).name}"
+    if (library := named_plugin()) is not None:
+        load_plugin(trt, library)
+        return f"plugin {library.name}"
     from .kernels import kernels_for_running
     from .plugin import register_plugins
 
