@@ -139,6 +139,23 @@ def test_a_changed_model_is_refused_before_tensorrt_sees_it(folder: Path) -> Non
         built(folder)
 
 
+def test_what_a_killed_command_left_is_removed(folder: Path) -> None:
+    (folder / "engine").mkdir()
+    left = folder / "engine" / ".unet2dmodel-w3a4.x1y2.plan"
+    left.touch()
+    damage(folder, b"mma-1", b"mma-0")
+    with pytest.raises(RuntimeUnavailable):
+        built(folder)
+    assert not left.exists()
+
+
+def test_engines_are_not_written_elsewhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "engine").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is a link"):
+        built(folder)
+
+
 def test_a_builder_beyond_its_limit_is_ended(folder: Path) -> None:
     warned: list[str] = []
     with pytest.raises(RuntimeUnavailable, match=r"more than the limit.*--memory-limit"):

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from .engine_files import (
     engine_folder,
     read_record,
     verified_plan,
+    writing_alone,
 )
 from .flavour import environment
 from .installed import MODULES, Installed, installed
@@ -105,20 +106,17 @@ def build(
     ranges = parse_shapes(request.shapes, inputs, default_ranges(inputs, conditions))
     here, gpu = installed(request.runtime), gpu_here()
     identity = identify(bundle, request, files, ranges, here, gpu)
-    folder = engine_folder(bundle.path)
-    if (found := _found(bundle.path, identity)) is not None:
-        return Engine(folder / found.plan, found, True)
-    model_bytes = sum((model.parent / name).stat().st_size for name in files)
-    _warn_before(model_bytes, request.memory_limit_mb, warn)
-    folder.mkdir(exist_ok=True)
-    plan = folder / f"{identity.name}.plan"
-    rtx = request.runtime is Runtime.TRT_RTX
-    started = time.perf_counter()
-    with staged_file(plan) as stage:
+    with writing_alone(bundle.path) as folder:
+        plan = folder / f"{identity.name}.plan"
+        if (found := _found(bundle.path, identity)) is not None:
+            return Engine(plan, found, True)
+        model_bytes = sum((model.parent / name).stat().st_size for name in files)
+        _warn_before(model_bytes, request.memory_limit_mb, warn)
+        rtx = request.runtime is Runtime.TRT_RTX
         job = Job(
             module=MODULES[request.runtime],
             model=str(model.absolute()),
-            plan=str(stage.absolute()),
+            plan="",
             profile={
                 name: [list(shape) for shape in shapes]
                 for name, shapes in profile(inputs, ranges).items()
@@ -130,10 +128,29 @@ def build(
             timing_cache=None if rtx else str(_timing_cache(identity)),
         )
         watch = _Watch(request.memory_limit_mb, warn)
+        record = _built(here, job, model, plan, identity, progress, watch)
+        with staged_file(folder / f"{identity.name}.json") as stage:
+            write_json(stage, record.model_dump())
+    return Engine(plan, record, False)
+
+
+def _built(
+    here: Installed,
+    job: Job,
+    model: Path,
+    plan: Path,
+    identity: EngineIdentity,
+    progress: ProgressReporter,
+    watch: _Watch,
+) -> EngineRecord:
+    """Have the job done; the plan takes its place when it is whole."""
+    started = time.perf_counter()
+    with staged_file(plan) as stage:
+        own = replace(job, plan=str(stage.absolute()))
         progress.start("engine", PARTS)
-        _supervise(_process(here, job), model, progress, watch)
+        _supervise(_process(here, own), model, progress, watch)
         digest, size = _digest(stage)
-    record = EngineRecord(
+    return EngineRecord(
         identity=identity,
         sha256=digest,
         size=size,
@@ -141,9 +158,6 @@ def build(
         seconds=round(time.perf_counter() - started, 1),
         peak_mb=watch.peak,
     )
-    with staged_file(folder / f"{identity.name}.json") as stage:
-        write_json(stage, record.model_dump())
-    return Engine(plan, record, False)
 
 
 def identify(

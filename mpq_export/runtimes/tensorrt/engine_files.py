@@ -6,9 +6,13 @@ it. What does not fit this machine is told before TensorRT reads a byte of it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -128,8 +132,32 @@ class EngineRecord(_Strict):
 
 
 def engine_folder(bundle: Path) -> Path:
-    """Where a bundle's engines lie."""
-    return bundle / ENGINE
+    """Where a bundle's engines lie; raises BundleError if that is a link to elsewhere."""
+    folder = bundle / ENGINE
+    if folder.is_symlink():
+        raise BundleError("The folder is a link", where=folder, why="A bundle holds its files")
+    return folder
+
+
+@contextmanager
+def writing_alone(bundle: Path) -> Iterator[Path]:
+    """The folder of engines, in which nobody else builds meanwhile; what killed builders left is
+    removed."""
+    folder = engine_folder(bundle)
+    try:
+        folder.mkdir(exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise BundleError(
+            "The folder of engines cannot be written", where=folder, why=str(error.strerror)
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for leftover in folder.glob(".*.plan"):
+            leftover.unlink(missing_ok=True)
+        yield folder
+    finally:
+        os.close(handle)
 
 
 def read_records(bundle: Path) -> list[EngineRecord]:
@@ -138,10 +166,7 @@ def read_records(bundle: Path) -> list[EngineRecord]:
     Raises:
         BundleError: a record is none, or not of its own name; or the folder is a link.
     """
-    folder = engine_folder(bundle)
-    if folder.is_symlink():
-        raise BundleError("The folder is a link", where=folder, why="A bundle holds its files")
-    paths = sorted(folder.glob("*.json"))[:_MOST_ENGINES]
+    paths = sorted(engine_folder(bundle).glob("*.json"))[:_MOST_ENGINES]
     return [read_record(path) for path in paths]
 
 
