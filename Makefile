@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu tensorrt-plans attacks fuzz clean
 
 setup: $(READY)
 
@@ -156,6 +156,11 @@ BENCH ?=
 bench-cpu: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev,bench]'
 	$(BIN)/python -m mpq_export.evaluation.cpu_benchmark --out docs/results $(BENCH)
+
+# How large plans of TensorRT-RTX are; no GPU. Some minutes; PLANS="--model digits" does that alone.
+PLANS ?=
+tensorrt-plans: setup
+	$(BIN)/python -m mpq_export.evaluation.tensorrt_plans --out docs/results $(PLANS)
 
 # The table of hostile inputs, docs/results/attacks.md.
 attacks: setup

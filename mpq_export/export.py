@@ -16,6 +16,7 @@ from .lowering.exporter import export_graph
 from .lowering.half_precision import to_half
 from .lowering.names import Target
 from .lowering.targets import write_lowered
+from .lowering.tool_scripts import write_tools
 from .pipeline_folder import PIPELINE, copy_components, verified_index
 from .pipelines.registry import GENERAL
 from .progress import ProgressReporter
@@ -119,5 +120,7 @@ def _lower(
     graph = to_half(export_graph(bundle)) if float16 else export_graph(bundle)
     progress.advance()
     for target in targets:
-        write_lowered(bundle.path, graph, target)
+        lowered = write_lowered(bundle.path, graph, target)
+        if target in (Target.TRT, Target.TRT_INT8):
+            write_tools(bundle, lowered.parent)
         progress.advance()

@@ -26,9 +26,10 @@ MANIFEST = "manifest.json"
 MAX_JSON_BYTES = 64 << 20
 MAX_FILE_BYTES = 1 << 40
 _MAX_TEXT_BYTES = 1 << 20
-TRAINING = "training"
-_DERIVED = ("onnx", "pipeline", TRAINING)
-"""What may lie in a bundle beside its core files."""
+TRAINING, ENGINE = "training", "engine"
+TOOLS = "tools"
+_DERIVED = ("onnx", "pipeline", TRAINING, ENGINE, TOOLS)
+"""What may lie in a bundle beside its core files, or beside a lowered model."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _RECORDED_PACKAGES = ("torch", "diffusers", "onnx", "numpy")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import BitsError
+from ..errors import BitsError, UserError
 from ..lowering.names import Target
 from ..precision import BitSpec
 from ..training.launch import remark_on_processes
@@ -47,7 +47,7 @@ def export(
         Target,
         typer.Option(
             help="ort: packed nodes for ONNX Runtime; onnx: standard operators only; trt: packed "
-            "nodes for our TensorRT plugin."
+            "nodes for our TensorRT plugin; trt-int8: for TensorRT without a plugin."
         ),
     ] = Target.ORT,
     method: Annotated[
@@ -103,6 +103,18 @@ def export(
     float16: Annotated[
         bool, typer.Option("--float16", help="Lower to float16 activations between the nodes.")
     ] = False,
+    plain_int8: Annotated[
+        bool,
+        typer.Option(
+            "--plain-int8",
+            help="With --target trt: the same integers as symmetric INT8 without a plugin, the "
+            "same as --target trt-int8.",
+        ),
+    ] = False,
+    no_engine: Annotated[
+        bool,
+        typer.Option("--no-engine", help="Leave building the engine to mpq-build."),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan, bytes, time and memory; write nothing."),
@@ -125,6 +137,8 @@ def export(
     from ..methods import chosen_recipe
     from ..pipeline_folder import files_to_copy
 
+    if plain_int8:
+        target = _without_plugin(target)
     if is_bundle(ckpt):
         choices = {
             "--bits": bits, "--method": method, "--inference-steps": inference_steps,
@@ -136,7 +150,7 @@ def export(
         with console.TaskProgress() as progress:
             opened = read_bundle(Path(ckpt))
             bundle = export_bundle(opened, (target,), out, progress, float16)
-        _report(bundle, target, (), started, as_json)
+        _report(bundle, target, (), started, as_json, no_engine)
         return
     choice = chosen_recipe(method, recipe, bits, train_steps)
     num_steps = 20 if inference_steps is None else inference_steps
@@ -167,7 +181,7 @@ def export(
     with console.TaskProgress() as progress:
         made = export_checkpoint(checkpoint, request, progress)
     if made is not None:  # the process that writes
-        _report(made, target, checkpoint.notes, started, as_json)
+        _report(made, target, checkpoint.notes, started, as_json, no_engine)
 
 
 def _forecast(
@@ -202,13 +216,29 @@ def _forecast(
         console.say(line)
 
 
+def _without_plugin(target: Target) -> Target:
+    if target not in (Target.TRT, Target.TRT_INT8):
+        raise UserError(
+            "Plain INT8 is a form of the trt target", where="--plain-int8", fix="Add --target trt"
+        )
+    return Target.TRT_INT8
+
+
 def _report(
-    bundle: Bundle, target: Target, notes: tuple[str, ...], started: float, as_json: bool
+    bundle: Bundle,
+    target: Target,
+    notes: tuple[str, ...],
+    started: float,
+    as_json: bool,
+    no_engine: bool,
 ) -> None:
     from ..architectures import takes_text
     from ..evaluation.size import size_report
 
     size = size_report(bundle)
+    engine, engine_words = None, ""
+    if target in (Target.TRT, Target.TRT_INT8):
+        engine, engine_words = _engine(bundle.path, target, no_engine)
     report = {
         "bundle": str(bundle.path),
         "bits": bundle.quantization.bits,
@@ -219,12 +249,26 @@ def _report(
         "notes": notes,
         **asdict(size),
         "onnx_bytes": size.lowered_bytes[target.value],
+        "engine": engine,
         "seconds": round(time.perf_counter() - started, 2),
     }
     if as_json:
         console.print_json(report)
     else:
         _print(report)
+        console.say_lines(engine_words)
+
+
+def _engine(bundle: Path, target: Target, no_engine: bool) -> tuple[dict[str, Any] | None, str]:
+    """The engine's report and words; a model that TensorRT refuses is a bundle all the same."""
+    from .build import build_where_possible
+
+    if no_engine:
+        return None, f"Next: mpq-build {bundle}, on the machine that will run it"
+    try:
+        return build_where_possible(bundle, target)
+    except UserError as error:
+        return None, f"The bundle is written, but its engine is not. {error.paragraph()}"
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -242,9 +286,7 @@ def _print(report: dict[str, Any]) -> None:
     )
     for note in report["notes"]:
         console.say(f"{note}.")
-    if report["target"] == Target.TRT:
-        console.say("No command builds or runs its engine yet: see docs/tensorrt.md.")
-    elif report["family"] is not None:
+    if report["target"] not in (Target.TRT, Target.TRT_INT8) and report["family"] is not None:
         subject = ' --prompt "a red fox"' if report["takes_text"] else ""
         console.say(f"Next: mpq-sample {report['bundle']}{subject} --num-images 4 --out grid.png")
 

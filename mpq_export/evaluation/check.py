@@ -15,8 +15,8 @@ from ..errors import CheckpointError, RuntimeUnavailable
 from ..pipelines.registry import GENERAL
 from ..progress import ProgressReporter
 from ..runtimes.denoiser import Denoiser, open_denoiser
+from ..runtimes.graph_feeds import graph_feeds
 from ..runtimes.names import Runtime
-from ..runtimes.onnxruntime_denoiser import graph_feeds
 from .layer_fidelity import LayerFunction, NodeResult
 from .node_fidelity import compare_nodes
 from .whole_model import PredictionError, prediction_error
@@ -81,8 +81,10 @@ def check_bundle(
     With a checkpoint the inputs come from its own trajectory, else from Gaussian noise.
 
     Raises:
-        RuntimeUnavailable: the runtime is torch, which runs the reference itself here.
+        RuntimeUnavailable: the runtime is torch, which runs the reference itself here; or an
+            engine, which shows no nodes.
     """
+    _require_nodes(runtime)
     gpu = _gpu() if runtime is Runtime.TORCH else None
     if checkpoint is not None:
         _require_same_model(bundle, checkpoint)
@@ -238,6 +240,17 @@ def _gpu() -> TorchGpu:
             fix="Choose ort, ort-portable, ort-functions or onnx; or check on a machine with a GPU",
         )
     return gpu
+
+
+def _require_nodes(runtime: Runtime) -> None:
+    if runtime in (Runtime.TRT, Runtime.TRT_RTX):
+        raise RuntimeUnavailable(
+            "An engine's nodes cannot be read out",
+            where=f"--runtime {runtime.value}",
+            why="TensorRT fuses them",
+            fix="Compare its predictions by onnx/trt/compare.py (docs/tensorrt.md), and the packed "
+            "layers by --runtime ort or torch",
+        )
 
 
 def _reference(bundle: Bundle) -> Denoiser[Any]:

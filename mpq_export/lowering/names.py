@@ -12,3 +12,5 @@ class Target(StrEnum):
     """Standard operators only, for any ONNX runtime."""
     TRT = "trt"
     """Packed nodes in kernel layout, for TensorRT with our plugin."""
+    TRT_INT8 = "trt-int8"
+    """Symmetric INT8 quantise and dequantise operators, for TensorRT without a plugin."""

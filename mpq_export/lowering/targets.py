@@ -13,7 +13,14 @@ import onnx
 
 from ..core.planes import ContractError
 from ..errors import BundleError
-from ..files import read_manifest, staged_folder, verified_bytes, write_manifest
+from ..files import (
+    Manifest,
+    read_manifest,
+    staged_folder,
+    verified_bytes,
+    verified_path,
+    write_manifest,
+)
 from .attention_fusion import fuse_attention
 from .attention_nodes import attention_body, register_attention_schema
 from .external_data import attach_data, write_data
@@ -26,7 +33,7 @@ from .names import Target
 from .nodes import DOMAIN, all_nodes, register_schemas
 from .norm_nodes import norm_bodies, register_norm_schemas
 from .portable import WeightType, to_portable
-from .tensorrt_form import to_tensorrt
+from .tensorrt_form import to_tensorrt, to_tensorrt_int8
 
 MODEL = "model.onnx"
 ONE_FILE_BYTES = 2**31 - 2**26
@@ -49,8 +56,14 @@ _LOWER: dict[Target, Callable[[Graph], Graph]] = {
     Target.ORT: _with_function_bodies,
     Target.ONNX: _portable,
     Target.TRT: to_tensorrt,
+    Target.TRT_INT8: to_tensorrt_int8,
 }
-_DOMAINS = {Target.ORT: {"", DOMAIN}, Target.ONNX: {""}, Target.TRT: {"", PLUGIN_DOMAIN}}
+_DOMAINS = {
+    Target.ORT: {"", DOMAIN},
+    Target.ONNX: {""},
+    Target.TRT: {"", PLUGIN_DOMAIN},
+    Target.TRT_INT8: {""},
+}
 """Of the operators that each target's graph may have."""
 
 
@@ -82,18 +95,18 @@ def _write(folder: Path, graph: Graph) -> list[str]:
     return [MODEL, DATA_FILE]
 
 
+def lowered_files(bundle: Path, target: Target) -> dict[str, str]:
+    """Names and sha256 of a target's files, verified against its manifest; their content is not
+    looked at."""
+    folder, manifest = _lowered_folder(bundle, target)
+    for name in manifest:
+        verified_path(folder, name, manifest, BundleError)
+    return {name: entry["sha256"] for name, entry in manifest.items()}
+
+
 def read_lowered(bundle: Path, target: Target) -> Graph:
     """A target's graph, verified against its manifest."""
-    folder = bundle / "onnx" / target.value
-    if not folder.is_dir():
-        raise BundleError(
-            f"The bundle has not been lowered to '{target.value}'",
-            where=bundle,
-            fix=f"Run: mpq-export --ckpt {bundle} --target {target.value}",
-        )
-    _require_own(folder)
-    names = [MODEL, DATA_FILE] if (folder / DATA_FILE).exists() else [MODEL]
-    manifest = read_manifest(folder, names, BundleError, "Lower the bundle again")
+    folder, manifest = _lowered_folder(bundle, target)
     data = verified_bytes(folder, MODEL, manifest, BundleError)
     try:
         model = onnx.load_model_from_string(data)
@@ -106,6 +119,20 @@ def read_lowered(bundle: Path, target: Target) -> Graph:
         raise BundleError(
             "The model is malformed", where=folder / MODEL, why=str(error), fix="Lower it again"
         ) from error
+
+
+def _lowered_folder(bundle: Path, target: Target) -> tuple[Path, Manifest]:
+    """Where a target's files lie, and its manifest."""
+    folder = bundle / "onnx" / target.value
+    if not folder.is_dir():
+        raise BundleError(
+            f"The bundle has not been lowered to '{target.value}'",
+            where=bundle,
+            fix=f"Run: mpq-export --ckpt {bundle} --target {target.value}",
+        )
+    _require_own(folder)
+    names = [MODEL, DATA_FILE] if (folder / DATA_FILE).exists() else [MODEL]
+    return folder, read_manifest(folder, names, BundleError, "Lower the bundle again")
 
 
 def _require_plain_operators(model: onnx.ModelProto, target: Target, where: Path) -> None:

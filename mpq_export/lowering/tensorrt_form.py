@@ -1,4 +1,6 @@
-"""The ``trt`` target: what the parser of every TensorRT from 10.3 on takes, layers as plugins.
+"""The ``trt`` targets: what the parser of every TensorRT from 10.3 on takes.
+
+Layers are nodes of our plugin, or symmetric INT8 operators of TensorRT's own (``plain_int8``).
 
 That parser reads opset 20 at most, and takes ``GroupNormalization`` with one scale per group, as it
 was before opset 21. So normalisations of groups become ``InstanceNormalization`` of reshaped
@@ -8,7 +10,7 @@ known. No function bodies: TensorRT would run them in the place of the plugin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,42 +19,65 @@ from onnx import defs, helper
 
 from ..core.planes import ContractError
 from .graph import Graph
+from .half_precision import is_half
 from .kernel_nodes import DOMAIN, VERSION, make_kernel_node
 from .nodes import OPSET, all_nodes, is_mpq, read_layer, register_schemas
+from .plain_int8 import plain_int8_nodes
 from .unread import read_values
 
+Values = dict[str, np.ndarray]
 TENSORRT_OPSET = 20
 _CHANGED_IN_MEANING = {"GroupNormalization", "QuantizeLinear", "DequantizeLinear"}
 """Between opset 20 and 21; all others only grew types."""
 
 
 def to_tensorrt(graph: Graph) -> Graph:
-    """A graph of packed nodes as TensorRT takes it; names of all other tensors stay.
+    """A graph of packed nodes as TensorRT takes it, layers as plugins; names of all other tensors
+    stay.
 
     Raises ContractError on an operator that opset 20 does not have with the same meaning, and as
     ``read_layer`` does.
     """
+
+    def rewrite(node: onnx.NodeProto, values: Values) -> tuple[list[onnx.NodeProto], Values]:
+        layer = read_layer(node, values)
+        own, tensors = make_kernel_node(
+            node.name, layer, node.input[0], node.input[1], node.output[0]
+        )
+        return [own], tensors
+
+    return _lowered(graph, rewrite, [helper.make_opsetid(DOMAIN, VERSION)])
+
+
+def to_tensorrt_int8(graph: Graph) -> Graph:
+    """The same with layers in operators of TensorRT's own; raises as :func:`to_tensorrt`."""
+    half = is_half(graph)
+    return _lowered(graph, lambda node, values: plain_int8_nodes(node, values, half), [])
+
+
+def _lowered(
+    graph: Graph,
+    rewrite: Callable[[onnx.NodeProto, Values], tuple[list[onnx.NodeProto], Values]],
+    opsets: Sequence[onnx.OperatorSetIdProto],
+) -> Graph:
+    """The graph in opset 20, its packed nodes replaced by what ``rewrite`` makes of each."""
     values, ranks = dict(graph.values()), _ranks(graph)
+    around = [node for node in graph.model.graph.node if not is_mpq(node)]
+    _require_older_meaning([n for n in around if n.op_type != "GroupNormalization" or n.domain])
     nodes: list[onnx.NodeProto] = []
     for node in graph.model.graph.node:
         if is_mpq(node):
-            layer = read_layer(node, values)
-            own, tensors = make_kernel_node(
-                node.name, layer, node.input[0], node.input[1], node.output[0]
-            )
-            nodes.append(own)
+            own, tensors = rewrite(node, values)
+            nodes.extend(own)
             values |= tensors
         elif node.op_type == "GroupNormalization":
             nodes.extend(_instance_norm(node, ranks[node.input[0]], values))
         else:
             nodes.append(node)
-    _require_older_meaning(nodes)
     outputs = [output.name for output in graph.model.graph.output]
     lowered = graph.with_nodes(nodes, read_values(values, nodes, outputs), with_mpq=False)
     del lowered.model.opset_import[:]
-    lowered.model.opset_import.extend(
-        [helper.make_opsetid("", TENSORRT_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
-    )
+    lowered.model.opset_import.extend([helper.make_opsetid("", TENSORRT_OPSET), *opsets])
     return lowered
 
 

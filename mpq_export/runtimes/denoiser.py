@@ -57,10 +57,18 @@ def _open_onnxruntime(bundle: Bundle, runtime: Runtime) -> Denoiser[np.ndarray]:
     return OnnxRuntimeDenoiser(bundle, runtime)
 
 
+def _open_tensorrt(bundle: Bundle, runtime: Runtime) -> Denoiser[np.ndarray]:
+    from .tensorrt.denoiser import open_tensorrt
+
+    return open_tensorrt(bundle, runtime)
+
+
 _OPENERS: dict[Runtime, Callable[[Bundle, Runtime], Denoiser[Any]]] = {
     Runtime.TORCH: _open_torch,
     Runtime.ORT: _open_onnxruntime,
     Runtime.ORT_PORTABLE: _open_onnxruntime,
     Runtime.ORT_FUNCTIONS: _open_onnxruntime,
     Runtime.ONNX: _open_onnxruntime,
+    Runtime.TRT: _open_tensorrt,
+    Runtime.TRT_RTX: _open_tensorrt,
 }

@@ -17,3 +17,7 @@ class Runtime(StrEnum):
     """ONNX Runtime on the ``onnx`` target, as it lies on disk."""
     TORCH = "torch"
     """Torch: packed layers on the GPU kernels where there is a GPU, else the integer reference."""
+    TRT = "trt"
+    """TensorRT, on the engine that ``mpq-build`` has made on this machine."""
+    TRT_RTX = "trt-rtx"
+    """TensorRT-RTX, on an engine that ``mpq-build`` has made on any."""

@@ -9,7 +9,6 @@ portable.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from ..lowering.norm_nodes import is_norm, norm_attributes
 from ..lowering.portable import WeightType, to_portable
 from ..lowering.provenance import require_lowered_from
 from ..lowering.targets import read_lowered
-from ..schedulers import nearest_step
+from .graph_feeds import graph_feeds
 from .multi_head_attention import with_multi_head_attention
 from .names import Runtime
 from .native_library import native_library
@@ -88,28 +87,6 @@ def run(session: Any, feeds: dict[str, np.ndarray]) -> np.ndarray:
     except Exception as error:  # ONNX Runtime raises types of its own, and ValueError
         raise BundleError("ONNX Runtime cannot run the model", why=str(error)) from error
     return prediction
-
-
-def graph_feeds(
-    model_config: Mapping[str, Any],
-    timesteps: np.ndarray,
-    sample: np.ndarray,
-    timestep: float,
-    conditions: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    """The exported graph's inputs for one denoising step.
-
-    Raises TypeError unless exactly the model's conditions are given.
-    """
-    specs = {spec.name: spec for spec in architecture_of(model_config).conditions(model_config)}
-    if specs.keys() != conditions.keys():
-        raise TypeError(f"the model takes {sorted(specs)}, it was given {sorted(conditions)}")
-    return {
-        SAMPLE: np.asarray(sample, np.float32),
-        TIMESTEP: np.array([timestep], np.float32),
-        STEP_INDEX: np.array([nearest_step(timesteps, float(timestep))], np.int32),
-        **{name: np.asarray(value, specs[name].dtype) for name, value in conditions.items()},
-    }
 
 
 def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:

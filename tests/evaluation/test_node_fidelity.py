@@ -11,8 +11,9 @@ from mpq_export.evaluation import node_fidelity
 from mpq_export.evaluation.check import check_bundle
 from mpq_export.evaluation.node_fidelity import compare_nodes
 from mpq_export.lowering.graph import Graph
+from mpq_export.runtimes.graph_feeds import graph_feeds
 from mpq_export.runtimes.names import Runtime
-from mpq_export.runtimes.onnxruntime_denoiser import graph_feeds, runnable_graph
+from mpq_export.runtimes.onnxruntime_denoiser import runnable_graph
 
 GRAPH_RUNTIMES = [runtime for runtime in Runtime if runtime is not Runtime.TORCH]
 

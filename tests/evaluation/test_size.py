@@ -14,7 +14,7 @@ def test_sizes_are_those_on_disk_and_bits_those_stored(lowered_folder, pipeline_
     assert report.fp32_bytes == 4 * sum(p.numel() for p in model.parameters())
     assert report.packed_bytes == (lowered_folder / "weights.safetensors").stat().st_size
     assert report.packed_bytes < 0.6 * report.fp32_bytes
-    assert set(report.lowered_bytes) == {"ort", "onnx", "trt"}
+    assert set(report.lowered_bytes) == {"ort", "onnx", "trt", "trt-int8"}
     assert report.average_weight_bits == pytest.approx(3)
     eight = [bundle.layers[name].weight for name in bundle.quantization.eight_bit]
     rest = [

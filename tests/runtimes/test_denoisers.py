@@ -10,8 +10,9 @@ from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import BundleError
 from mpq_export.lowering.graph_inputs import SAMPLE, STEP_INDEX
 from mpq_export.runtimes.denoiser import open_denoiser
+from mpq_export.runtimes.graph_feeds import graph_feeds
 from mpq_export.runtimes.names import Runtime
-from mpq_export.runtimes.onnxruntime_denoiser import graph_feeds, make_session, runnable_graph
+from mpq_export.runtimes.onnxruntime_denoiser import make_session, runnable_graph
 
 
 def predict(bundle, runtime, batch, timestep, seed=0):

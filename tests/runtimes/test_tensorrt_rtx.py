@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import fixtures
 import pytest
 
+from mpq_export.bundle import read_bundle
+from mpq_export.errors import BundleError, RuntimeUnavailable
+from mpq_export.files import write_manifest
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.kernel_nodes import is_kernel_node
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.targets import MODEL, read_lowered
-from mpq_export.runtimes.tensorrt.flavour import RTX, environment
+from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.tensorrt import engine_builds
+from mpq_export.runtimes.tensorrt.engine_builds import Engine, EngineRequest, build
+from mpq_export.runtimes.tensorrt.engine_files import fitting_record, read_record, verified_plan
+from mpq_export.runtimes.tensorrt.installed import RTX_CAPABILITIES, installed
 
 pytestmark = [
     pytest.mark.tensorrt,
-    pytest.mark.skipif(find_spec(RTX) is None, reason="TensorRT-RTX is not installed"),
+    pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed"),
 ]
 SHIPPED = Path(__file__).parents[2] / "pipelines"
-BUILDING = "mpq_export.runtimes.tensorrt.building"
 
 
-def run(folder: Path, arguments: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=environment(folder), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+class Bar(fixtures.SilentProgress):
+    """How far it came, and the notes beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[int] = []
+        self.notes: list[str] = []
+
+    def advance(self, parts: int = 1) -> None:
+        self.parts.append(parts)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
-def built(bundle: Path, folder: Path) -> bytes:
-    plan = folder / "plan"
-    done = run(folder, ["-m", BUILDING, RTX, bundle / "onnx" / "trt" / MODEL, plan])
-    assert done.returncode == 0, done.stderr[-2000:]
-    return plan.read_bytes()
+def built(
+    bundle: Path,
+    target: Target = Target.TRT,
+    bar: Bar | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+    **choices: object,
+) -> Engine:
+    request = EngineRequest(target, Runtime.TRT_RTX, **choices)
+    return build(read_bundle(bundle), request, bar or Bar(), warn)
+
+
+@pytest.fixture
+def folder(lowered_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(lowered_folder, tmp_path / "bundle"))
 
 
 def assert_packed_once(plan: bytes, graph: Graph) -> None:
@@ -48,8 +73,38 @@ def assert_packed_once(plan: bytes, graph: Graph) -> None:
         assert plan.count(values[f"{node.name}.words"].tobytes()) == 1, node.name
 
 
-def test_a_model_is_read_and_built(lowered_folder: Path, tmp_path: Path) -> None:
-    assert_packed_once(built(lowered_folder, tmp_path), read_lowered(lowered_folder, Target.TRT))
+def test_a_model_is_read_built_and_found_again(folder: Path) -> None:
+    bar = Bar()
+    engine = built(folder, bar=bar)
+    plan = engine.path.read_bytes()
+    assert not engine.found
+    assert_packed_once(plan, read_lowered(folder, Target.TRT))
+    assert sum(bar.parts) == engine_builds.PARTS
+    assert min(bar.parts) >= 0
+    assert bar.notes
+    record, version = engine.record, installed(Runtime.TRT_RTX).version
+    for word in ("unet2dmodel", "w3a4", "batch1to4", f"trt-rtx{version}", "sm80to121", "mma-1"):
+        assert word in engine.path.name
+    assert record == read_record(engine.path.with_suffix(".json"))
+    assert bytes(verified_plan(folder, record)) == plan
+    assert record.peak_mb > 0
+    assert {path.suffix for path in engine.path.parent.iterdir()} == {".plan", ".json"}
+    found = built(folder, bar=(second := Bar()))
+    assert (found.path, found.found, second.tasks) == (engine.path, True, [])
+    # What is damaged is built again.
+    engine.path.write_bytes(plan[:-1])
+    assert not built(folder).found
+    here, files = installed(Runtime.TRT_RTX), record.identity.model_files
+    with pytest.raises(BundleError, match=r"no GPU here"):
+        fitting_record(folder, "trt", files, here, "no GPU here")
+
+
+def test_the_plain_int8_form_needs_no_plugin(folder: Path) -> None:
+    engine = built(folder, Target.TRT_INT8, shapes="batch:2")
+    assert engine.record.identity.plugin == ""
+    assert engine.record.identity.shapes == {"batch": [2, 2, 2]}
+    assert "-trt-int8-batch2-" in engine.path.name
+    assert b"MPQ" not in engine.path.read_bytes()
 
 
 @pytest.mark.slow
@@ -58,14 +113,74 @@ def test_shipped_models_are_read_and_built(name: str, tmp_path: Path) -> None:
     bundle = fixtures.quantized_bundle(
         SHIPPED / name / "checkpoint", tmp_path / "bundle", "rtn", targets=(Target.TRT,)
     )
-    assert_packed_once(built(bundle, tmp_path), read_lowered(bundle, Target.TRT))
+    engine = built(bundle)
+    assert_packed_once(engine.path.read_bytes(), read_lowered(bundle, Target.TRT))
+    assert set(engine.record.identity.capabilities) == set(RTX_CAPABILITIES)
 
 
-def test_another_layout_is_refused_with_the_reason(lowered_folder: Path, tmp_path: Path) -> None:
-    model = lowered_folder / "onnx" / "trt" / MODEL
-    other = tmp_path / MODEL
-    other.write_bytes(model.read_bytes().replace(b"mma-1", b"mma-0"))
-    done = run(tmp_path, ["-m", BUILDING, RTX, other, tmp_path / "plan"])
-    assert done.returncode != 0
-    assert "layout 'mma-0'" in done.stderr
-    assert not (tmp_path / "plan").exists()
+def damage(folder: Path, old: bytes, new: bytes) -> None:
+    """Change a lowered model as somebody would who repairs its manifest, too."""
+    model = folder / "onnx" / "trt" / MODEL
+    model.write_bytes(model.read_bytes().replace(old, new))
+    write_manifest(model.parent, [MODEL])
+
+
+def test_another_layout_is_refused_with_the_reason(folder: Path) -> None:
+    damage(folder, b"mma-1", b"mma-0")
+    with pytest.raises(RuntimeUnavailable, match=r"cannot read the model.*layout 'mma-0'"):
+        built(folder)
+    assert list((folder / "engine").iterdir()) == []
+
+
+def test_a_changed_model_is_refused_before_tensorrt_sees_it(folder: Path) -> None:
+    with (folder / "onnx" / "trt" / MODEL).open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(BundleError, match=r"not the one that was written"):
+        built(folder)
+
+
+def test_what_a_killed_command_left_is_removed(folder: Path) -> None:
+    (folder / "engine").mkdir()
+    left = folder / "engine" / ".unet2dmodel-w3a4.x1y2.plan"
+    left.touch()
+    damage(folder, b"mma-1", b"mma-0")
+    with pytest.raises(RuntimeUnavailable):
+        built(folder)
+    assert not left.exists()
+
+
+def test_engines_are_not_written_elsewhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "engine").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is a link"):
+        built(folder)
+
+
+def test_a_builder_beyond_its_limit_is_ended(folder: Path) -> None:
+    warned: list[str] = []
+    with pytest.raises(RuntimeUnavailable, match=r"more than the limit.*--memory-limit"):
+        built(folder, memory_limit_mb=64, warn=warned.append)
+    assert ["likely to take" in text for text in warned] == [True]
+    assert list((folder / "engine").iterdir()) == []
+
+
+def test_little_memory_is_warned_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_builds, "available_mb", lambda: 100)
+    warned: list[str] = []
+    built(folder, warn=warned.append)
+    assert len(warned) == 2
+    assert "100 MB are free" in warned[0]
+    assert "100 MB of memory are left" in warned[1]
+
+
+def test_a_killed_builder_is_explained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system's killer would when memory runs out."""
+
+    class Killed(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)  # type: ignore[call-overload]
+            os.kill(self.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(engine_builds.subprocess, "Popen", Killed)
+    with pytest.raises(RuntimeUnavailable, match=r"The system killed it.*memory ran out"):
+        built(folder)

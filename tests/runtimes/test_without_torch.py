@@ -25,14 +25,15 @@ FOR_WORKSTATIONS = (
     "trained_quantization", "evaluation.cpu_benchmark", "lowering.tracing",
     "runtimes.gpu_denoiser", "runtimes.replayed", "runtimes.torch_arrays",
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
-    "evaluation.module_fidelity", "evaluation.training_profile",
+    "evaluation.module_fidelity", "evaluation.training_profile", "evaluation.tensorrt_plans",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",
     "runtimes.onnxruntime_denoiser", "numpy_sampling", "sampling", "samplers.registry",
     "evaluation.check", "evaluation.doctor", "cli.check", "cli.doctor", "cli.sample", "cli.export",
     "pipelines.registry", "pipelines.images", "runtimes.selection", "runtimes.gpu_choice",
-    "runtimes.gpu_kernels.device",
+    "runtimes.gpu_kernels.device", "cli.build", "runtimes.tensorrt.denoiser",
+    "runtimes.tensorrt.engine_builds", "runtimes.cuda.driver",
 }  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from ...bundle import Bundle, read_bundle
 from ...lowering.names import Target
 from ...lowering.nodes import all_nodes, is_mpq
 from ...lowering.targets import read_lowered
+from ...runtimes.graph_feeds import graph_feeds
 from ...runtimes.names import Runtime
-from ...runtimes.onnxruntime_denoiser import graph_feeds, make_session, run, runnable_graph
+from ...runtimes.onnxruntime_denoiser import make_session, run, runnable_graph
 from .inputs import draw_inputs
 from .peak import measured_peak
 from .profiles import NodeTime, read_profile

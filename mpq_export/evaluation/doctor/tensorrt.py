@@ -1,4 +1,4 @@
-"""Which flavours of TensorRT are there. No command uses any of them yet."""
+"""Which flavours of TensorRT are there, for ``mpq-build`` and ``--runtime trt`` or ``trt-rtx``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...packages import installed_version
 from .finding import Finding
 from .host import Host
 
-_LATER = "Only needed for engines of the trt target, which no command builds yet"
+_LATER = "Only needed for engines of the trt target: docs/tensorrt.md"
 _PYTHON = {
     "TensorRT for Python": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "TensorRT for RTX for Python": ("tensorrt-rtx", "tensorrt_rtx"),

@@ -49,3 +49,10 @@ def require_own(folder: Path) -> None:
             why=f"{folder} is another user's, or all can write to it",
             fix="Remove it, or set XDG_CACHE_HOME to a folder of this user's",
         )
+
+
+def own_cache_folder() -> Path:
+    """:func:`cache_folder`, made if need be; raises RuntimeUnavailable as both of the above."""
+    folder = cache_folder()
+    require_own(folder)
+    return folder

@@ -1,79 +1,152 @@
-"""An engine from a lowered model, in this process.
+"""One engine from a lowered model: what the builder's own process does.
 
-    python -m mpq_export.runtimes.tensorrt.building FLAVOUR MODEL PLAN [MAX_BATCH]
-
-Start it with ``flavour.environment``: TensorRT-RTX ends a process that lacks it, and a builder that
-the kernel kills for memory should not take its caller along.
+``engine_builds`` starts it with a job on stdin, as JSON, and reads lines of JSON from its stdout:
+how far it is, an error that is the user's, or that it is done. TensorRT-RTX ends a process that
+lacks its environment, the system kills one that takes too much memory, and either must not take
+the command along; and what it has allocated is gone with it.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...errors import RuntimeUnavailable
-from ..gpu_kernels.interface import KernelLibrary
-from ..gpu_kernels.library_file import emulated_library
-from .plugin import register_plugins
+from ...errors import RuntimeUnavailable, UserError
+from .memory import own_peak_mb
+from .phases import PhaseTree
+from .plugin_library import load_plugin, named_plugin
+from .shapes import Profile
 
-Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-"""Least, usual and largest shape of every input whose shape is free."""
-UNKNOWN_MULTIPROCESSORS = 32
-"""Of a GPU that is not here."""
+Report = Callable[[dict[str, Any]], None]
 
 
-def build_engine(trt: ModuleType, model: Path, profile: Profile) -> bytes:
-    """The serialised engine of a model of the ``trt`` target, strongly typed.
+@dataclass(frozen=True)
+class Job:
+    """One engine.
+
+    Attributes:
+        module: ``tensorrt`` or ``tensorrt_rtx``.
+        model: path of ``model.onnx``; a second file is found beside it.
+        plan: where the engine is written.
+        profile: for the inputs with free axes.
+        capabilities: that TensorRT-RTX builds for; empty for the GPU that is here.
+        with_plugin: whether the model has packed nodes.
+        multiprocessors: that their plugin cuts its work for.
+        workspace: bytes that layers may take, None as many as they want.
+        timing_cache: a file of earlier measurements, read and written; None without.
+    """
+
+    module: str
+    model: str
+    plan: str
+    profile: dict[str, list[list[int]]]
+    capabilities: list[str]
+    with_plugin: bool
+    multiprocessors: int
+    workspace: int | None = None
+    timing_cache: str | None = None
+
+
+def build_engine(trt: ModuleType, job: Job, report: Report) -> None:
+    """Write the serialised engine of a model of a ``trt`` target, strongly typed.
 
     Args:
-        trt: ``tensorrt`` or ``tensorrt_rtx``, with the plugins registered.
-        model: ``model.onnx``; a second file is found beside it.
-        profile: for the inputs with free axes.
+        trt: the job's module, with the plugins registered.
+        job: what is built.
+        report: told how far it is.
 
     Raises:
         RuntimeUnavailable: TensorRT refuses the model; with its words and the node's name.
     """
     said = _Said(trt)
     builder = trt.Builder(said.logger)
-    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
+    network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, said.logger)
-    if not parser.parse_from_file(str(model)):
+    if not parser.parse_from_file(job.model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         why = "; ".join(f"{e.node_name() or e.node()}: {e.desc()}" for e in errors)
-        raise RuntimeUnavailable("TensorRT cannot read the model", where=model, why=why)
+        raise RuntimeUnavailable("TensorRT cannot read the model", where=job.model, why=why)
     config = builder.create_builder_config()
+    config.progress_monitor = monitor = _monitor(trt, report)
+    if job.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace)
+    if job.capabilities:
+        config.num_compute_capabilities = len(job.capabilities)
+        for index, capability in enumerate(job.capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), index)
     shapes = builder.create_optimization_profile()
-    for name, (least, usual, largest) in profile.items():
-        shapes.set_shape(name, least, usual, largest)
+    for name, ranges in _tuples(job.profile).items():
+        shapes.set_shape(name, *ranges)
     config.add_optimization_profile(shapes)
+    timing = _with_timing_cache(config, job.timing_cache)
     plan = builder.build_serialized_network(network, config)
+    del monitor  # it had to outlive the build
     if plan is None:
         why = "; ".join(said.errors)
-        raise RuntimeUnavailable("TensorRT cannot build the model", where=model, why=why)
-    return bytes(plan)
+        raise RuntimeUnavailable("TensorRT cannot build the model", where=job.model, why=why)
+    if timing is not None:
+        timing.write_bytes(config.get_timing_cache().serialize())
+    # The model's own copies go before the plan is written: a small board has no room for both.
+    del parser, network, config, shapes
+    with open(job.plan, "wb") as stream:
+        stream.write(memoryview(plan))
 
 
-def batches(trt: ModuleType, model: Path, largest: int) -> Profile:
-    """A profile for 1 to ``largest`` images; other free axes are refused."""
-    import onnx
+def _strongly_typed(trt: ModuleType) -> int:
+    """The flag, where networks are not always so, as from version 11 on."""
+    flags = trt.NetworkDefinitionCreationFlag
+    return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
 
-    profile = {}
-    for value in onnx.load(model, load_external_data=False).graph.input:
-        dims = value.type.tensor_type.shape.dim
-        free = [axis for axis, dim in enumerate(dims) if not dim.HasField("dim_value")]
-        if free and free != [0]:
-            raise RuntimeUnavailable(
-                "The input has more free axes than the batch", where=value.name
-            )
-        if free:
-            rest = tuple(dim.dim_value for dim in dims[1:])
-            profile[value.name] = ((1, *rest), (largest, *rest), (largest, *rest))
-    return profile
+
+def _tuples(profile: dict[str, list[list[int]]]) -> Profile:
+    return {
+        name: (tuple(least), tuple(usual), tuple(largest))
+        for name, (least, usual, largest) in profile.items()
+    }
+
+
+def _with_timing_cache(config: Any, file: str | None) -> Path | None:
+    """Let a builder begin with what earlier ones measured; the file for what it measures now."""
+    if file is None:
+        return None
+    path = Path(file)
+    earlier = path.read_bytes() if path.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(earlier), False):
+        # Of another version or GPU after all: begin anew rather than not at all.
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+    return path
+
+
+def _monitor(trt: ModuleType, report: Report) -> Any:
+    """TensorRT tells it of phases within phases; it tells of the whole."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.tree = PhaseTree()
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self.tree.start(name, parent, steps)
+            self.tell(name)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            self.tree.complete(name, step)
+            self.tell(name)
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            self.tree.finish(name)
+
+        def tell(self, name: str) -> None:
+            report({"done": round(self.tree.done, 4), "phase": name})
+
+    return Monitor()
 
 
 class _Said:
@@ -90,14 +163,51 @@ class _Said:
         self.logger, self.errors = Logger(), errors
 
 
-def main(arguments: list[str]) -> None:
-    """Build one engine for a GPU that is not here."""
-    flavour, model, plan, *batch = arguments
-    trt = importlib.import_module(flavour)
-    register_plugins(trt, KernelLibrary(emulated_library()), UNKNOWN_MULTIPROCESSORS)
-    profile = batches(trt, Path(model), int((*batch, "4")[0]))
-    Path(plan).write_bytes(build_engine(trt, Path(model), profile))
+def main() -> None:
+    """Do the job on stdin."""
+    job = Job(**json.load(sys.stdin))
+    lines, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no report
+
+    def report(line: dict[str, Any]) -> None:
+        print(json.dumps(line), file=lines, flush=True)
+
+    try:
+        trt = importlib.import_module(job.module)
+        if job.with_plugin:
+            _register_plugin(trt, job.multiprocessors)
+        build_engine(trt, job, report)
+        report({"peak_mb": own_peak_mb()})
+    except UserError as error:
+        parts = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
+        report({"error": parts})
+        sys.exit(2)
+
+
+def _register_plugin(trt: ModuleType, multiprocessors: int) -> None:
+    if (library := named_plugin()) is not None:
+        load_plugin(trt, library)
+        return
+    from .kernels import kernels_for_building
+    from .plugin import register_plugins
+
+    register_plugins(trt, kernels_for_building(), multiprocessors)
+
+
+def builder_command() -> list[str]:
+    """Starts the process that does a job."""
+    return [sys.executable, "-m", __name__]
+
+
+def line_of_builder(line: bytes) -> dict[str, Any]:
+    """What the process reports."""
+    report: dict[str, Any] = json.loads(line)
+    return report
+
+
+def job_text(job: Job) -> str:
+    """What the process is given."""
+    return json.dumps(asdict(job))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,0 +1,351 @@
+"""Building a bundle's engine: found if it is there, else made by a process of its own."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...architectures import architecture_of
+from ...bundle import Bundle
+from ...core.kernel_layout import LAYOUT
+from ...errors import BundleError, RuntimeUnavailable, UserError
+from ...files import staged_file, write_json
+from ...lowering.kernel_nodes import VERSION
+from ...lowering.names import Target
+from ...lowering.targets import MODEL, lowered_files
+from ...pipelines.registry import GENERAL
+from ...progress import ProgressReporter
+from ..cuda.driver import Gpu, gpu_here
+from ..gpu_kernels.cache_folder import own_cache_folder
+from ..names import Runtime
+from .building import Job, builder_command, job_text, line_of_builder
+from .engine_files import (
+    EngineIdentity,
+    EngineRecord,
+    engine_folder,
+    read_record,
+    verified_plan,
+    writing_alone,
+)
+from .flavour import environment
+from .installed import MODULES, Installed, installed
+from .kernels import UNKNOWN_MULTIPROCESSORS
+from .memory import available_mb, likely_peak_mb, resident_mb, workspace_bytes
+from .shapes import Ranges, default_ranges, input_dims, parse_shapes, profile
+from .trtexec import line_of_trtexec, trtexec_command
+
+PARTS = 1000
+"""Of the progress bar."""
+_GLANCE_SECONDS = 0.5
+_LITTLE_MB = 300
+"""Where the system begins to stall or to kill."""
+_MOST_WORDS = 600
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What is to be built.
+
+    Attributes:
+        target: ``trt`` or ``trt-int8``.
+        runtime: ``trt`` or ``trt-rtx``.
+        shapes: as on the command line; empty for the defaults.
+        memory_limit_mb: of the builder; None is no limit.
+    """
+
+    target: Target
+    runtime: Runtime
+    shapes: str = ""
+    memory_limit_mb: int | None = None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine on disk.
+
+    Attributes:
+        path: of its plan.
+        record: what it is.
+        found: whether it was there before.
+    """
+
+    path: Path
+    record: EngineRecord
+    found: bool
+
+
+def build(
+    bundle: Bundle,
+    request: EngineRequest,
+    progress: ProgressReporter,
+    warn: Callable[[str], None],
+) -> Engine:
+    """The engine that a request describes, built if it does not lie in the bundle.
+
+    Args:
+        bundle: lowered to the request's target.
+        request: what is to be built.
+        progress: in thousandths, with TensorRT's own word for what it does.
+        warn: told when memory is likely to run out, or does.
+
+    Raises:
+        BundleError: the lowered model is missing or changed.
+        RuntimeUnavailable: TensorRT is not here, refuses the model, or its process ended.
+    """
+    files = lowered_files(bundle.path, request.target)
+    model = bundle.path / "onnx" / request.target.value / MODEL
+    inputs = input_dims(model)
+    conditions = architecture_of(bundle.model_config).conditions(bundle.model_config)
+    ranges = parse_shapes(request.shapes, inputs, default_ranges(inputs, conditions))
+    here, gpu = installed(request.runtime), gpu_here()
+    identity = identify(bundle, request, files, ranges, here, gpu)
+    with writing_alone(bundle.path) as folder:
+        plan = folder / f"{identity.name}.plan"
+        if (found := _found(bundle.path, identity)) is not None:
+            return Engine(plan, found, True)
+        model_bytes = sum((model.parent / name).stat().st_size for name in files)
+        _warn_before(model_bytes, request.memory_limit_mb, warn)
+        rtx = request.runtime is Runtime.TRT_RTX
+        job = Job(
+            module=MODULES[request.runtime],
+            model=str(model.absolute()),
+            plan="",
+            profile={
+                name: [list(shape) for shape in shapes]
+                for name, shapes in profile(inputs, ranges).items()
+            },
+            capabilities=list(identity.capabilities) if rtx else [],
+            with_plugin=bool(identity.plugin),
+            multiprocessors=identity.multiprocessors,
+            workspace=workspace_bytes(request.memory_limit_mb, model_bytes),
+            timing_cache=None if rtx else str(_timing_cache(identity)),
+        )
+        watch = _Watch(request.memory_limit_mb, warn)
+        record = _built(here, job, model, plan, identity, progress, watch)
+        with staged_file(folder / f"{identity.name}.json") as stage:
+            write_json(stage, record.model_dump())
+    return Engine(plan, record, False)
+
+
+def _built(
+    here: Installed,
+    job: Job,
+    model: Path,
+    plan: Path,
+    identity: EngineIdentity,
+    progress: ProgressReporter,
+    watch: _Watch,
+) -> EngineRecord:
+    """Have the job done; the plan takes its place when it is whole."""
+    started = time.perf_counter()
+    with staged_file(plan) as stage:
+        own = replace(job, plan=str(stage.absolute()))
+        progress.start("engine", PARTS)
+        _supervise(_process(here, own), model, progress, watch)
+        digest, size = _digest(stage)
+    return EngineRecord(
+        identity=identity,
+        sha256=digest,
+        size=size,
+        constants=_constants(model),
+        seconds=round(time.perf_counter() - started, 1),
+        peak_mb=watch.peak,
+    )
+
+
+def identify(
+    bundle: Bundle,
+    request: EngineRequest,
+    files: dict[str, str],
+    ranges: Ranges,
+    here: Installed,
+    gpu: Gpu | str,
+) -> EngineIdentity:
+    """What decides the engine; raises RuntimeUnavailable where none can be built here."""
+    with_plugin = request.target is Target.TRT
+    unknown = UNKNOWN_MULTIPROCESSORS if isinstance(gpu, str) else gpu.multiprocessors
+    family = bundle.quantization.family
+    return EngineIdentity(
+        model=family if family and family != GENERAL else _class_name(bundle),
+        bits=bundle.quantization.bits,
+        target=request.target.value,
+        shapes={name: [r.least, r.usual, r.largest] for name, r in ranges.items()},
+        runtime=here.runtime.value,
+        tensorrt=here.version,
+        capabilities=list(here.capabilities(gpu)),
+        plugin=f"{VERSION}.{LAYOUT}" if with_plugin else "",
+        multiprocessors=unknown if with_plugin else 0,
+        memory_limit_mb=request.memory_limit_mb,
+        model_files=files,
+    )
+
+
+def _class_name(bundle: Bundle) -> str:
+    return architecture_of(bundle.model_config).class_name
+
+
+def _found(bundle: Path, identity: EngineIdentity) -> EngineRecord | None:
+    """The engine, if it was built before and is whole; what is damaged is built again."""
+    try:
+        record = read_record(engine_folder(bundle) / f"{identity.name}.json")
+        verified_plan(bundle, record)
+    except BundleError:
+        return None
+    return record if record.identity == identity else None
+
+
+def _warn_before(model_bytes: int, limit_mb: int | None, warn: Callable[[str], None]) -> None:
+    needed, free = likely_peak_mb(model_bytes), available_mb()
+    if free is not None and free < needed:
+        warn(
+            f"Building is likely to take {needed} MB of memory, {free} MB are free: close other "
+            "programs or add swap space, or the system may end it."
+        )
+    if limit_mb is not None and limit_mb < needed:
+        warn(f"Building is likely to take {needed} MB of memory, more than the limit.")
+
+
+def _timing_cache(identity: EngineIdentity) -> Path:
+    """Of all models for one version and GPU."""
+    name = f"timing-{identity.tensorrt}-sm{'-'.join(identity.capabilities)}.cache"
+    return own_cache_folder() / name
+
+
+class _Watch:
+    """Looks at the builder's memory from time to time.
+
+    Attributes:
+        peak: MB of the builder at its height, as far as was seen.
+        exceeded: whether it grew beyond its limit.
+        said: the last error that it printed.
+    """
+
+    def __init__(self, limit_mb: int | None, warn: Callable[[str], None]) -> None:
+        self._limit, self._warn = limit_mb, warn
+        self._warned = False
+        self.peak, self.exceeded, self.said = 0, False, ""
+
+    def look(self, process: subprocess.Popen[bytes]) -> None:
+        """Warn once when little is left; end a builder that is beyond its limit."""
+        now, free = resident_mb(process.pid) or 0, available_mb()
+        self.peak = max(self.peak, now)
+        if free is not None and free < _LITTLE_MB and not self._warned:
+            self._warned = True
+            self._warn(f"{free} MB of memory are left, the builder has {now} MB.")
+        if self._limit is not None and now > self._limit:
+            self.exceeded = True
+            process.kill()
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A builder: its command, what it is given, and how a line of its output reads."""
+
+    command: list[str]
+    given: bytes
+    read: Callable[[bytes], dict[str, Any]]
+
+
+def _process(here: Installed, job: Job) -> _Process:
+    if here.trtexec is not None:
+        return _Process(trtexec_command(here.trtexec, job), b"", line_of_trtexec)
+    return _Process(builder_command(), job_text(job).encode(), line_of_builder)
+
+
+def _supervise(builder: _Process, model: Path, progress: ProgressReporter, watch: _Watch) -> None:
+    """Run the builder's process to its end, and tell what ended it."""
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            builder.command,
+            env=dict(environment(Path(scratch))),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+        )  # fmt: skip
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with process.stdin:
+                process.stdin.write(builder.given)
+            error = _follow(process, builder.read, progress, watch)
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        said.seek(max(0, said.seek(0, 2) - _MOST_WORDS))
+        words = said.read().decode(errors="replace").strip()
+    if error is not None:
+        why = f"{error['why']} {words}".strip()
+        raise RuntimeUnavailable(error["what"], where=error["where"], why=why, fix=error["fix"])
+    if status != 0:
+        raise _ended(model, status, words, watch)
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    read: Callable[[bytes], dict[str, Any]],
+    progress: ProgressReporter,
+    watch: _Watch,
+) -> dict[str, str] | None:
+    """Show how far the builder says it is until it closes its output; its error, if it has one."""
+    stream, reached, error, rest = process.stdout, 0, None, b""
+    assert stream is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            watch.look(process)
+            if not selector.select(_GLANCE_SECONDS):
+                continue
+            if not (data := stream.read1(1 << 16)):  # type: ignore[attr-defined]
+                progress.advance(PARTS - reached if error is None else 0)
+                return error
+            *lines, rest = (rest + data).split(b"\n")
+            for line in map(read, lines):
+                watch.said = line.get("said", watch.said)
+                error = line.get("error", error)
+                watch.peak = max(watch.peak, line.get("peak_mb", 0))
+                if "phase" in line:
+                    progress.note(line["phase"].lower())
+                if "done" in line:
+                    now = int(PARTS * line["done"])
+                    progress.advance(now - reached)
+                    reached = now
+
+
+def _ended(model: Path, status: int, words: str, watch: _Watch) -> UserError:
+    fix = ""
+    if watch.exceeded:
+        why = f"It had {watch.peak} MB, more than the limit"
+        fix = "Raise --memory-limit, or build for a smaller batch with --shapes batch:1"
+    elif status == -signal.SIGKILL:
+        why = f"The system killed it at {watch.peak} MB: memory ran out"
+        fix = "Close other programs, add swap space, or build for a smaller batch: --shapes batch:1"
+    else:
+        why = f"{watch.said or words or 'It said nothing'} (exit code {status})"
+    return RuntimeUnavailable("TensorRT's builder ended", where=model, why=why, fix=fix)
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    import hashlib
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
+
+
+def _constants(model: Path) -> int:
+    """Bytes of the model's weights and tables."""
+    import onnx
+    from onnx import helper
+
+    total = 0
+    for tensor in onnx.load(model, load_external_data=False).graph.initializer:
+        count = 1
+        for dim in tensor.dims:
+            count *= dim
+        total += count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return total

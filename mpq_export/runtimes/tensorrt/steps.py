@@ -1,0 +1,145 @@
+"""One denoising step for one set of shapes: its buffers, its execution context, its CUDA graph.
+
+The graph copies the inputs to the GPU, runs the engine and copies the prediction back, in one
+launch; the processor waits once, for the prediction. Buffers are page-locked and stay: nothing is
+allocated in a step. A context must not change what a recorded graph points to, so every set of
+shapes has one of its own; they share their scratch memory, since steps run one after another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import RuntimeUnavailable
+from ...lowering.graph_inputs import PREDICTION
+from ..cuda.driver import DeviceBuffer, Graph, PinnedBuffer
+from .loaded_engine import LoadedEngine
+from .runtime_cache import RuntimeCache
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+_MOST_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """An input or output: on the GPU, and page-locked as an array."""
+
+    device: DeviceBuffer
+    pinned: PinnedBuffer
+    array: NDArray[Any]
+
+    @classmethod
+    def of(cls, loaded: LoadedEngine, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Tensor:
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        pinned = PinnedBuffer(loaded.driver, size)
+        content = (ctypes.c_uint8 * size).from_address(pinned.address)
+        array = np.ctypeslib.as_array(content).view(dtype).reshape(shape)
+        return cls(DeviceBuffer(loaded.driver, size), pinned, array)
+
+
+class Scratch:
+    """What contexts work in: as much as the engine's largest shapes want."""
+
+    def __init__(self, loaded: LoadedEngine) -> None:
+        size = getattr(loaded.engine, "device_memory_size_v2", None)
+        self.size: int = loaded.engine.device_memory_size if size is None else size
+        self.buffer = DeviceBuffer(loaded.driver, self.size)
+
+
+class Step:
+    """A step for inputs of certain shapes.
+
+    Attributes:
+        failure: why it runs without a graph, in a line; None where it has one.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedEngine,
+        scratch: Scratch,
+        cache: RuntimeCache,
+        shapes: Shapes,
+        stream: int,
+    ) -> None:
+        """Prepare, run once as TensorRT wants it before recording, and record.
+
+        Raises:
+            RuntimeUnavailable: TensorRT refuses the shapes or the step.
+        """
+        self._loaded, self._scratch, self._stream = loaded, scratch, stream
+        self._context = _context(loaded, scratch, cache)
+        for name, shape in shapes:
+            if not self._context.set_input_shape(name, shape):
+                raise _refused(loaded, f"It does not take {name} of shape {shape}")
+        engine, trt = loaded.engine, loaded.trt
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        self._tensors = {}
+        for name in names:
+            shape = tuple(self._context.get_tensor_shape(name))
+            dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+            self._tensors[name] = _Tensor.of(loaded, shape, dtype)
+            self._context.set_tensor_address(name, self._tensors[name].device.address)
+        self._inputs = [name for name, _ in shapes]
+        self._graph: Graph | None = None
+        self.failure: str | None = None
+        for name in self._inputs:
+            self._tensors[name].array[...] = 0
+        self._launch()
+        loaded.driver.synchronize(stream)
+        try:
+            self._graph = loaded.driver.record(self._launch, stream)
+        except RuntimeUnavailable as error:
+            self.failure = error.paragraph().partition("\n")[0][:_MOST_CHARACTERS]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The prediction, an array of its own."""
+        for name, value in inputs.items():
+            self._tensors[name].array[...] = value
+        if self._graph is None:
+            self._launch()
+        else:
+            self._graph.launch(self._stream)
+        self._loaded.driver.synchronize(self._stream)
+        return self._tensors[PREDICTION].array.copy()
+
+    def _launch(self) -> None:
+        driver, stream = self._loaded.driver, self._stream
+        for name in self._inputs:
+            tensor = self._tensors[name]
+            driver.to_device(
+                tensor.device.address, tensor.pinned.address, tensor.device.size, stream
+            )
+        if not self._context.execute_async_v3(stream):
+            raise _refused(self._loaded, "It does not run")
+        result = self._tensors[PREDICTION]
+        driver.to_host(result.pinned.address, result.device.address, result.device.size, stream)
+
+
+def _context(loaded: LoadedEngine, scratch: Scratch, cache: RuntimeCache) -> Any:
+    """An execution context that works in memory of ours."""
+    own = loaded.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if cache.config is None:
+        context = loaded.engine.create_execution_context(own)
+    else:
+        cache.config.set_execution_context_allocation_strategy(own)
+        context = loaded.engine.create_execution_context(cache.config)
+    if context is None:
+        raise _refused(loaded, "It gives no execution context")
+    if hasattr(context, "set_device_memory"):  # since TensorRT 10.1
+        context.set_device_memory(scratch.buffer.address, scratch.size)
+    else:
+        context.device_memory = scratch.buffer.address
+    return context
+
+
+def _refused(loaded: LoadedEngine, why: str) -> RuntimeUnavailable:
+    said = "; ".join(getattr(loaded.held[0], "errors", [])[-3:]) if loaded.held else ""
+    return RuntimeUnavailable(
+        "The engine refused a step", where=loaded.record.plan, why=f"{why}. {said}".strip()
+    )

@@ -1,0 +1,129 @@
+"""A TensorRT whose engines are ONNX Runtime sessions that run on the fake driver's stream."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from fake_cuda import FakeCuda
+
+PLAN = b"a plan that the fake reads"
+
+
+@dataclass
+class FakeTensorRt:
+    """What ``loaded_engine`` and ``steps`` use of the module.
+
+    Attributes:
+        cuda: whose memory and streams it works on.
+        session: what its engine computes.
+        opened: plans that it was asked to open.
+        contexts: that were made.
+    """
+
+    cuda: FakeCuda
+    session: Any
+    opened: list[bytes] = field(default_factory=list)
+    contexts: list[Any] = field(default_factory=list)
+    libraries: list[str] = field(default_factory=list)
+    __version__ = "10.3.0"
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR, INFO = "error", "internal", "info"
+
+        def __init__(self) -> None:
+            pass
+
+    ExecutionContextAllocationStrategy = SimpleNamespace(STATIC="static", USER_MANAGED="user")
+
+    @staticmethod
+    def nptype(dtype: np.dtype) -> np.dtype:
+        return dtype
+
+    def get_plugin_registry(self) -> Any:
+        def load_library(name: str) -> object:
+            self.libraries.append(name)
+            return object()
+
+        return SimpleNamespace(load_library=load_library)
+
+    def Runtime(self, logger: Any) -> Any:
+        def deserialize(plan: memoryview) -> Any:
+            self.opened.append(bytes(plan))
+            if bytes(plan) != PLAN:
+                logger.log(self.ILogger.INFO, "reading")
+                logger.log(self.ILogger.ERROR, "magic tag does not match")
+                return None
+            return Engine(self)
+
+        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+
+
+class Engine:
+    """``ICudaEngine``."""
+
+    device_memory_size = 1 << 20
+
+    def __init__(self, trt: FakeTensorRt) -> None:
+        self.trt = trt
+        types = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
+        self.inputs = {v.name: np.dtype(types[v.type]) for v in trt.session.get_inputs()}
+        self.tensors = self.inputs | {"prediction": np.dtype(np.float32)}
+        self.num_io_tensors = len(self.tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_dtype(self, name: str) -> np.dtype:
+        return self.tensors[name]
+
+    def create_execution_context(self, strategy: str) -> Any:
+        assert strategy == "user"
+        context = Context(self)
+        self.trt.contexts.append(context)
+        return context
+
+
+class Context:
+    """``IExecutionContext``, strict about its order of calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.cuda = engine, engine.trt.cuda
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.ran = 0
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert self.cuda.memory(address, size)
+        self.scratch = address
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self.ran == 0, "a recorded graph would run with other shapes"
+        self.shapes[name] = shape
+        return name in self.engine.inputs and shape[0] <= 4
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes["sample" if name == "prediction" else name]
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert self.scratch
+        assert self.addresses.keys() == self.engine.tensors.keys()
+        self.ran += 1
+        return self.cuda.enqueue(stream, self._run)
+
+    def _run(self) -> None:
+        feeds = {name: self._array(name) for name in self.engine.inputs}
+        self._array("prediction")[...] = self.engine.trt.session.run(["prediction"], feeds)[0]
+
+    def _array(self, name: str) -> np.ndarray:
+        shape, dtype = self.get_tensor_shape(name), self.engine.tensors[name]
+        size = int(np.prod(shape)) * dtype.itemsize
+        memory = self.cuda.memory(self.addresses[name], size)
+        content = (ctypes.c_uint8 * size).from_address(memory)
+        return np.ctypeslib.as_array(content).view(dtype).reshape(shape)

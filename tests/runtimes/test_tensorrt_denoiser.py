@@ -1,0 +1,275 @@
+"""The TensorRT denoiser on a fake driver and a fake TensorRT: everything but the engine is real."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cuda import FakeCuda, compiled
+from fake_tensorrt import PLAN, FakeTensorRt
+
+from mpq_export.bundle import Bundle, read_bundle
+from mpq_export.errors import BundleError, RuntimeUnavailable
+from mpq_export.files import write_json
+from mpq_export.lowering.names import Target
+from mpq_export.lowering.targets import lowered_files
+from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
+from mpq_export.runtimes.tensorrt.denoiser import TensorRtDenoiser
+from mpq_export.runtimes.tensorrt.engine_files import EngineIdentity, EngineRecord
+from mpq_export.runtimes.tensorrt.installed import Installed
+from mpq_export.runtimes.tensorrt.loaded_engine import load_with
+from mpq_export.runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE
+
+HERE = Installed(Runtime.TRT, "10.3.0")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def cuda(library: Path, tmp_path: Path) -> FakeCuda:
+    return FakeCuda(library, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def original(lowered_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engines") / "bundle"
+    shutil.copytree(lowered_folder, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(original: Path) -> OnnxRuntimeDenoiser:
+    return OnnxRuntimeDenoiser(read_bundle(original), Runtime.ORT_PORTABLE)
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def put_engine(folder: Path, plan: bytes = PLAN, **changes: Any) -> EngineRecord:
+    """An engine with its record, as ``mpq-build`` writes it."""
+    own = {
+        "model": "UNet2DModel", "bits": "w3a4", "target": "trt", "shapes": {"batch": [1, 1, 4]},
+        "runtime": "trt", "tensorrt": "10.3.0", "capabilities": ["86"], "plugin": "1.mma-1",
+        "multiprocessors": 8, "memory_limit_mb": None,
+        "model_files": lowered_files(folder, Target.TRT),
+    }  # fmt: skip
+    record = EngineRecord(
+        identity=EngineIdentity(**{**own, **changes}),
+        sha256=hashlib.sha256(plan).hexdigest(), size=len(plan), constants=1, seconds=1, peak_mb=1,
+    )  # fmt: skip
+    (folder / "engine").mkdir(exist_ok=True)
+    (folder / "engine" / record.plan).write_bytes(plan)
+    write_json(folder / "engine" / f"{record.identity.name}.json", record.model_dump())
+    return record
+
+
+def opened(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> TensorRtDenoiser:
+    monkeypatch.setenv(PLUGIN_VARIABLE, str(folder / "config.json"))  # any file: the fake loads it
+    bundle = read_bundle(folder)
+    loaded = load_with(trt, HERE, cuda.driver, cuda.driver.gpu(), bundle)
+    return TensorRtDenoiser(bundle, loaded)
+
+
+@pytest.fixture
+def trt(cuda: FakeCuda, reference: OnnxRuntimeDenoiser) -> FakeTensorRt:
+    return FakeTensorRt(cuda, reference.session)
+
+
+def inputs(bundle: Bundle, images: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    sample = rng.standard_normal((images, 2, 8, 8), dtype=np.float32)
+    return sample, {"class_labels": rng.integers(0, 4, images)}
+
+
+def test_predictions_are_the_engines(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, reference: OnnxRuntimeDenoiser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Every step, several shapes in turn, and batches that run in parts."""
+    put_engine(folder)
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    assert trt.libraries == [str(folder / "config.json")]
+    for call, images in enumerate((1, 3, 1, 4, 3, 9)):
+        sample, conditions = inputs(bundle, images, call)
+        timestep = float(bundle.timesteps[call % len(bundle.timesteps)])
+        found = denoise(sample, timestep, **conditions)
+        parts = [
+            reference(
+                sample[at : at + 4], timestep, class_labels=conditions["class_labels"][at : at + 4]
+            )
+            for at in range(0, images, 4)
+        ]
+        np.testing.assert_array_equal(found, np.concatenate(parts))
+    assert "CUDA graphs" in str(denoise.selection)
+    assert "10.3.0" in str(denoise.selection)
+
+
+def test_a_step_allocates_nothing_and_waits_once(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_engine(folder)
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    sample, conditions = inputs(bundle, 2)
+    first = denoise(sample, 500.0, **conditions)
+    before = {what: cuda.count(what) for what in ("allocated", "waits", "launches")}
+    again = [denoise(sample, 500.0, **conditions) for _ in range(5)]
+    assert cuda.count("allocated") == before["allocated"]
+    assert cuda.count("waits") == before["waits"] + 5
+    assert cuda.count("launches") == before["launches"] + 5
+    assert [context.ran for context in trt.contexts] == [2], "once to warm up, once recorded"
+    for prediction in again:
+        np.testing.assert_array_equal(prediction, first)
+
+
+def test_sets_of_shapes_are_bounded_and_nothing_leaks(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_engine(folder)
+    monkeypatch.setattr("mpq_export.runtimes.tensorrt.denoiser._MOST_SHAPES", 2)
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    for images in (1, 2, 3, 4, 1):
+        sample, conditions = inputs(bundle, images)
+        denoise(sample, 1.0, **conditions)
+    gc.collect()
+    tensors = 5  # of a step: on the device and page-locked
+    assert cuda.count("live") == 2 * 2 * tensors + 1
+    assert cuda.count("graphs") == 2
+    del denoise
+    gc.collect()
+    assert cuda.count("live") == 0
+    assert cuda.count("graphs") == 0
+
+
+def test_without_a_graph_it_runs_and_says_so(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, reference: OnnxRuntimeDenoiser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    put_engine(folder)
+    cuda.refuse("cuStreamBeginCapture_v2")
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    sample, conditions = inputs(bundle, 2)
+    found = denoise(sample, 7.0, **conditions)
+    np.testing.assert_array_equal(found, reference(sample, 7.0, **conditions))
+    assert "no CUDA graph: CUDA's driver refused a call (cuStreamBeginCapture_v2)" in str(
+        denoise.selection
+    )
+
+
+@pytest.mark.parametrize("function", ["cuGraphLaunch", "cuStreamSynchronize", "cuMemHostAlloc"])
+def test_what_the_driver_refuses_is_an_error(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    put_engine(folder)
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    sample, conditions = inputs(bundle, 2)
+    if function != "cuMemHostAlloc":
+        denoise(sample, 7.0, **conditions)
+    cuda.refuse(function)
+    with pytest.raises(RuntimeUnavailable, match=f"{function}.*the fake driver refuses"):
+        denoise(sample, 7.0, **conditions)
+
+
+def test_sizes_that_the_engine_lacks_are_explained(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_engine(folder, shapes={"batch": [2, 2, 4]})
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    sample, conditions = inputs(bundle, 1)
+    with pytest.raises(BundleError, match=r"batch is 1, it takes 2 to 4.*--shapes batch:1..4"):
+        denoise(sample, 7.0, **conditions)
+    sample, conditions = inputs(bundle, 5)  # 4 and 1: the last part begins earlier
+    assert denoise(sample, 7.0, **conditions).shape == sample.shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tensorrt": "10.7.0"}, "built by version 10.7.0, this is TensorRT 10.3.0"),
+        ({"capabilities": ["87"]}, "for compute capability 87, Fake Orin has 86"),
+        ({"runtime": "trt-rtx"}, "for --runtime trt-rtx"),
+        ({"target": "trt-int8"}, "of the trt-int8 target"),
+        ({"model_files": {"model.onnx": "0" * 64}}, "was lowered again since"),
+    ],
+)
+def test_an_engine_of_elsewhere_is_explained_before_it_is_opened(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any], words: str,
+) -> None:  # fmt: skip
+    put_engine(folder, **changes)
+    with pytest.raises(BundleError, match=f"{words}.*Run: mpq-build .* --runtime trt"):
+        opened(folder, cuda, trt, monkeypatch)
+    assert trt.opened == []
+
+
+def test_the_largest_fitting_engine_is_taken(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_engine(folder, b"too small", shapes={"batch": [1, 1, 1]})
+    put_engine(folder)
+    put_engine(folder, b"of another GPU", shapes={"batch": [1, 1, 16]}, capabilities=["80"])
+    opened(folder, cuda, trt, monkeypatch)
+    assert trt.opened == [PLAN]
+
+
+def test_a_damaged_plan_is_not_opened(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = put_engine(folder)
+    (folder / "engine" / record.plan).write_bytes(PLAN[:-1] + b"!")
+    with pytest.raises(BundleError, match=r"not the one that was written"):
+        opened(folder, cuda, trt, monkeypatch)
+    assert trt.opened == []
+
+
+def test_tensorrts_own_words_are_passed_on(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_engine(folder, b"what TensorRT does not take")
+    with pytest.raises(RuntimeUnavailable, match=r"cannot open.*magic tag does not match"):
+        opened(folder, cuda, trt, monkeypatch)
+
+
+def test_plain_int8_needs_no_plugin(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PLUGIN_VARIABLE, raising=False)
+    files = lowered_files(folder, Target.TRT_INT8)
+    put_engine(folder, target="trt-int8", plugin="", model_files=files)
+    bundle = read_bundle(folder)
+    gpu = cuda.driver.gpu()
+    loaded = load_with(trt, HERE, cuda.driver, gpu, bundle, Target.TRT_INT8)
+    assert loaded.plugin == "plain INT8"
+    assert trt.libraries == []
+
+
+def test_no_engine_names_the_command(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BundleError, match=r"No engine was built. Run: mpq-build .*bundle"):
+        opened(folder, cuda, trt, monkeypatch)
+
+
+def test_no_gpu_is_said(cuda: FakeCuda) -> None:
+    cuda.no_device()
+    with pytest.raises(RuntimeUnavailable, match=r"There is no GPU"):
+        cuda.driver.gpu()
+
+
+def test_the_gpu_is_described(cuda: FakeCuda) -> None:
+    gpu = cuda.driver.gpu()
+    assert (gpu.name, gpu.capability, gpu.sm) == ("Fake Orin", (8, 6), "86")
+    assert (gpu.multiprocessors, gpu.memory, gpu.shares_memory) == (8, 8 << 30, True)
+    assert gpu.driver == (12, 6)
