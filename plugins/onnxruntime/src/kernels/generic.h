@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "gelu_constants.h"
 #include "kernels.h"
 
 namespace mpq {
@@ -216,12 +217,15 @@ inline double sum_of(Lanes lanes) {
   return total;
 }
 
-// 2^value for |value| <= 126, to about one unit in the last place: 2^whole by its bits, the rest,
-// within half of 0, by the Taylor series of exp(rest * ln 2).
-inline Lanes exp2_of(Lanes value) {
+// To whole numbers, below 2^22.
+inline Lanes rounded(Lanes value) {
   constexpr float kRound = 12582912.0f;
-  const Lanes whole = (value + kRound) - kRound;
-  const Lanes rest = (value - whole) * 0.693147180559945309f;
+  return (value + kRound) - kRound;
+}
+
+// 2^whole * exp(rest), for whole numbers within 126 and |rest| < 0.4, to about one unit in the last
+// place: the power by its bits, the rest by its Taylor series.
+inline Lanes scaled_exp(Lanes whole, Lanes rest) {
   Lanes series = rest * (1.0f / 5040.0f) + (1.0f / 720.0f);
   series = series * rest + (1.0f / 120.0f);
   series = series * rest + (1.0f / 24.0f);
@@ -235,14 +239,48 @@ inline Lanes exp2_of(Lanes value) {
   return series * power;
 }
 
-inline Lanes silu(Lanes value) {
-  constexpr float kLog2E = 1.44269504088896341f;
+constexpr float kLog2E = 1.44269504088896341f;
+
+// value * sigmoid(gate).
+inline Lanes gated(Lanes value, Lanes gate) {
   const Lanes most = Lanes{} + 126.0f, least = Lanes{} - 87.0f, nothing = {};
-  Lanes exponent = value * -kLog2E;
+  Lanes exponent = gate * -kLog2E;
   exponent = exponent < most ? exponent : most;  // a NaN becomes 126 here, and stays in `value`
   exponent = exponent > -most ? exponent : -most;
+  const Lanes whole = rounded(exponent);
+  const Lanes power = scaled_exp(whole, (exponent - whole) * 0.693147180559945309f);
   // Below it is less than 1e-35.
-  return value < least ? nothing : value / (1.0f + exp2_of(exponent));
+  return gate < least ? nothing : value / (1.0f + power);
+}
+
+inline Lanes silu(Lanes value) { return gated(value, value); }
+
+// x * (1 + tanh(u)) / 2 is x * sigmoid(2u).
+inline Lanes gelu_by_tanh(Lanes x) { return gated(x, x * (kGeluGate + kGeluGateOfCube * (x * x))); }
+
+// x - x * Q(x) above 0, x * Q(-x) below it, where Q(t) = erfc(t / sqrt(2)) / 2: no digits cancel.
+// x^2 is the exact square of its upper digits and a rest, for an error in it is one of the power.
+inline Lanes gelu_by_erf(Lanes x) {
+  const Lanes nothing = {}, end = Lanes{} + kGeluEnd;
+  Lanes t = x < 0.0f ? -x : x;
+  t = t < end ? t : end;  // a NaN, too; it stays in `x`
+  IntLanes bits;
+  memcpy(&bits, &t, sizeof bits);
+  bits &= ~0xfff;
+  Lanes upper;
+  memcpy(&upper, &bits, sizeof upper);
+  const Lanes square = upper * upper * -0.5f, rest_of_square = (t + upper) * (t - upper) * -0.5f;
+  const Lanes whole = rounded(square * kLog2E);
+  // ln 2 as the sum of two, of which the first has few digits.
+  const Lanes rest = ((square - whole * 0.693359375f) + whole * 2.12194440e-4f) + rest_of_square;
+  Lanes numerator = Lanes{} + kMills[0][0], denominator = Lanes{} + kMills[1][0];
+  for (int i = 1; i < kMillsTerms; ++i) {
+    numerator = numerator * t + kMills[0][i];
+    denominator = denominator * t + kMills[1][i];
+  }
+  denominator = denominator * t + 1.0f;
+  const Lanes tail = t * numerator / denominator * scaled_exp(whole, rest);
+  return (x < 0.0f ? nothing : x) - (t < end ? tail : nothing);
 }
 
 template <typename Function>
@@ -271,6 +309,26 @@ inline void for_each_lanes(const float* x, int64_t count, float* y, const Functi
   for_each_lanes(x, count, y, [n](Lanes v) { return silu((v - n.mean) * n.factor + n.bias); });
 }
 
+template <typename Function>
+inline void for_each_factor(const float* x, const float* factor, int64_t count, float* y,
+                            const Function& function) {
+  if (factor == nullptr) return for_each_lanes(x, count, y, function);
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t lanes = count - i < kLanes ? count - i : kLanes;
+    const Lanes result = function(load_lanes(x + i, lanes)) * load_lanes(factor + i, lanes);
+    memcpy(y + i, &result, static_cast<size_t>(lanes) * sizeof(float));
+  }
+}
+
+[[maybe_unused]] void generic_gelu(const float* x, const float* factor, int64_t count, float* y) {
+  for_each_factor(x, factor, count, y, [](Lanes v) { return gelu_by_erf(v); });
+}
+
+[[maybe_unused]] void generic_gelu_tanh(const float* x, const float* factor, int64_t count,
+                                        float* y) {
+  for_each_factor(x, factor, count, y, [](Lanes v) { return gelu_by_tanh(v); });
+}
+
 // What processors have in common; each changes what it does in a way of its own. Has no unpack,
 // multiply and spin.
 template <uint8_t flip>
@@ -295,6 +353,8 @@ constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
       generic_moments,
       generic_normalize,
       generic_normalize_silu,
+      generic_gelu,
+      generic_gelu_tanh,
   };
 }
 

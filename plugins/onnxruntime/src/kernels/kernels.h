@@ -125,6 +125,11 @@ struct Kernels {
   // y of `count` values of one channel; with SiLU, y * sigmoid(y).
   void (*normalize)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
   void (*normalize_silu)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
+
+  // y = factor * gelu(x) of `count` values, by erf and by the approximation with tanh; `factor` may
+  // be null and is 1 then. Infinite x give infinity and 0.
+  void (*gelu)(const float* x, const float* factor, int64_t count, float* y);
+  void (*gelu_tanh)(const float* x, const float* factor, int64_t count, float* y);
 };
 
 // The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avxvnni", "avx2",
