@@ -334,92 +334,30 @@ void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y)
 
 namespace {
 
-// log2(e), as the sum of two: a rounded product would be off by its own last place.
-constexpr float kLog2EHigh = 1.44269504f, kLog2ELow = 1.92596303e-8f;
-
-__m512 whole_of(__m512 value) {
-  return _mm512_roundscale_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-
-// 2^(whole + rest) for a rest within half of 0: a polynomial of least error.
-__m512 exp2_of(__m512 whole, __m512 rest) {
+// value * sigmoid(value), to a few units in the last place; 0 below -88, where it is less than
+// 1e-36. exp2 of the rest, within half of 0, is a polynomial of least error; the reciprocal is an
+// estimate improved once.
+__m512 silu(__m512 value) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const __m512 one = _mm512_set1_ps(1.0f);
+  const __m512 least = _mm512_set1_ps(-88.0f), most = _mm512_set1_ps(88.0f);
+  // Negative log2(e), as the sum of two: a rounded product would be off by its own last place.
+  const __m512 high = _mm512_set1_ps(-1.44269504f), low = _mm512_set1_ps(-1.92596303e-8f);
+  const __m512 clamped = _mm512_min_ps(_mm512_max_ps(value, least), most);
+  const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps(clamped, high), kNearest);
+  const __m512 rest = _mm512_fmadd_ps(clamped, low, _mm512_fmsub_ps(clamped, high, whole));
   __m512 power = _mm512_set1_ps(1.53458118e-4f);
   for (const float coefficient :
        {1.33999312e-3f, 9.61848896e-3f, 5.55032878e-2f, 2.40226469e-1f, 6.93147206e-1f, 1.0f})
     power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(coefficient));
-  return _mm512_scalef_ps(power, whole);
-}
-
-// An estimate, improved once.
-__m512 reciprocal_of(__m512 value) {
-  const __m512 estimate = _mm512_rcp14_ps(value);
-  const __m512 error = _mm512_fnmadd_ps(value, estimate, _mm512_set1_ps(1.0f));
-  return _mm512_fmadd_ps(estimate, error, estimate);
-}
-
-// value * sigmoid(gate), to a few units in the last place; 0 where the gate is below -88, where it
-// is less than 1e-36.
-__m512 gated(__m512 value, __m512 gate) {
-  const __m512 least = _mm512_set1_ps(-88.0f), most = _mm512_set1_ps(88.0f);
-  const __m512 high = _mm512_set1_ps(-kLog2EHigh), low = _mm512_set1_ps(-kLog2ELow);
-  const __m512 clamped = _mm512_min_ps(_mm512_max_ps(gate, least), most);
-  const __m512 whole = whole_of(_mm512_mul_ps(clamped, high));
-  const __m512 rest = _mm512_fmadd_ps(clamped, low, _mm512_fmsub_ps(clamped, high, whole));
-  const __m512 sum = _mm512_add_ps(_mm512_set1_ps(1.0f), exp2_of(whole, rest));
-  const __mmask16 counts = _mm512_cmp_ps_mask(gate, least, _CMP_NLT_UQ);
-  return _mm512_maskz_mul_ps(counts, value, reciprocal_of(sum));
-}
-
-// As gelu_by_tanh and gelu_by_erf of generic.h.
-__m512 by_tanh(__m512 x) {
-  const __m512 slope = _mm512_fmadd_ps(_mm512_set1_ps(kGeluGateOfCube), _mm512_mul_ps(x, x),
-                                       _mm512_set1_ps(kGeluGate));
-  return gated(x, _mm512_mul_ps(x, slope));
-}
-
-__m512 by_erf(__m512 x) {
-  const __m512 high = _mm512_set1_ps(-0.5f * kLog2EHigh), low = _mm512_set1_ps(-0.5f * kLog2ELow);
-  const __m512 t = _mm512_abs_ps(x);
-  const __m512 square = _mm512_mul_ps(t, t);
-  const __m512 rest_of_square = _mm512_fmsub_ps(t, t, square);
-  const __m512 whole = whole_of(_mm512_mul_ps(square, high));
-  const __m512 rest = _mm512_fmadd_ps(
-      rest_of_square, high, _mm512_fmadd_ps(square, low, _mm512_fmsub_ps(square, high, whole)));
-  __m512 numerator = _mm512_set1_ps(kMills[0][0]), denominator = _mm512_set1_ps(kMills[1][0]);
-#pragma GCC unroll 4
-  for (int i = 1; i < kMillsTerms; ++i) {
-    numerator = _mm512_fmadd_ps(numerator, t, _mm512_set1_ps(kMills[0][i]));
-    denominator = _mm512_fmadd_ps(denominator, t, _mm512_set1_ps(kMills[1][i]));
-  }
-  denominator = _mm512_fmadd_ps(denominator, t, _mm512_set1_ps(1.0f));
-  const __m512 ratio = _mm512_mul_ps(_mm512_mul_ps(t, numerator), reciprocal_of(denominator));
-  const __mmask16 counts = _mm512_cmp_ps_mask(t, _mm512_set1_ps(kGeluEnd), _CMP_LT_OQ);
-  const __m512 tail = _mm512_maskz_mul_ps(counts, ratio, exp2_of(whole, rest));
-  // The order of the operands passes a NaN on.
-  return _mm512_sub_ps(_mm512_max_ps(_mm512_setzero_ps(), x), tail);
-}
-
-template <typename Function>
-void for_each_factor(const float* x, const float* factor, int64_t count, float* y,
-                     const Function& function) {
-  for (int64_t first = 0; first < count; first += 16) {
-    const __mmask16 lanes = first_lanes(count - first);
-    __m512 result = function(_mm512_maskz_loadu_ps(lanes, x + first));
-    if (factor != nullptr)
-      result = _mm512_mul_ps(result, _mm512_maskz_loadu_ps(lanes, factor + first));
-    _mm512_mask_storeu_ps(y + first, lanes, result);
-  }
+  const __m512 gate = _mm512_add_ps(one, _mm512_scalef_ps(power, whole));
+  const __m512 estimate = _mm512_rcp14_ps(gate);
+  const __m512 error = _mm512_fnmadd_ps(gate, estimate, one);
+  const __mmask16 counts = _mm512_cmp_ps_mask(value, least, _CMP_NLT_UQ);
+  return _mm512_maskz_mul_ps(counts, value, _mm512_fmadd_ps(estimate, error, estimate));
 }
 
 }  // namespace
-
-void gelu(const float* x, const float* factor, int64_t count, float* y) {
-  for_each_factor(x, factor, count, y, [](__m512 v) { return by_erf(v); });
-}
-
-void gelu_tanh(const float* x, const float* factor, int64_t count, float* y) {
-  for_each_factor(x, factor, count, y, [](__m512 v) { return by_tanh(v); });
-}
 
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y) {
   const __m512 mean = _mm512_set1_ps(norm.mean), factor = _mm512_set1_ps(norm.factor);
@@ -428,7 +366,7 @@ void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, floa
     const __mmask16 lanes = first_lanes(count - first);
     const __m512 moved = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + first), mean);
     const __m512 normal = _mm512_add_ps(_mm512_mul_ps(moved, factor), bias);
-    _mm512_mask_storeu_ps(y + first, lanes, gated(normal, normal));
+    _mm512_mask_storeu_ps(y + first, lanes, silu(normal));
   }
 }
 

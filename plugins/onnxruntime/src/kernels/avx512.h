@@ -22,8 +22,6 @@ void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t colu
 Moments moments(const float* x, int64_t count, float pivot);
 void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y);
-void gelu(const float* x, const float* factor, int64_t count, float* y);
-void gelu_tanh(const float* x, const float* factor, int64_t count, float* y);
 
 namespace {
 
@@ -40,8 +38,6 @@ constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
   kernels.moments = moments;
   kernels.normalize = normalize;
   kernels.normalize_silu = normalize_silu;
-  kernels.gelu = gelu;
-  kernels.gelu_tanh = gelu_tanh;
   return kernels;
 }
 
