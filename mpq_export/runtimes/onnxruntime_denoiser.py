@@ -19,6 +19,7 @@ from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..core.planes import ContractError
 from ..errors import BundleError, RuntimeUnavailable, missing_package
+from ..lowering.gelu_nodes import gelu_form, is_gelu
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
@@ -124,6 +125,8 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
             attributes_of(node)
         for node in filter(is_norm, graph.model.graph.node):
             norm_attributes(node)
+        for node in filter(is_gelu, graph.model.graph.node):
+            gelu_form(node)
         if runs is Runtime.ORT_FUNCTIONS and not graph.model.functions:
             raise ContractError("it has no function bodies")
         if runs is Runtime.ORT:

@@ -259,10 +259,10 @@ inline Lanes rounded(Lanes value) {
 // 2^whole * exp(rest), for whole numbers within 126 and |rest| < 0.4, to about one unit in the last
 // place: the power by its bits, the rest by its Taylor series.
 inline Lanes scaled_exp(Lanes whole, Lanes rest) {
+  constexpr float kTaylor[] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f,
+                               0.5f,          1.0f,          1.0f};
   Lanes series = all(1.0f / 5040.0f);
-  for (const float coefficient :
-       {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f})
-    series = multiply_add(series, rest, all(coefficient));
+  for (const float coefficient : kTaylor) series = multiply_add(series, rest, all(coefficient));
   const IntLanes bits = (__builtin_convertvector(whole, IntLanes) + 127) << 23;
   Lanes power;
   memcpy(&power, &bits, sizeof power);
