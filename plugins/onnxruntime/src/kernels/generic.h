@@ -344,6 +344,23 @@ inline void for_each_lanes(const float* x, int64_t count, float* y, const Functi
   for_each_lanes(x, count, y, [n](Lanes v) { return silu((v - n.mean) * n.factor + n.bias); });
 }
 
+[[maybe_unused]] void generic_modulate(const float* x, int64_t count, const TokenNorm& norm,
+                                       const float* scale, const float* shift, float* y) {
+  const TokenNorm n = norm;
+  const auto modulated = [&](int64_t i, int64_t lanes) {
+    const Lanes normal = (load_lanes(x + i, lanes) - n.mean) * n.factor;
+    return multiply_add(normal, load_lanes(scale + i, lanes), load_lanes(shift + i, lanes));
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Lanes result = modulated(i, kLanes);
+    memcpy(y + i, &result, sizeof result);
+  }
+  if (i == count) return;
+  const Lanes result = modulated(i, count - i);
+  memcpy(y + i, &result, static_cast<size_t>(count - i) * sizeof(float));
+}
+
 // function(x) * factor; a null factor is 1.
 template <typename Function>
 inline void for_each_factor(const float* x, const float* factor, int64_t count, float* y,
@@ -392,6 +409,7 @@ constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
       generic_moments,
       generic_normalize,
       generic_normalize_silu,
+      generic_modulate,
       generic_gelu,
       generic_gelu_tanh,
   };

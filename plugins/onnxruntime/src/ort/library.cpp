@@ -5,6 +5,7 @@
 #include "../kernels/kernels.h"
 #include "gelu_kernel.h"
 #include "group_norm_kernel.h"
+#include "layer_norm_kernel.h"
 #include "operator.h"
 #include "packed_kernel.h"
 
@@ -26,7 +27,8 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
       for (const OrtCustomOp* op :
            {&Operator<LinearKernel>::get(), &Operator<ConvKernel>::get(),
             &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get(),
-            &Operator<GeluKernel>::get(), &Operator<GegluKernel>::get()}) {
+            &Operator<GeluKernel>::get(), &Operator<GegluKernel>::get(),
+            &Operator<AdaLayerNormKernel>::get()}) {
         require(api, api.CustomOpDomain_Add(made, op));
       }
     } catch (...) {
