@@ -20,6 +20,7 @@ from .gelu_fusion import fuse_gelus
 from .graph import DATA_FILE, Graph
 from .kernel_nodes import DOMAIN as PLUGIN_DOMAIN
 from .kernel_nodes import kernel_schemas
+from .layer_norm_fusion import fuse_layer_norms
 from .names import Target
 from .nodes import DOMAIN, all_nodes
 from .norm_fusion import fuse_group_norms
@@ -33,11 +34,12 @@ ONE_FILE_BYTES = 2**31 - 2**26
 
 
 def _with_function_bodies(graph: Graph) -> Graph:
-    fused = fuse_gelus(fuse_attention(fuse_group_norms(graph)))
+    for fuse in (fuse_group_norms, fuse_attention, fuse_gelus, fuse_layer_norms):
+        graph = fuse(graph)
     model = onnx.ModelProto()
-    model.CopyFrom(fused.model)
+    model.CopyFrom(graph.model)
     model.functions.extend(all_bodies())
-    return Graph(model, fused.tensors)
+    return Graph(model, graph.tensors)
 
 
 def _portable(graph: Graph) -> Graph:

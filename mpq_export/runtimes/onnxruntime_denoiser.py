@@ -22,6 +22,7 @@ from ..errors import BundleError, RuntimeUnavailable, missing_package
 from ..lowering.gelu_nodes import gelu_form, is_gelu
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
+from ..lowering.layer_norm_nodes import ada_layer_norm_attributes, is_ada_layer_norm
 from ..lowering.names import Target
 from ..lowering.nodes import DOMAIN, all_nodes, attributes_of, is_mpq
 from ..lowering.norm_nodes import is_norm, norm_attributes
@@ -127,6 +128,8 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
             norm_attributes(node)
         for node in filter(is_gelu, graph.model.graph.node):
             gelu_form(node)
+        for node in filter(is_ada_layer_norm, graph.model.graph.node):
+            ada_layer_norm_attributes(node)
         if runs is Runtime.ORT_FUNCTIONS and not graph.model.functions:
             raise ContractError("it has no function bodies")
         if runs is Runtime.ORT:

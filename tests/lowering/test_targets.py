@@ -21,6 +21,7 @@ from mpq_export.lowering import targets
 from mpq_export.lowering.attention_nodes import ATTENTION
 from mpq_export.lowering.gelu_nodes import GEGLU, GELU
 from mpq_export.lowering.graph import DATA_FILE, Graph
+from mpq_export.lowering.layer_norm_nodes import ADA_LAYER_NORM
 from mpq_export.lowering.nodes import (
     CONV,
     DOMAIN,
@@ -110,6 +111,7 @@ def test_ort_keeps_packed_nodes_and_their_bodies(tmp_path: Path) -> None:
         (DOMAIN, ATTENTION),
         (DOMAIN, GELU),
         (DOMAIN, GEGLU),
+        (DOMAIN, ADA_LAYER_NORM),
     }
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: 1}
     for node in model.graph.node:
