@@ -6,24 +6,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from diffusers.models.activations import GEGLU as DiffusersGeglu
 from onnx import TensorProto, helper
 
-from mpq_export.architectures import architecture_of
 from mpq_export.core.planes import ContractError
 from mpq_export.lowering.gelu_fusion import expanded_gelu, fuse_gelus
-from mpq_export.lowering.gelu_nodes import GEGLU, GELU, gelu_bodies, is_gelu
+from mpq_export.lowering.gelu_nodes import GEGLU, GELU, gelu_bodies
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.half_precision import to_half
 from mpq_export.lowering.nodes import model_from_graph
-from mpq_export.lowering.norm_fusion import fuse_group_norms
-from mpq_export.lowering.operators import all_bodies, register_all_schemas
+from mpq_export.lowering.operators import register_all_schemas
 from mpq_export.lowering.portable import WeightType, to_portable
 from mpq_export.lowering.tensorrt_form import to_tensorrt
-from mpq_export.lowering.tracing import named_conditions, trace
-from mpq_export.prediction import predict
-from mpq_export.runtimes.native_library import native_library
 from mpq_export.runtimes.onnxruntime_denoiser import make_session
 
 WIDTH, TOKENS = 6, 5
@@ -221,69 +215,3 @@ def test_a_node_that_its_schema_does_not_allow_is_refused(spoil):
     spoil(geglu)
     with pytest.raises(ContractError):
         list(expanded_gelu(geglu))
-
-
-# --- whole models -------------------------------------------------------------------------------
-
-
-def text_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
-        block_out_channels=(8,), norm_num_groups=4, attention_head_dim=4, mid_block_type=None,
-        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
-        cross_attention_dim=12,
-    )  # fmt: skip
-
-
-def dit() -> DiTTransformer2DModel:
-    return DiTTransformer2DModel(
-        sample_size=8, in_channels=4, out_channels=4, num_layers=1, patch_size=2,
-        num_attention_heads=2, attention_head_dim=12, num_embeds_ada_norm=10,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("make", "expected"), [(text_unet, {GEGLU: 3}), (dit, {GELU: 1})], ids=["text UNet", "DiT"]
-)
-def test_every_gelu_of_a_whole_model(make, expected):
-    """In floating point: quantised layers would make percents of the last bits."""
-    torch.manual_seed(0)
-    whole = make()
-    config = {**whole.config, "_class_name": type(whole).__name__}
-    specs = architecture_of(config).conditions(config)
-
-    class Traced(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = whole
-
-        def forward(self, sample, timestep, *conditions):
-            named = named_conditions(specs, sample, conditions)
-            return predict(self.model, config, sample, timestep, named)
-
-    program = trace(Traced().eval(), config, {"timestep": torch.zeros(1)}, where="the model")
-    graph = fuse_group_norms(Graph.of(program.model_proto))
-    fused = fuse_gelus(graph)
-    counts = {op: operators(fused).count(op) for op in expected}
-    assert counts == expected
-    assert "Gelu" not in operators(fused)
-    others = [item for item in fused.model.graph.node if not is_gelu(item)]
-    untouched = [item.SerializeToString() for item in graph.model.graph.node]
-    assert all(item.SerializeToString() in untouched for item in others)
-
-    rng = np.random.default_rng(0)
-    feeds = {
-        "sample": draw(3, *architecture_of(config).sample_shape(config)),
-        "timestep": np.array([20], np.float32),
-        **{spec.name: spec.draw(3, rng) for spec in specs},
-    }
-    with torch.no_grad():
-        conditions = [torch.from_numpy(feeds[spec.name]) for spec in specs]
-        inputs = torch.from_numpy(feeds["sample"]), torch.from_numpy(feeds["timestep"])
-        eager = Traced().eval()(*inputs, *conditions).numpy()
-    native_library()
-    results = [make_session(fused).run(None, feeds)[0]]
-    fused.model.functions.extend(all_bodies())
-    results.append(make_session(fused).run(None, feeds)[0])
-    for result in results:
-        np.testing.assert_allclose(result, eager, rtol=0, atol=1e-5 * np.abs(eager).max())
