@@ -203,9 +203,6 @@ def _ort_bytes(
 
 @cache
 def _function_body_bytes() -> int:
-    from ..lowering.attention_nodes import attention_body
-    from ..lowering.function_bodies import function_bodies
-    from ..lowering.norm_nodes import norm_bodies
+    from ..lowering.operators import all_bodies
 
-    bodies = (*function_bodies(), *norm_bodies(), attention_body())
-    return sum(body.ByteSize() for body in bodies)
+    return sum(body.ByteSize() for body in all_bodies())

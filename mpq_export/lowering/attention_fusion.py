@@ -13,7 +13,6 @@ of the text are cast after the split: the node casts them before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +21,8 @@ from onnx import TensorProto, helper
 
 from .attention_nodes import make_attention
 from .graph import Graph
-from .nodes import register_schemas
-from .norm_nodes import register_norm_schemas
+from .shapes import Shape, shapes_of
 from .unread import read_nodes, read_values
-
-Shape = tuple[int | str | None, ...]
-"""Lengths, names of free ones, None for those that are not known."""
 
 _BY_HEAD, _BY_HEAD_TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
 
@@ -92,7 +87,7 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self.producers = {name: node for node in graph.model.graph.node for name in node.output}
         self.values = graph.values()
-        self.shapes = _shapes(graph)
+        self.shapes = shapes_of(graph)
 
     def attention_before(self, merge: onnx.NodeProto) -> _Attention | None:
         """What ends in this node."""
@@ -191,18 +186,3 @@ def _fit(query: _Operand, key: _Operand, value: _Operand) -> bool:
 def _attribute(node: onnx.NodeProto, name: str) -> object:
     """Its value, None where it is left out."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), None)
-
-
-def _shapes(graph: Graph) -> Mapping[str, Shape]:
-    """Shapes of all tensors of which anything is known."""
-    register_schemas()
-    register_norm_schemas()
-    model = onnx.shape_inference.infer_shapes(graph.structure(), data_prop=True)
-    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    return {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in values
-    }

@@ -22,10 +22,14 @@ from onnx import TensorProto, helper
 from ..core.integer_reference import ConvGeometry, PackedLayer, column_factors
 from ..core.planes import ContractError, unpack
 from .attention_nodes import is_attention
-from .fusion import expanded_norm
+from .gelu_fusion import expanded_gelu
+from .gelu_nodes import is_gelu
 from .graph import Graph
 from .half_precision import is_half
+from .layer_norm_fusion import expanded_layer_norm
+from .layer_norm_nodes import is_ada_layer_norm
 from .nodes import all_nodes, is_mpq, read_layer, subgraphs
+from .norm_fusion import expanded_norm
 from .norm_nodes import is_norm
 from .unread import read_values
 
@@ -55,6 +59,10 @@ def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
             _rewrite(builder, node, values, weight_type, half)
         elif is_norm(node):
             builder.nodes.extend(expanded_norm(node))
+        elif is_gelu(node):
+            builder.nodes.extend(expanded_gelu(node))
+        elif is_ada_layer_norm(node):
+            builder.nodes.extend(expanded_layer_norm(node))
         else:
             builder.nodes.append(node)
         _require_none_inside(node)

@@ -22,16 +22,16 @@ from ..files import (
     write_manifest,
 )
 from .attention_fusion import fuse_attention
-from .attention_nodes import attention_body, register_attention_schema
 from .external_data import attach_data, write_data
-from .function_bodies import function_bodies
-from .fusion import fuse_group_norms
+from .gelu_fusion import fuse_gelus
 from .graph import DATA_FILE, Graph
 from .kernel_nodes import DOMAIN as PLUGIN_DOMAIN
 from .kernel_nodes import kernel_schemas
+from .layer_norm_fusion import fuse_layer_norms
 from .names import Target
-from .nodes import DOMAIN, all_nodes, register_schemas
-from .norm_nodes import norm_bodies, register_norm_schemas
+from .nodes import DOMAIN, all_nodes
+from .norm_fusion import fuse_group_norms
+from .operators import all_bodies, register_all_schemas
 from .portable import WeightType, to_portable
 from .tensorrt_form import to_tensorrt, to_tensorrt_int8
 
@@ -41,11 +41,12 @@ ONE_FILE_BYTES = 2**31 - 2**26
 
 
 def _with_function_bodies(graph: Graph) -> Graph:
-    fused = fuse_attention(fuse_group_norms(graph))
+    for fuse in (fuse_group_norms, fuse_attention, fuse_gelus, fuse_layer_norms):
+        graph = fuse(graph)
     model = onnx.ModelProto()
-    model.CopyFrom(fused.model)
-    model.functions.extend((*function_bodies(), *norm_bodies(), attention_body()))
-    return Graph(model, fused.tensors)
+    model.CopyFrom(graph.model)
+    model.functions.extend(all_bodies())
+    return Graph(model, graph.tensors)
 
 
 def _portable(graph: Graph) -> Graph:
@@ -72,9 +73,7 @@ def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
 
     Returns the model's path.
     """
-    register_schemas()
-    register_norm_schemas()
-    register_attention_schema()
+    register_all_schemas()
     graph = _LOWER[target](packed_graph)
     with kernel_schemas():
         onnx.checker.check_model(graph.structure(), full_check=True)

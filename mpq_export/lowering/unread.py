@@ -1,7 +1,8 @@
-"""What nothing reads any more after nodes were replaced."""
+"""Who reads a tensor, and what nothing reads any more after nodes were replaced."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -37,3 +38,12 @@ def names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
         for graph in subgraphs(node):
             yield from names_read(graph.node)
             yield from (output.name for output in graph.output)
+
+
+def readers_of(nodes: Iterable[onnx.NodeProto]) -> Mapping[str, list[onnx.NodeProto]]:
+    """The nodes that read each tensor, as often as they do; none for other names."""
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in nodes:
+        for name in names_read([node]):
+            readers[name].append(node)
+    return readers

@@ -19,7 +19,9 @@ from mpq_export.files import MANIFEST, write_json, write_manifest
 from mpq_export.lowering import graph as graph_module
 from mpq_export.lowering import targets
 from mpq_export.lowering.attention_nodes import ATTENTION
+from mpq_export.lowering.gelu_nodes import GEGLU, GELU
 from mpq_export.lowering.graph import DATA_FILE, Graph
+from mpq_export.lowering.layer_norm_nodes import ADA_LAYER_NORM
 from mpq_export.lowering.nodes import (
     CONV,
     DOMAIN,
@@ -107,6 +109,9 @@ def test_ort_keeps_packed_nodes_and_their_bodies(tmp_path: Path) -> None:
         (DOMAIN, GROUP_NORM),
         (DOMAIN, GROUP_NORM_SILU),
         (DOMAIN, ATTENTION),
+        (DOMAIN, GELU),
+        (DOMAIN, GEGLU),
+        (DOMAIN, ADA_LAYER_NORM),
     }
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: 1}
     for node in model.graph.node:

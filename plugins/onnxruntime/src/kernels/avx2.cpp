@@ -6,7 +6,7 @@
 namespace mpq {
 namespace {
 
-bool supported() { return __builtin_cpu_supports("avx2"); }
+bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 // Columns (0, 2) and (1, 3) of every four as 16-bit pairs: 64 bytes of the former, 64 of the
 // latter.

@@ -6,6 +6,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "gelu_constants.h"
 #include "kernels.h"
 
 namespace mpq {
@@ -216,33 +223,99 @@ inline double sum_of(Lanes lanes) {
   return total;
 }
 
-// 2^value for |value| <= 126, to about one unit in the last place: 2^whole by its bits, the rest,
-// within half of 0, by the Taylor series of exp(rest * ln 2).
-inline Lanes exp2_of(Lanes value) {
+inline Lanes all(float value) { return Lanes{} + value; }
+
+// a * b + c, rounded once where the processor has an instruction for that.
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
+// a / b to about one unit in the last place, for b within 1e-37 and 1e37.
+inline Lanes quotient(Lanes a, Lanes b) {
+#if defined(__AVX512F__)
+  // An estimate of the reciprocal, improved once: division is slow at this width.
+  const Lanes estimate = _mm512_rcp14_ps(b);
+  const Lanes error = _mm512_fnmadd_ps(b, estimate, all(1.0f));
+  return a * multiply_add(estimate, error, estimate);
+#else
+  return a / b;
+#endif
+}
+
+// To whole numbers, below 2^22.
+inline Lanes rounded(Lanes value) {
   constexpr float kRound = 12582912.0f;
-  const Lanes whole = (value + kRound) - kRound;
-  const Lanes rest = (value - whole) * 0.693147180559945309f;
-  Lanes series = rest * (1.0f / 5040.0f) + (1.0f / 720.0f);
-  series = series * rest + (1.0f / 120.0f);
-  series = series * rest + (1.0f / 24.0f);
-  series = series * rest + (1.0f / 6.0f);
-  series = series * rest + 0.5f;
-  series = series * rest + 1.0f;
-  series = series * rest + 1.0f;
+  return (value + kRound) - kRound;
+}
+
+// 2^whole * exp(rest), for whole numbers within 126 and |rest| < 0.4, to about one unit in the last
+// place: the power by its bits, the rest by its Taylor series.
+inline Lanes scaled_exp(Lanes whole, Lanes rest) {
+  constexpr float kTaylor[] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f,
+                               0.5f,          1.0f,          1.0f};
+  Lanes series = all(1.0f / 5040.0f);
+  for (const float coefficient : kTaylor) series = multiply_add(series, rest, all(coefficient));
   const IntLanes bits = (__builtin_convertvector(whole, IntLanes) + 127) << 23;
   Lanes power;
   memcpy(&power, &bits, sizeof power);
   return series * power;
 }
 
-inline Lanes silu(Lanes value) {
-  constexpr float kLog2E = 1.44269504088896341f;
-  const Lanes most = Lanes{} + 126.0f, least = Lanes{} - 87.0f, nothing = {};
-  Lanes exponent = value * -kLog2E;
-  exponent = exponent < most ? exponent : most;  // a NaN becomes 126 here, and stays in `value`
+constexpr float kLog2E = 1.44269504088896341f;
+
+// exp(high + low) for -87.4 < high < 87.4 and a small `low`. ln 2 is the sum of two, of which the
+// first has few digits.
+inline Lanes exp_of(Lanes high, Lanes low) {
+  const Lanes whole = rounded(high * kLog2E);
+  const Lanes rest = multiply_add(whole, all(-0.693359375f), high);
+  return scaled_exp(whole, multiply_add(whole, all(2.12194440e-4f), rest) + low);
+}
+
+// value * sigmoid(gate).
+inline Lanes gated(Lanes value, Lanes gate) {
+  const Lanes most = all(87.0f), nothing = {};
+  Lanes exponent = gate < most ? gate : most;  // a NaN becomes 87 here, and stays in `value`
   exponent = exponent > -most ? exponent : -most;
   // Below it is less than 1e-35.
-  return value < least ? nothing : value / (1.0f + exp2_of(exponent));
+  return gate < -most ? nothing : quotient(value, 1.0f + exp_of(-exponent, nothing));
+}
+
+inline Lanes silu(Lanes value) { return gated(value, value); }
+
+// x * (1 + tanh(u)) / 2 is x * sigmoid(2u).
+inline Lanes gelu_by_tanh(Lanes x) {
+  return gated(x, x * multiply_add(all(kGeluGateOfCube), x * x, all(kGeluGate)));
+}
+
+// x - x * Q(x) above 0, x * Q(-x) below it, where Q(t) = erfc(t / sqrt(2)) / 2: no digits cancel.
+// x^2 is the exact square of its upper digits and a rest, for an error in it is one of the power.
+inline Lanes gelu_by_erf(Lanes x) {
+  const Lanes nothing = {}, end = all(kGeluEnd);
+  Lanes t = x < nothing ? -x : x;
+  t = t < end ? t : end;  // a NaN, too; it stays in `x`
+  IntLanes bits;
+  memcpy(&bits, &t, sizeof bits);
+  bits &= ~0xfff;
+  Lanes upper;
+  memcpy(&upper, &bits, sizeof upper);
+  const Lanes power = exp_of(upper * upper * -0.5f, (t + upper) * (t - upper) * -0.5f);
+  Lanes numerator = all(kMills[0][0]), denominator = all(kMills[1][0]);
+#pragma GCC unroll 4
+  for (int i = 1; i < kMillsTerms; ++i) {
+    numerator = multiply_add(numerator, t, all(kMills[0][i]));
+    denominator = multiply_add(denominator, t, all(kMills[1][i]));
+  }
+  denominator = multiply_add(denominator, t, all(1.0f));
+  const Lanes tail = quotient(t * numerator, denominator) * power;
+  return (x < nothing ? nothing : x) - (t < end ? tail : nothing);
 }
 
 template <typename Function>
@@ -271,6 +344,47 @@ inline void for_each_lanes(const float* x, int64_t count, float* y, const Functi
   for_each_lanes(x, count, y, [n](Lanes v) { return silu((v - n.mean) * n.factor + n.bias); });
 }
 
+[[maybe_unused]] void generic_modulate(const float* x, int64_t count, const TokenNorm& norm,
+                                       const float* scale, const float* shift, float* y) {
+  const TokenNorm n = norm;
+  const auto modulated = [&](int64_t i, int64_t lanes) {
+    const Lanes normal = (load_lanes(x + i, lanes) - n.mean) * n.factor;
+    return multiply_add(normal, load_lanes(scale + i, lanes), load_lanes(shift + i, lanes));
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Lanes result = modulated(i, kLanes);
+    memcpy(y + i, &result, sizeof result);
+  }
+  if (i == count) return;
+  const Lanes result = modulated(i, count - i);
+  memcpy(y + i, &result, static_cast<size_t>(count - i) * sizeof(float));
+}
+
+// function(x) * factor; a null factor is 1.
+template <typename Function>
+inline void for_each_factor(const float* x, const float* factor, int64_t count, float* y,
+                            const Function& function) {
+  if (factor == nullptr) return for_each_lanes(x, count, y, function);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Lanes result = function(load_lanes(x + i, kLanes)) * load_lanes(factor + i, kLanes);
+    memcpy(y + i, &result, sizeof result);
+  }
+  if (i == count) return;
+  const Lanes result = function(load_lanes(x + i, count - i)) * load_lanes(factor + i, count - i);
+  memcpy(y + i, &result, static_cast<size_t>(count - i) * sizeof(float));
+}
+
+[[maybe_unused]] void generic_gelu(const float* x, const float* factor, int64_t count, float* y) {
+  for_each_factor(x, factor, count, y, [](Lanes v) { return gelu_by_erf(v); });
+}
+
+[[maybe_unused]] void generic_gelu_tanh(const float* x, const float* factor, int64_t count,
+                                        float* y) {
+  for_each_factor(x, factor, count, y, [](Lanes v) { return gelu_by_tanh(v); });
+}
+
 // What processors have in common; each changes what it does in a way of its own. Has no unpack,
 // multiply and spin.
 template <uint8_t flip>
@@ -295,6 +409,9 @@ constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
       generic_moments,
       generic_normalize,
       generic_normalize_silu,
+      generic_modulate,
+      generic_gelu,
+      generic_gelu_tanh,
   };
 }
 

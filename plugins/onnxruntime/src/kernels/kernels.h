@@ -67,6 +67,11 @@ struct ChannelNorm {
   float mean, factor, bias;
 };
 
+// Normalisation of one token, before it is modulated: (x - mean) * factor.
+struct TokenNorm {
+  float mean, factor;
+};
+
 struct Kernels {
   const char* name;
   // Stored codes are xored with this: 0x80 turns `code` into the signed `code - 128`.
@@ -125,6 +130,15 @@ struct Kernels {
   // y of `count` values of one channel; with SiLU, y * sigmoid(y).
   void (*normalize)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
   void (*normalize_silu)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
+
+  // y of `count` channels of one token: normalised, times scale, plus shift.
+  void (*modulate)(const float* x, int64_t count, const TokenNorm& norm, const float* scale,
+                   const float* shift, float* y);
+
+  // y = factor * gelu(x) of `count` values, by erf and by the approximation with tanh; `factor` may
+  // be null and is 1 then. Infinite x give infinity and 0.
+  void (*gelu)(const float* x, const float* factor, int64_t count, float* y);
+  void (*gelu_tanh)(const float* x, const float* factor, int64_t count, float* y);
 };
 
 // The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avxvnni", "avx2",

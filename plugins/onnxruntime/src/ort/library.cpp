@@ -3,7 +3,9 @@
 #include <string>
 
 #include "../kernels/kernels.h"
+#include "gelu_kernel.h"
 #include "group_norm_kernel.h"
+#include "layer_norm_kernel.h"
 #include "operator.h"
 #include "packed_kernel.h"
 
@@ -24,7 +26,9 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
     try {
       for (const OrtCustomOp* op :
            {&Operator<LinearKernel>::get(), &Operator<ConvKernel>::get(),
-            &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get()}) {
+            &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get(),
+            &Operator<GeluKernel>::get(), &Operator<GegluKernel>::get(),
+            &Operator<AdaLayerNormKernel>::get()}) {
         require(api, api.CustomOpDomain_Add(made, op));
       }
     } catch (...) {

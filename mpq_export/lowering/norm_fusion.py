@@ -1,4 +1,4 @@
-"""Standard operators that one of ours does at once, and back.
+"""Group normalisation, and the SiLU after it, as one node, and back.
 
 A fusion changes which operators compute a tensor, never what is computed: names of the tensors
 that other nodes read stay as they are.
@@ -6,8 +6,7 @@ that other nodes read stay as they are.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx
 from onnx import helper
@@ -15,7 +14,7 @@ from onnx import helper
 from .graph import Graph
 from .nodes import DOMAIN
 from .norm_nodes import GROUP_NORM, GROUP_NORM_SILU, norm_attributes
-from .unread import read_nodes
+from .unread import read_nodes, readers_of
 
 
 def fuse_group_norms(graph: Graph) -> Graph:
@@ -25,7 +24,7 @@ def fuse_group_norms(graph: Graph) -> Graph:
     """
     nodes = list(graph.model.graph.node)
     values = graph.values()
-    readers = _readers(nodes)
+    readers = readers_of(nodes)
     outputs = {output.name for output in graph.model.graph.output}
     replaced: dict[int, onnx.NodeProto] = {}
     for node in nodes:
@@ -84,11 +83,3 @@ def _silu_after(
     if len(products) != 1 or len(readers[gate]) != 1:
         return None
     return (sigmoids[0], products[0]) if sorted(products[0].input) == sorted([name, gate]) else None
-
-
-def _readers(nodes: Iterable[onnx.NodeProto]) -> Mapping[str, list[onnx.NodeProto]]:
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in nodes:
-        for name in node.input:
-            readers[name].append(node)
-    return readers

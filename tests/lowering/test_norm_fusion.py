@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from mpq_export.core.planes import ContractError
-from mpq_export.lowering.fusion import expanded_norm, fuse_group_norms
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.nodes import model_from_graph
+from mpq_export.lowering.norm_fusion import expanded_norm, fuse_group_norms
 from mpq_export.lowering.norm_nodes import (
     GROUP_NORM,
     GROUP_NORM_SILU,
