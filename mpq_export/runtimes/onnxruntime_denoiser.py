@@ -1,9 +1,8 @@
 """A bundle in ONNX Runtime, without torch.
 
-The ``ort`` target holds packed nodes. The native library runs them as they are; without it they
-are rewritten to the portable form when the session is made. In both cases fused attention becomes
-ONNX Runtime's own operator. The ``onnx`` target already is
-portable.
+The ``ort`` target holds packed nodes and fused attention. The native library runs them as they
+are; without it they are rewritten when the session is made, layers to the portable form, attention
+to ONNX Runtime's own operator. The ``onnx`` target already is portable.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..core.planes import ContractError
 from ..errors import BundleError, RuntimeUnavailable, missing_package
+from ..lowering.attention_nodes import is_attention, require_attention
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ..lowering.names import Target
@@ -124,12 +124,13 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
             attributes_of(node)
         for node in filter(is_norm, graph.model.graph.node):
             norm_attributes(node)
+        for node in filter(is_attention, graph.model.graph.node):
+            require_attention(node)
         if runs is Runtime.ORT_FUNCTIONS and not graph.model.functions:
             raise ContractError("it has no function bodies")
         if runs is Runtime.ORT:
             # The native library is registered for exactly the nodes that have no body.
             del graph.model.functions[:]
-            graph = with_multi_head_attention(graph)
     except ContractError as error:
         raise BundleError(
             "The lowered model does not belong to its bundle",

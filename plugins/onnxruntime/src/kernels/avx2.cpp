@@ -1,12 +1,13 @@
 // AVX2: products of 16-bit pairs, which never saturate (vpmaddubsw would, beyond 7-bit codes).
 #include <immintrin.h>
 
+#include "attention.h"
 #include "x86_256.h"
 
 namespace mpq {
 namespace {
 
-bool supported() { return __builtin_cpu_supports("avx2"); }
+bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 // Columns (0, 2) and (1, 3) of every four as 16-bit pairs: 64 bytes of the former, 64 of the
 // latter.
@@ -76,6 +77,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack_256<WidenedBlock>;
   kernels.multiply = multiply_by_tiles<Tile>;
   kernels.spin = spin;
+  kernels.attention = &kAvx2Attention;
   return kernels;
 }
 

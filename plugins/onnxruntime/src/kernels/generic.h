@@ -272,7 +272,7 @@ inline void for_each_lanes(const float* x, int64_t count, float* y, const Functi
 }
 
 // What processors have in common; each changes what it does in a way of its own. Has no unpack,
-// multiply and spin.
+// multiply, spin and attention.
 template <uint8_t flip>
 constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
   return {
@@ -295,6 +295,7 @@ constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
       generic_moments,
       generic_normalize,
       generic_normalize_silu,
+      nullptr,
   };
 }
 

@@ -11,6 +11,8 @@
 
 namespace mpq {
 
+struct AttentionKernel;
+
 constexpr int64_t kPixels = 16;        // of a line, and of a group
 constexpr int64_t kLineBytes = 64;     // four columns of sixteen pixels
 constexpr int64_t kBlockLines = 16;    // lines of a block
@@ -125,6 +127,8 @@ struct Kernels {
   // y of `count` values of one channel; with SiLU, y * sigmoid(y).
   void (*normalize)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
   void (*normalize_silu)(const float* x, int64_t count, const ChannelNorm& norm, float* y);
+
+  const AttentionKernel* attention;
 };
 
 // The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avxvnni", "avx2",

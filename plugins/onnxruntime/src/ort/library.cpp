@@ -3,6 +3,7 @@
 #include <string>
 
 #include "../kernels/kernels.h"
+#include "attention_kernel.h"
 #include "group_norm_kernel.h"
 #include "operator.h"
 #include "packed_kernel.h"
@@ -24,7 +25,8 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
     try {
       for (const OrtCustomOp* op :
            {&Operator<LinearKernel>::get(), &Operator<ConvKernel>::get(),
-            &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get()}) {
+            &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get(),
+            &Operator<AttentionKernel>::get()}) {
         require(api, api.CustomOpDomain_Add(made, op));
       }
     } catch (...) {
