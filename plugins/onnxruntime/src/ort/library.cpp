@@ -26,7 +26,8 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
       for (const OrtCustomOp* op :
            {&Operator<LinearKernel>::get(), &Operator<ConvKernel>::get(),
             &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get(),
-            &Operator<AttentionKernel>::get()}) {
+            &Operator<TypedAttentionKernel<kFloat>>::get(),
+            &Operator<TypedAttentionKernel<kFloat16>>::get()}) {
         require(api, api.CustomOpDomain_Add(made, op));
       }
     } catch (...) {
