@@ -22,7 +22,8 @@ constexpr int64_t kChunkKeys = 64;     // whose scores and weights stay in the f
 constexpr int64_t kColumns = 4;         // of sixteen queries, that read a chunk one after another
 constexpr int64_t kTileValues = kSide * kSide;
 constexpr int64_t kColumnScores = kChunkKeys * kSide;
-constexpr int64_t kColumnWeights = kChunkKeys / kPairKeys * 2 * kTileBytes;
+constexpr int64_t kLowWeights = kChunkKeys / 2 * kRowBytes;
+constexpr int64_t kColumnWeights = 2 * kLowWeights;
 constexpr int64_t kAhead = 16;  // tokens
 constexpr int kStride = static_cast<int>(kRowBytes);
 
@@ -47,7 +48,7 @@ struct Sizes {
 
 struct Memory {
   uint8_t *keys, *values, *queries, *rows, *weights, *end;
-  float *scores, *sums, *largest;
+  float *scores, *sums, *largest, *spare;
 
   Memory(const Sizes& sizes, void* begin) {
     auto* next = static_cast<uint8_t*>(begin);
@@ -60,10 +61,11 @@ struct Memory {
     values = take(sizes.keys / kPairKeys * sizes.pair_bytes());
     queries = take(kColumns * sizes.key_tiles * kTileBytes);
     rows = take(kSide * sizes.key_row());
-    weights = take(kChunkKeys / kPairKeys * 2 * 2 * kTileBytes);
+    weights = take(2 * kColumnWeights);
     scores = reinterpret_cast<float*>(take(2 * kChunkKeys * kRowBytes));
     sums = reinterpret_cast<float*>(take(kColumns * sizes.value_tiles * kTileBytes));
     largest = reinterpret_cast<float*>(take(kColumns * kRowBytes));
+    spare = reinterpret_cast<float*>(take(2 * kTileBytes));
     end = next;
   }
 };
@@ -105,12 +107,24 @@ void prefetch(const float* token, int64_t width) {
   __builtin_prefetch(token + width - 1, write, 3);
 }
 
-void pack_keys(const AttentionHead& head, const Sizes& sizes, uint8_t* to) {
-  for (int64_t key = 0; key < head.keys; ++key, to += sizes.key_row()) {
-    if (key + kAhead < head.keys) prefetch<0>(head.key + (key + kAhead) * head.stride, head.width);
-    pack_row<false>(head.key + key * head.stride, head.width, 1.0f, to, sizes.key_row());
+// Tiles whose rows are sixteen keys.
+void pack_keys(const AttentionHead& head, const Sizes& sizes, uint8_t* rows, uint8_t* to) {
+  for (int64_t first = 0; first < sizes.keys; first += kSide) {
+    for (int64_t i = 0; i < kSide; ++i) {
+      const int64_t key = first + i;
+      const float* const x = head.key + key * head.stride;
+      if (key + kAhead < head.keys) prefetch<0>(x + kAhead * head.stride, head.width);
+      uint8_t* const row = rows + i * sizes.key_row();
+      if (key < head.keys)
+        pack_row<false>(x, head.width, 1.0f, row, sizes.key_row());
+      else
+        memset(row, 0, static_cast<size_t>(sizes.key_row()));
+    }
+    for (int64_t t = 0; t < sizes.key_tiles; ++t, to += kTileBytes)
+      for (int64_t i = 0; i < kSide; ++i)
+        _mm512_store_si512(to + i * kRowBytes,
+                           _mm512_load_si512(rows + i * sizes.key_row() + t * kRowBytes));
   }
-  memset(to, 0, static_cast<size_t>((sizes.keys - head.keys) * sizes.key_row()));
 }
 
 // For 32 keys and 16 of a token's values, two tiles: high and low parts, a value a row.
@@ -158,34 +172,50 @@ void pack_queries(const AttentionHead& head, int64_t first, int64_t count, const
   avx512::transpose(rows, sizes.key_row() / 4, kSide, sizes.key_row() / 4, to, kSide);
 }
 
-// Scores of two tiles of keys, for each column of queries. What is read once is used for both.
+// Scores of two tiles of keys at a time, for each column of queries. What is read once is used for
+// both. A tile of sums is stored where it is needed again: at once, the store would wait for the
+// products, and all that follows for the store.
 template <int columns>
 void multiply_keys(const uint8_t* keys, const uint8_t* queries, const Sizes& sizes, int64_t count,
                    float* scores) {
-  const int64_t row = sizes.key_row(), column = sizes.key_tiles * kTileBytes;
-  for (int64_t key = 0; key < count; key += kPairKeys, scores += kPairKeys * kSide) {
-    const uint8_t *upper = keys + key * row, *lower = upper + kSide * row, *by = queries;
-    _tile_zero(0);
-    _tile_zero(1);
-    if (columns > 1) _tile_zero(2);
-    if (columns > 1) _tile_zero(3);
+  const int64_t column = sizes.key_tiles * kTileBytes;  // also of a row of tiles of keys
+  float* done = scores;  // what is stored first is overwritten
+  for (int64_t key = 0; key < count; key += kPairKeys) {
+    const uint8_t *upper = keys + key / kSide * column, *lower = upper + column;
     for (int64_t t = 0; t < sizes.key_tiles; ++t) {
-      _tile_loadd(4, upper + t * kRowBytes, row);
-      _tile_loadd(6, by + t * kTileBytes, kStride);
+      _tile_loadd(4, upper + t * kTileBytes, kStride);
+      _tile_loadd(6, queries + t * kTileBytes, kStride);
+      if (t == 0) {
+        _tile_stored(0, done, kStride);
+        _tile_zero(0);
+      }
       _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(5, lower + t * kRowBytes, row);
+      _tile_loadd(5, lower + t * kTileBytes, kStride);
+      if (t == 0) {
+        _tile_stored(1, done + kTileValues, kStride);
+        _tile_zero(1);
+      }
       _tile_dpbf16ps(1, 5, 6);
       if (columns == 1) continue;
-      _tile_loadd(7, by + column + t * kTileBytes, kStride);
+      _tile_loadd(7, queries + column + t * kTileBytes, kStride);
+      if (t == 0) {
+        _tile_stored(2, done + kColumnScores, kStride);
+        _tile_zero(2);
+      }
       _tile_dpbf16ps(2, 4, 7);
+      if (t == 0) {
+        _tile_stored(3, done + kColumnScores + kTileValues, kStride);
+        _tile_zero(3);
+      }
       _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, scores, kStride);
-    _tile_stored(1, scores + kTileValues, kStride);
-    if (columns == 1) continue;
-    _tile_stored(2, scores + kColumnScores, kStride);
-    _tile_stored(3, scores + kColumnScores + kTileValues, kStride);
+    done = scores + key * kSide;
   }
+  _tile_stored(0, done, kStride);
+  _tile_stored(1, done + kTileValues, kStride);
+  if (columns == 1) return;
+  _tile_stored(2, done + kColumnScores, kStride);
+  _tile_stored(3, done + kColumnScores + kTileValues, kStride);
 }
 
 __m512 largest_of(const float* scores, int64_t keys, __m512 before) {
@@ -199,50 +229,79 @@ __m512 largest_of(const float* scores, int64_t keys, __m512 before) {
   return _mm512_max_ps(_mm512_max_ps(chains[0], chains[1]), _mm512_max_ps(chains[2], chains[3]));
 }
 
-// Weights of 32 keys as two tiles, high and low parts, pairs of keys a row. Truncated, not rounded.
-void weigh(const float* scores, __m512 largest, uint8_t* to) {
+// Weights of pairs of keys: rows of a tile for every 32 keys, of high and, kLowWeights further, of
+// low parts. The latter are truncated.
+void weigh(const float* scores, __m512 subtracted, int64_t pairs, uint8_t* to) {
+  const __m512i half = _mm512_set1_epi32(0x8000);
   const __m512i high_half = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u));
   constexpr __mmask32 kOdd = 0xaaaaaaaa;
   const auto pair = [](__m512i even, __m512i odd) {
     return _mm512_mask_blend_epi16(kOdd, _mm512_srli_epi32(even, 16), odd);
   };
+  const auto high_of = [&](__m512 weight) {
+    return _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(weight), half), high_half);
+  };
 #pragma GCC unroll 4
-  for (int64_t i = 0; i < kSide; ++i, scores += 2 * kSide, to += kRowBytes) {
-    const __m512 even = avx512::exp2(_mm512_sub_ps(_mm512_loadu_ps(scores), largest));
-    const __m512 odd = avx512::exp2(_mm512_sub_ps(_mm512_loadu_ps(scores + kSide), largest));
-    const __m512i even_high = _mm512_and_si512(_mm512_castps_si512(even), high_half);
-    const __m512i odd_high = _mm512_and_si512(_mm512_castps_si512(odd), high_half);
+  for (; pairs > 0; --pairs, scores += 2 * kSide, to += kRowBytes) {
+    const __m512 even = avx512::exp2(_mm512_sub_ps(_mm512_load_ps(scores), subtracted));
+    const __m512 odd = avx512::exp2(_mm512_sub_ps(_mm512_load_ps(scores + kSide), subtracted));
+    const __m512i even_high = high_of(even), odd_high = high_of(odd);
     const __m512 even_low = _mm512_sub_ps(even, _mm512_castsi512_ps(even_high));
     const __m512 odd_low = _mm512_sub_ps(odd, _mm512_castsi512_ps(odd_high));
     _mm512_store_si512(to, pair(even_high, odd_high));
-    _mm512_store_si512(to + kTileBytes,
+    _mm512_store_si512(to + kLowWeights,
                        pair(_mm512_castps_si512(even_low), _mm512_castps_si512(odd_low)));
   }
 }
 
-// The products of weights with one tile of values, or two, for each column of queries, added to
-// their sums. Tiles of values are read once for both columns.
+// Sums of two tiles of values, or of one, for two columns of queries, or one.
+struct Sums {
+  float *first, *second;
+};
+
+template <int columns, int tiles>
+void store_sums(const Sums& sums) {
+  _tile_stored(0, sums.first, kStride);
+  if (tiles > 1) _tile_stored(1, sums.first + kTileValues, kStride);
+  if (columns > 1) _tile_stored(2, sums.second, kStride);
+  if (columns > 1 && tiles > 1) _tile_stored(3, sums.second + kTileValues, kStride);
+}
+
+// Begins sums with what is in memory, and adds the products of weights with values, which are read
+// once for both columns. The sums stay in registers; those that were there, of two tiles, are
+// stored to `done` one by one, see multiply_keys.
 template <int columns, int tiles>
 void add_values(const uint8_t* values, const uint8_t* weights, const Sizes& sizes, int64_t keys,
-                float* sums) {
-  float* const other = sums + sizes.value_tiles * kTileValues;
-  _tile_loadd(0, sums, kStride);
-  if (tiles > 1) _tile_loadd(1, sums + kTileValues, kStride);
-  if (columns > 1) _tile_loadd(2, other, kStride);
-  if (columns > 1 && tiles > 1) _tile_loadd(3, other + kTileValues, kStride);
+                const Sums& sums, const Sums& done) {
   for (int64_t key = 0; key < keys; key += kPairKeys) {
-    const uint8_t *high = weights, *low = weights + kTileBytes;
+    const uint8_t *high = weights, *low = weights + kLowWeights;
     _tile_loadd(4, values, kStride);
     _tile_loadd(6, high, kStride);
+    if (key == 0) {
+      _tile_stored(0, done.first, kStride);
+      _tile_loadd(0, sums.first, kStride);
+    }
     _tile_dpbf16ps(0, 4, 6);
     if (tiles > 1) _tile_loadd(5, values + 2 * kTileBytes, kStride);
+    if (key == 0) {
+      _tile_stored(1, done.first + kTileValues, kStride);
+      if (tiles > 1) _tile_loadd(1, sums.first + kTileValues, kStride);
+    }
     if (tiles > 1) _tile_dpbf16ps(1, 5, 6);
     _tile_loadd(7, low, kStride);
     _tile_dpbf16ps(0, 4, 7);
     if (tiles > 1) _tile_dpbf16ps(1, 5, 7);
     if (columns > 1) {
       _tile_loadd(7, low + kColumnWeights, kStride);
+      if (key == 0) {
+        _tile_stored(2, done.second, kStride);
+        _tile_loadd(2, sums.second, kStride);
+      }
       _tile_dpbf16ps(2, 4, 7);
+      if (key == 0) {
+        _tile_stored(3, done.second + kTileValues, kStride);
+        if (tiles > 1) _tile_loadd(3, sums.second + kTileValues, kStride);
+      }
       if (tiles > 1) _tile_dpbf16ps(3, 5, 7);
       _tile_loadd(7, high + kColumnWeights, kStride);
       _tile_dpbf16ps(2, 4, 7);
@@ -257,19 +316,32 @@ void add_values(const uint8_t* values, const uint8_t* weights, const Sizes& size
       if (columns > 1) _tile_dpbf16ps(3, 5, 7);
     }
     values += sizes.pair_bytes();
-    weights += 2 * kTileBytes;
+    weights += kTileBytes;
   }
-  _tile_stored(0, sums, kStride);
-  if (tiles > 1) _tile_stored(1, sums + kTileValues, kStride);
-  if (columns > 1) _tile_stored(2, other, kStride);
-  if (columns > 1 && tiles > 1) _tile_stored(3, other + kTileValues, kStride);
+}
+
+// All tiles of values.
+template <int columns>
+void add_all_values(const uint8_t* values, const uint8_t* weights, const Sizes& sizes, int64_t keys,
+                    Sums sums, float* spare) {
+  Sums done{spare, spare};
+  int64_t left = sizes.value_tiles;
+  for (; left >= 2; left -= 2) {
+    add_values<columns, 2>(values, weights, sizes, keys, sums, done);
+    done = sums;
+    sums = {sums.first + 2 * kTileValues, sums.second + 2 * kTileValues};
+    values += 4 * kTileBytes;
+  }
+  if (left == 0) return store_sums<columns, 2>(done);
+  add_values<columns, 1>(values, weights, sizes, keys, sums, done);
+  store_sums<columns, 1>(sums);
 }
 
 class Head {
  public:
   Head(const AttentionHead& head, void* scratch)
       : head_(head), sizes_(head.keys, head.width), memory_(sizes_, scratch) {
-    pack_keys(head, sizes_, memory_.keys);
+    pack_keys(head, sizes_, memory_.rows, memory_.keys);
     pack_values(head, sizes_, memory_.values);
   }
 
@@ -335,18 +407,11 @@ class Head {
       float* const scores = memory_.scores + i * kColumnScores;
       for (int64_t k = there; k < count; ++k)
         _mm512_store_ps(scores + k * kSide, _mm512_set1_ps(kLowest));
-      const __m512 subtracted = raise(column + i, scores, there, key == 0);
-      for (int64_t k = 0; k < count; k += kPairKeys)
-        weigh(scores + k * kSide, subtracted, memory_.weights + i * kColumnWeights + k * 2 * kTileBytes / kPairKeys);
+      weigh(scores, raise(column + i, scores, there, key == 0), count / 2,
+            memory_.weights + i * kColumnWeights);
     }
-    const uint8_t* values = memory_.values + key / kPairKeys * sizes_.pair_bytes();
-    int64_t tile = 0;
-    for (; tile + 2 <= sizes_.value_tiles; tile += 2)
-      add_values<columns, 2>(values + tile * 2 * kTileBytes, memory_.weights, sizes_, count,
-                             sums(column) + tile * kTileValues);
-    if (tile < sizes_.value_tiles)
-      add_values<columns, 1>(values + tile * 2 * kTileBytes, memory_.weights, sizes_, count,
-                             sums(column) + tile * kTileValues);
+    add_all_values<columns>(memory_.values + key / kPairKeys * sizes_.pair_bytes(), memory_.weights,
+                            sizes_, count, {sums(column), sums(column) + sizes_.value_tiles * kTileValues}, memory_.spare);
   }
 
   // What is subtracted from a column's scores from here on.
