@@ -1,4 +1,4 @@
-"""``MPQAttention`` as ONNX Runtime's own operator, whose kernel is on every CPU."""
+"""``MPQAttention`` as ONNX Runtime's own operator, for sessions without the native library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native library: the packed nodes ``MPQLinear`` and ``MPQConv`` as operators of ONNX Runtime.
+"""The native library: all nodes of domain ``mpq`` as operators of ONNX Runtime.
 
 Any program registers it by its path, in C++, C# or Python::
 

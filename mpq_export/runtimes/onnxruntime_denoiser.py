@@ -1,9 +1,8 @@
 """A bundle in ONNX Runtime, without torch.
 
-The ``ort`` target holds packed nodes. The native library runs them as they are; without it they
-are rewritten to the portable form when the session is made. In both cases fused attention becomes
-ONNX Runtime's own operator. The ``onnx`` target already is
-portable.
+The ``ort`` target holds packed nodes and fused attention. The native library runs them as they
+are; without it they are rewritten when the session is made, layers to the portable form, attention
+to ONNX Runtime's own operator. The ``onnx`` target already is portable.
 """
 
 from __future__ import annotations
@@ -104,7 +103,6 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
         if runs is Runtime.ORT:
             # The native library is registered for exactly the nodes that have no body.
             del graph.model.functions[:]
-            graph = with_multi_head_attention(graph)
     except ContractError as error:
         raise BundleError(
             "The lowered model does not belong to its bundle",

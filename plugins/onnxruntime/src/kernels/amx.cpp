@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "attention.h"
 #include "avx512.h"
 
 namespace mpq {
@@ -20,8 +21,9 @@ bool granted() {
 bool supported() {
   unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
   __asm__("cpuid" : "+a"(eax), "+b"(ebx), "+c"(ecx), "+d"(edx));
+  const bool bf16 = (edx & (1u << 22)) != 0 && __builtin_cpu_supports("avx512bf16");
   const bool tiles = (edx & (1u << 24)) != 0, int8 = (edx & (1u << 25)) != 0;
-  return avx512::supported() && tiles && int8 && granted();
+  return avx512::supported() && bf16 && tiles && int8 && granted();
 }
 
 void begin() {
@@ -110,6 +112,7 @@ constexpr Kernels table() {
   kernels.end = end;
   kernels.multiply = multiply;
   kernels.spin = spin;
+  kernels.attention = &kAmxAttention;
   return kernels;
 }
 

@@ -1,6 +1,7 @@
 // AVX2: products of 16-bit pairs, which never saturate (vpmaddubsw would, beyond 7-bit codes).
 #include <immintrin.h>
 
+#include "attention.h"
 #include "x86_256.h"
 
 namespace mpq {
@@ -76,6 +77,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack_256<WidenedBlock>;
   kernels.multiply = multiply_by_tiles<Tile>;
   kernels.spin = spin;
+  kernels.attention = &kAvx2Attention;
   return kernels;
 }
 

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include "attention.h"
+
 namespace mpq {
 namespace avx512 {
 
@@ -429,6 +431,7 @@ constexpr Kernels table() {
   kernels.groups = 3;
   kernels.multiply = multiply;
   kernels.spin = spin;
+  kernels.attention = &kAvx512Attention;
   return kernels;
 }
 

@@ -25,7 +25,7 @@ void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, floa
 
 namespace {
 
-// Has no multiply and spin.
+// Has no multiply, spin and attention.
 constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
   Kernels kernels = generic_kernels<0>(name, piece_products);
   kernels.supported = supported;

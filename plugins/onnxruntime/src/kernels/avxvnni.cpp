@@ -2,6 +2,7 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
+#include "attention.h"
 #include "x86_256.h"
 
 namespace mpq {
@@ -67,6 +68,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack_256<Block>;
   kernels.multiply = multiply_by_tiles<Tile>;
   kernels.spin = spin;
+  kernels.attention = &kAvx2Attention;
   return kernels;
 }
 

@@ -386,7 +386,7 @@ inline void for_each_factor(const float* x, const float* factor, int64_t count, 
 }
 
 // What processors have in common; each changes what it does in a way of its own. Has no unpack,
-// multiply and spin.
+// multiply, spin and attention.
 template <uint8_t flip>
 constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
   return {
@@ -412,6 +412,7 @@ constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
       generic_modulate,
       generic_gelu,
       generic_gelu_tanh,
+      nullptr,
   };
 }
 

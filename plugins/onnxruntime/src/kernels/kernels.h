@@ -11,6 +11,8 @@
 
 namespace mpq {
 
+struct AttentionKernel;
+
 constexpr int64_t kPixels = 16;        // of a line, and of a group
 constexpr int64_t kLineBytes = 64;     // four columns of sixteen pixels
 constexpr int64_t kBlockLines = 16;    // lines of a block
@@ -139,6 +141,8 @@ struct Kernels {
   // be null and is 1 then. Infinite x give infinity and 0.
   void (*gelu)(const float* x, const float* factor, int64_t count, float* y);
   void (*gelu_tanh)(const float* x, const float* factor, int64_t count, float* y);
+
+  const AttentionKernel* attention;
 };
 
 // The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avxvnni", "avx2",

@@ -5,6 +5,7 @@
 #include <sys/auxv.h>
 #endif
 
+#include "attention.h"
 #include "generic.h"
 
 namespace mpq {
@@ -100,6 +101,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack;
   kernels.multiply = multiply_by_tiles<Tile>;
   kernels.spin = spin;
+  kernels.attention = &kPortableAttention;
   return kernels;
 }
 

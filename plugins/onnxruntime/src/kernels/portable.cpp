@@ -1,4 +1,5 @@
 // For processors that none of the other kernels fits.
+#include "attention.h"
 #include "generic.h"
 
 namespace mpq {
@@ -70,6 +71,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack;
   kernels.multiply = multiply;
   kernels.spin = spin;
+  kernels.attention = &kPortableAttention;
   return kernels;
 }
 

@@ -10,6 +10,7 @@ namespace mpq::ort {
 class ActivationKernel {
  public:
   static constexpr std::size_t kInputs = 1;
+  static constexpr ElementType kOutput = kUndefined;
   static ElementType input_type(std::size_t) { return kUndefined; }
 
   ActivationKernel(const OrtApi& api, const OrtKernelInfo& info);

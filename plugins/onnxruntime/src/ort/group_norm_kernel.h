@@ -10,6 +10,7 @@ namespace mpq::ort {
 class GroupNormKernel {
  public:
   static constexpr std::size_t kInputs = 3;
+  static constexpr ElementType kOutput = kUndefined;
   static ElementType input_type(std::size_t index) { return index == 0 ? kUndefined : kFloat; }
 
   GroupNormKernel(const OrtApi& api, const OrtKernelInfo& info, bool silu);

@@ -20,6 +20,15 @@ void converted(const From* from, To* to, int64_t size, Parallel& parallel) {
   });
 }
 
+// An input's values, widened into `wide` where they are float16.
+inline const float* as_float(const void* x, int64_t size, ElementType type, Scratch& wide,
+                             Parallel& parallel) {
+  if (type == kFloat) return static_cast<const float*>(x);
+  float* const to = wide.reserve<float>(size);
+  converted<uint16_t, float, widen>(static_cast<const uint16_t*>(x), to, size, parallel);
+  return to;
+}
+
 // run(from, to) on float32 arrays of these sizes. float16 is widened first, and rounded once at the
 // end.
 template <typename Run>
@@ -27,10 +36,8 @@ void run_in_float(const void* x, int64_t x_size, void* y, int64_t y_size, Elemen
                   Parallel& parallel, const Run& run) {
   if (type == kFloat) return run(static_cast<const float*>(x), static_cast<float*>(y));
   thread_local Scratch x_wide, y_wide;
-  float* from = x_wide.reserve<float>(x_size);
   float* to = y_wide.reserve<float>(y_size);
-  converted<uint16_t, float, widen>(static_cast<const uint16_t*>(x), from, x_size, parallel);
-  run(from, to);
+  run(as_float(x, x_size, type, x_wide, parallel), to);
   converted<float, uint16_t, narrow>(to, static_cast<uint16_t*>(y), y_size, parallel);
 }
 

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "../kernels/kernels.h"
+#include "attention_kernel.h"
 #include "gelu_kernel.h"
 #include "group_norm_kernel.h"
 #include "layer_norm_kernel.h"
@@ -28,7 +29,8 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
            {&Operator<LinearKernel>::get(), &Operator<ConvKernel>::get(),
             &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get(),
             &Operator<GeluKernel>::get(), &Operator<GegluKernel>::get(),
-            &Operator<AdaLayerNormKernel>::get()}) {
+            &Operator<AdaLayerNormKernel>::get(), &Operator<TypedAttentionKernel<kFloat>>::get(),
+            &Operator<TypedAttentionKernel<kFloat16>>::get()}) {
         require(api, api.CustomOpDomain_Add(made, op));
       }
     } catch (...) {

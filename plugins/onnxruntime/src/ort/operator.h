@@ -8,8 +8,9 @@
 namespace mpq::ort {
 
 // Kernel has: static kName, kInputs; static ElementType input_type(index), kUndefined for the type
-// that X and Y share; a constructor (api, info); compute(context), const, for any number of threads
-// at once. It throws ContractError on nodes and inputs that it does not take.
+// that X and Y share, and kOutput, that of Y; a constructor (api, info); compute(context), const,
+// for any number of threads at once. It throws ContractError on nodes and inputs that it does not
+// take.
 template <typename Kernel>
 class Operator {
  public:
@@ -60,7 +61,7 @@ class Operator {
       return Kernel::input_type(index);
     };
     op.GetInputTypeCount = [](const OrtCustomOp*) -> std::size_t { return Kernel::kInputs; };
-    op.GetOutputType = [](const OrtCustomOp*, std::size_t) { return kUndefined; };
+    op.GetOutputType = [](const OrtCustomOp*, std::size_t) { return Kernel::kOutput; };
     op.GetOutputTypeCount = [](const OrtCustomOp*) -> std::size_t { return 1; };
     op.KernelDestroy = [](void* instance) { delete static_cast<Instance*>(instance); };
     op.GetInputCharacteristic = [](const OrtCustomOp*, std::size_t) { return kRequired; };

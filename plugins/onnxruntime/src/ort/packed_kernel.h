@@ -8,6 +8,7 @@ namespace mpq::ort {
 class PackedKernel {
  public:
   static constexpr std::size_t kInputs = kInputCount;
+  static constexpr ElementType kOutput = kUndefined;
   static ElementType input_type(std::size_t index);
 
   PackedKernel(const OrtApi& api, const OrtKernelInfo& info, bool is_conv);

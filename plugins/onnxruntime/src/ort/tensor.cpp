@@ -61,9 +61,10 @@ const OrtValue* input_of(const OrtApi& api, const OrtKernelContext& context, std
   return value;
 }
 
-void require_float(const TensorInfo& x) {
+void require_float(const TensorInfo& x, const char* name) {
   if (x.type != kFloat && x.type != kFloat16) {
-    throw ContractError("X is " + name_of(x.type) + ", expected float32 or float16");
+    throw ContractError(std::string(name) + " is " + name_of(x.type) +
+                        ", expected float32 or float16");
   }
 }
 

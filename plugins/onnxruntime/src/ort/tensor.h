@@ -36,8 +36,8 @@ std::string name_of(ElementType type);
 const OrtValue* input_of(const OrtApi& api, const OrtKernelContext& context, std::size_t index,
                          const char* name);
 
-// Throws ContractError unless X is float32 or float16.
-void require_float(const TensorInfo& x);
+// Throws ContractError unless the input, X or of another name, is float32 or float16.
+void require_float(const TensorInfo& x, const char* name = "X");
 
 void* data_of(const OrtApi& api, const OrtValue* value);
 
