@@ -37,6 +37,8 @@ _TARGETS = {
     Runtime.ORT_FUNCTIONS: Target.ORT,
     Runtime.ONNX: Target.ONNX,
 }
+ONNX_RUNTIMES = tuple(_TARGETS)
+"""What ONNX Runtime runs; all else is no runtime of this file's."""
 
 
 class OnnxRuntimeDenoiser:

@@ -13,9 +13,7 @@ from mpq_export.evaluation.node_fidelity import compare_nodes
 from mpq_export.lowering.graph import Graph
 from mpq_export.runtimes.graph_feeds import graph_feeds
 from mpq_export.runtimes.names import Runtime
-from mpq_export.runtimes.onnxruntime_denoiser import runnable_graph
-
-GRAPH_RUNTIMES = [runtime for runtime in Runtime if runtime is not Runtime.TORCH]
+from mpq_export.runtimes.onnxruntime_denoiser import ONNX_RUNTIMES, runnable_graph
 
 
 def feeds(bundle):
@@ -32,7 +30,7 @@ def feeds(bundle):
     ]
 
 
-@pytest.mark.parametrize("runtime", GRAPH_RUNTIMES)
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_every_node_of_every_graph_equals_the_reference(lowered_folder, runtime):
     bundle = read_bundle(lowered_folder)
     results = list(compare_nodes(bundle, runtime, feeds(bundle)))

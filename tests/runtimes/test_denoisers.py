@@ -12,7 +12,11 @@ from mpq_export.lowering.graph_inputs import SAMPLE, STEP_INDEX
 from mpq_export.runtimes.denoiser import open_denoiser
 from mpq_export.runtimes.graph_feeds import graph_feeds
 from mpq_export.runtimes.names import Runtime
-from mpq_export.runtimes.onnxruntime_denoiser import make_session, runnable_graph
+from mpq_export.runtimes.onnxruntime_denoiser import (
+    ONNX_RUNTIMES,
+    make_session,
+    runnable_graph,
+)
 
 
 def predict(bundle, runtime, batch, timestep, seed=0):
@@ -26,7 +30,7 @@ def predict(bundle, runtime, batch, timestep, seed=0):
     return denoiser(sample, timestep, class_labels=labels).numpy()
 
 
-@pytest.mark.parametrize("runtime", [r for r in Runtime if r is not Runtime.TORCH])
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_runtimes_agree_with_the_torch_reference(lowered_folder, runtime, batch):
     """Float operations between the nodes may round differently, so not to the last bit."""
