@@ -248,8 +248,8 @@ def _require_nodes(runtime: Runtime) -> None:
             "An engine's nodes cannot be read out",
             where=f"--runtime {runtime.value}",
             why="TensorRT fuses them",
-            fix="Compare its predictions by onnx/trt/tools/compare.py (docs/tensorrt.md), and the packed "
-            "layers by --runtime ort or torch",
+            fix="Compare its predictions by onnx/trt/tools/compare.py (docs/tensorrt.md), and the "
+            "packed layers by --runtime ort or torch",
         )
 
 

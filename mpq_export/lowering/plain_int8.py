@@ -49,7 +49,7 @@ def plain_int8_nodes(
     Args:
         node: ``MPQLinear`` or ``MPQConv`` of domain ``mpq``.
         tensors: the graph's initializers.
-        half: whether X and Y are float16.
+        half: whether the graph is float16: this X may be, or float32, and Y is of its type.
 
     Raises ContractError as ``read_layer`` does.
     """
@@ -82,6 +82,7 @@ class _Writer:
         zero_point = self.op(
             "Gather", self.tensor("act_zero_point", zero_points), step, to="zero_point"
         )
+        given = x
         if half:
             x = self.op("Cast", x, to="float", to_type=TensorProto.FLOAT)
         values = self._values(x, scale, zero_point)
@@ -95,7 +96,7 @@ class _Writer:
         bias = self.tensor("bias", self._by_row(self.layer.bias))
         if half:
             product = self.op("Add", product, bias, to="sum")
-            self._last("Cast", [product], y, to=TensorProto.FLOAT16)
+            self._last("CastLike", [product, given], y)
         else:
             self._last("Add", [product, bias], y)
 
