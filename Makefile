@@ -42,23 +42,26 @@ native-cases: setup
 	mkdir -p $(dir $(NATIVE_CASES))
 	PYTHONPATH=tests $(BIN)/python -m plugins.onnxruntime.case_file $(NATIVE_CASES)
 
-# Layers on every set of kernels of this processor, from two threads, under sanitizers.
+# All operators on every set of kernels of this processor, from two threads, under sanitizers.
 SANITIZERS ?= address,undefined thread
 native-sanitizers: native-cases
 	set -e; for kind in $(SANITIZERS); do \
 	  cmake -S $(NATIVE) -B build/native/$$kind -DMPQ_TESTS=ON -DMPQ_SANITIZE=$$kind; \
-	  cmake --build build/native/$$kind --target run_cases --parallel 2; \
+	  cmake --build build/native/$$kind --target run_cases run_operators --parallel 2; \
 	  build/native/$$kind/run_cases $(NATIVE_CASES); \
+	  build/native/$$kind/run_operators; \
 	done
 
-# The same cases on emulated 64-bit ARM, with and without dot products.
+# The same on emulated 64-bit ARM, with and without dot products.
 native-aarch64: native-cases
 	cmake -S $(NATIVE) -B build/native/aarch64 -DMPQ_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
 	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
 	  -DCMAKE_EXE_LINKER_FLAGS=-static
-	cmake --build build/native/aarch64 --target run_cases --parallel 2
-	qemu-aarch64 -cpu max build/native/aarch64/run_cases $(NATIVE_CASES)
-	qemu-aarch64 -cpu cortex-a53 build/native/aarch64/run_cases $(NATIVE_CASES)
+	cmake --build build/native/aarch64 --target run_cases run_operators --parallel 2
+	set -e; for cpu in max cortex-a53; do \
+	  qemu-aarch64 -cpu $$cpu build/native/aarch64/run_cases $(NATIVE_CASES); \
+	  qemu-aarch64 -cpu $$cpu build/native/aarch64/run_operators; \
+	done
 
 # Mutated layer descriptions; needs clang with its runtimes (libclang-rt-dev). It goes on from its corpus.
 native-fuzz:
