@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "amx_tiles.h"
 #include "attention.h"
 #include "avx512.h"
 
@@ -26,15 +27,6 @@ bool supported() {
   return avx512::supported() && bf16 && tiles && int8 && granted();
 }
 
-void begin() {
-  struct alignas(64) Configuration {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } static const configuration;
-  _tile_loadconfig(&configuration);
-}
-
 void end() { _tile_release(); }
 
 constexpr int64_t kTileSums = kTileRows * kPixels;
@@ -43,7 +35,7 @@ constexpr int kAccBytes = kPixels * static_cast<int>(sizeof(int32_t));
 
 int64_t spin(int64_t rounds) {
   alignas(64) static const uint8_t zeros[kBlockColumns * kTileRows] = {};
-  begin();
+  configure_tiles();
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -108,7 +100,7 @@ constexpr Kernels table() {
   Kernels kernels = avx512::shared_kernels("amx", int64_t{1} << 24);
   kernels.groups = 2;
   kernels.supported = supported;
-  kernels.begin = begin;
+  kernels.begin = configure_tiles;
   kernels.end = end;
   kernels.multiply = multiply;
   kernels.spin = spin;

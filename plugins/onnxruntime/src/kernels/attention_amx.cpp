@@ -1,60 +1,31 @@
-// Attention by tiles of bfloat16. A float32 is the sum of two of these, to about 2^-17, and three
-// products of the parts stand for one: they lie beside each other along the dimension that is
-// summed over.
+// Attention by tiles of bfloat16.
 //
 // Rows of a tile of scores are keys, columns queries, so that maxima and sums run across registers,
 // and pairs of rows are what the second product takes. A row of ones under the values makes the
 // weights' sum: the same rounded weights divide that were multiplied.
-#include <immintrin.h>
-
-#include "attention.h"
-#include "avx512.h"
+#include "attention_amx_packing.h"
 #include "exp2_avx512.h"
 
 namespace mpq {
 namespace {
 
-constexpr int64_t kSide = 16;         // rows of a tile, and its 32-bit columns
-constexpr int64_t kTileBytes = 1024;  // 16 rows of 64
-constexpr int64_t kRowBytes = 64;
-constexpr int64_t kPairKeys = 32;   // keys that one product of weights and values takes
 constexpr int64_t kChunkKeys = 64;  // whose scores and weights stay in the first-level cache
 constexpr int64_t kColumns = 4;     // of sixteen queries, that read a chunk one after another
 constexpr int64_t kTileValues = kSide * kSide;
 constexpr int64_t kColumnScores = kChunkKeys * kSide;
 constexpr int64_t kLowWeights = kChunkKeys / 2 * kRowBytes;
 constexpr int64_t kColumnWeights = 2 * kLowWeights;
-constexpr int64_t kAhead = 16;  // tokens
 constexpr int kStride = static_cast<int>(kRowBytes);
 
-int64_t padded(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-
-__mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1u);
-}
-
-struct Sizes {
-  int64_t width, key_tiles, value_tiles, keys;
-
-  Sizes(int64_t tokens, int64_t values)
-      : width(values),
-        key_tiles(padded(3 * values, 2 * kSide) / (2 * kSide)),
-        value_tiles(padded(values + 1, kSide) / kSide),
-        keys(padded(tokens, kPairKeys)) {}
-
-  int64_t key_row() const { return key_tiles * kRowBytes; }
-  int64_t pair_bytes() const { return value_tiles * 2 * kTileBytes; }
-};
-
 struct Memory {
-  uint8_t *keys, *values, *queries, *rows, *weights, *end;
+  uint8_t *keys, *values, *queries, *rows, *weights;
   float *scores, *sums, *largest, *spare;
+  uintptr_t end;
 
-  Memory(const Sizes& sizes, void* begin) {
-    auto* next = static_cast<uint8_t*>(begin);
-    const auto take = [&](int64_t bytes) {
-      uint8_t* const taken = next;
-      next += bytes;
+  Memory(const Sizes& sizes, uintptr_t begin) : end(begin) {
+    const auto take = [this](int64_t bytes) {
+      auto* const taken = reinterpret_cast<uint8_t*>(end);
+      end += static_cast<uintptr_t>(bytes);
       return taken;
     };
     keys = take(sizes.keys * sizes.key_row());
@@ -66,111 +37,11 @@ struct Memory {
     sums = reinterpret_cast<float*>(take(kColumns * sizes.value_tiles * kTileBytes));
     largest = reinterpret_cast<float*>(take(kColumns * kRowBytes));
     spare = reinterpret_cast<float*>(take(2 * kTileBytes));
-    end = next;
   }
 };
 
 int64_t scratch_bytes(int64_t keys, int64_t width) {
-  return Memory(Sizes(keys, width), nullptr).end - static_cast<uint8_t*>(nullptr);
-}
-
-// x = high + low + a rest of less than 2^-17 x. Lanes are 16-bit patterns, 0 where there is none.
-struct Parts {
-  __m256i high, low;
-
-  explicit Parts(__m512 x) {
-    high = (__m256i)_mm512_cvtneps_pbh(x);
-    const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16);
-    low = (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps(x, _mm512_castsi512_ps(wide)));
-  }
-};
-
-// One token's values, times `scale`, as a row of tiles: three times its parts. Keys are (high, low,
-// high), queries (high, high, low).
-template <bool query>
-void pack_row(const float* x, int64_t width, float scale, uint8_t* row, int64_t bytes) {
-  auto* to = reinterpret_cast<uint16_t*>(row);
-  for (int64_t d = 0; d < width; d += kSide) {
-    const __mmask16 lanes = first_lanes(width - d);
-    const Parts parts(_mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + d), _mm512_set1_ps(scale)));
-    _mm256_mask_storeu_epi16(to + d, lanes, parts.high);
-    _mm256_mask_storeu_epi16(to + width + d, lanes, query ? parts.high : parts.low);
-    _mm256_mask_storeu_epi16(to + 2 * width + d, lanes, query ? parts.low : parts.high);
-  }
-  memset(to + 3 * width, 0, static_cast<size_t>(bytes - 6 * width));
-}
-
-// Tokens lie far apart, which the processor does not foresee.
-template <int write>
-void prefetch(const float* token, int64_t width) {
-  for (int64_t d = 0; d < width; d += kSide) __builtin_prefetch(token + d, write, 3);
-  __builtin_prefetch(token + width - 1, write, 3);
-}
-
-// Tiles whose rows are sixteen keys.
-void pack_keys(const AttentionHead& head, const Sizes& sizes, uint8_t* rows, uint8_t* to) {
-  for (int64_t first = 0; first < sizes.keys; first += kSide) {
-    for (int64_t i = 0; i < kSide; ++i) {
-      const int64_t key = first + i;
-      const float* const x = head.key + key * head.stride;
-      if (key + kAhead < head.keys) prefetch<0>(x + kAhead * head.stride, head.width);
-      uint8_t* const row = rows + i * sizes.key_row();
-      if (key < head.keys)
-        pack_row<false>(x, head.width, 1.0f, row, sizes.key_row());
-      else
-        memset(row, 0, static_cast<size_t>(sizes.key_row()));
-    }
-    for (int64_t t = 0; t < sizes.key_tiles; ++t, to += kTileBytes)
-      for (int64_t i = 0; i < kSide; ++i)
-        _mm512_store_si512(to + i * kRowBytes,
-                           _mm512_load_si512(rows + i * sizes.key_row() + t * kRowBytes));
-  }
-}
-
-// For 32 keys and 16 of a token's values, two tiles: high and low parts, a value a row.
-void pack_values(const AttentionHead& head, const Sizes& sizes, uint8_t* to) {
-  alignas(64) uint32_t high[kSide * kSide], low[kSide * kSide];
-  for (int64_t key = 0; key < sizes.keys; key += kPairKeys) {
-    for (int64_t next = key + kPairKeys; next < key + 2 * kPairKeys && next < head.keys; ++next)
-      prefetch<0>(head.value + next * head.stride, head.width);
-    for (int64_t tile = 0; tile < sizes.value_tiles; ++tile, to += 2 * kTileBytes) {
-      const int64_t first = tile * kSide;
-      const __mmask16 lanes = first_lanes(head.width - first);
-      // The row below the last of the values is 1.
-      const __m512 rest =
-          _mm512_maskz_mov_ps(static_cast<__mmask16>(lanes + 1u), _mm512_set1_ps(1));
-      const auto parts_of = [&](int64_t token) {
-        if (token >= head.keys) return Parts(_mm512_setzero_ps());
-        return Parts(_mm512_mask_loadu_ps(rest, lanes, head.value + token * head.stride + first));
-      };
-      for (int64_t i = 0; i < kSide; ++i) {
-        const Parts even = parts_of(key + 2 * i), odd = parts_of(key + 2 * i + 1);
-        const auto pairs = [](__m256i a, __m256i b) {
-          return _mm512_or_si512(_mm512_cvtepu16_epi32(a),
-                                 _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
-        };
-        _mm512_store_si512(high + i * kSide, pairs(even.high, odd.high));
-        _mm512_store_si512(low + i * kSide, pairs(even.low, odd.low));
-      }
-      avx512::transpose(high, kSide, kSide, kSide, to, kSide);
-      avx512::transpose(low, kSide, kSide, kSide, to + kTileBytes, kSide);
-    }
-  }
-}
-
-// Tiles whose columns are up to sixteen queries, scaled so that scores are powers of two.
-void pack_queries(const AttentionHead& head, int64_t first, int64_t count, const Sizes& sizes,
-                  uint8_t* rows, uint8_t* to) {
-  constexpr float kLog2E = 1.44269504088896341f;
-  for (int64_t q = 0; q < kSide; ++q) {
-    uint8_t* row = rows + q * sizes.key_row();
-    if (q < count)
-      pack_row<true>(head.query + (first + q) * head.stride, head.width, head.scale * kLog2E, row,
-                     sizes.key_row());
-    else
-      memset(row, 0, static_cast<size_t>(sizes.key_row()));
-  }
-  avx512::transpose(rows, sizes.key_row() / 4, kSide, sizes.key_row() / 4, to, kSide);
+  return static_cast<int64_t>(Memory(Sizes(keys, width), 0).end);
 }
 
 // Scores of two tiles of keys at a time, for each column of queries. What is read once is used for
@@ -341,7 +212,9 @@ void add_all_values(const uint8_t* values, const uint8_t* weights, const Sizes& 
 class Head {
  public:
   Head(const AttentionHead& head, void* scratch)
-      : head_(head), sizes_(head.keys, head.width), memory_(sizes_, scratch) {
+      : head_(head),
+        sizes_(head.keys, head.width),
+        memory_(sizes_, reinterpret_cast<uintptr_t>(scratch)) {
     pack_keys(head, sizes_, memory_.rows, memory_.keys);
     pack_values(head, sizes_, memory_.values);
   }
@@ -447,19 +320,10 @@ class Head {
   const Memory memory_;
 };
 
-void configure() {
-  struct alignas(64) Configuration {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } static const configuration;
-  _tile_loadconfig(&configuration);
-}
-
 void attend(const AttentionHead& head, void* scratch) {
   const avx512::NoDenormals flushed;
   const Head packed(head, scratch);
-  configure();
+  configure_tiles();
   for (int64_t first = 0; first < head.queries; first += kColumns * kSide) packed.attend(first);
   _tile_release();
 }

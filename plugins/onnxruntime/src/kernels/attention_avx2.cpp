@@ -2,6 +2,6 @@
 
 namespace mpq {
 
-const AttentionKernel kAvx2Attention = lanes_attention();
+const AttentionKernel kAvx2Attention = {LanesScratch::bytes, attend_in_lanes<generic_weight>};
 
 }  // namespace mpq

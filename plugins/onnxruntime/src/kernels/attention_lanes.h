@@ -157,10 +157,5 @@ void attend_in_lanes(const AttentionHead& head, void* scratch) {
   }
 }
 
-template <Lanes (*weight)(Lanes) = generic_weight>
-constexpr AttentionKernel lanes_attention() {
-  return {LanesScratch::bytes, attend_in_lanes<weight>};
-}
-
 }  // namespace
 }  // namespace mpq

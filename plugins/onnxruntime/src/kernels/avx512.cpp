@@ -16,10 +16,6 @@ bool supported() {
 
 namespace {
 
-__mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1u);
-}
-
 // clamp(rne((x * factor) / scale) + zero_point, 0, top). The contract divides; here the quotient is
 // a product with the reciprocal, and only where that lies so near a tie that its error could matter
 // is it divided. Clamping first, to whole numbers, does not change what is rounded; within the

@@ -1,6 +1,8 @@
 // What the AVX-512 kernels share with those that multiply by other means.
 #pragma once
 
+#include <immintrin.h>
+
 #include "generic.h"
 
 namespace mpq {
@@ -24,6 +26,11 @@ void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y)
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 
 namespace {
+
+// As many of sixteen as there are.
+inline __mmask16 first_lanes(int64_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1u);
+}
 
 // Has no multiply, spin and attention.
 constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
