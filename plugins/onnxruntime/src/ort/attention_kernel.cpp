@@ -26,7 +26,7 @@ AttentionShape shape_of(const TensorInfo& query, const TensorInfo& key, const Te
                         name_of(query.type) + " [" + std::to_string(batch) + ", T, " +
                         std::to_string(channels) + "]");
   }
-  if (value.type != key.type || value.shape() != key.shape()) {
+  if (value.type != key.type || !same_shape(value, key)) {
     throw ContractError("value is " + name_of(value.type) + " " + text_of(value) +
                         ", expected the key's " + name_of(key.type) + " " + text_of(key));
   }

@@ -1,6 +1,13 @@
 #include "tensor.h"
 
+#include <algorithm>
+
 namespace mpq::ort {
+
+bool same_shape(const TensorInfo& one, const TensorInfo& other) {
+  return one.rank == other.rank &&
+         std::equal(one.dims.begin(), one.dims.begin() + one.rank, other.dims.begin());
+}
 
 TensorInfo info_of(const OrtApi& api, const OrtValue* value) {
   OrtTensorTypeAndShapeInfo* held = nullptr;

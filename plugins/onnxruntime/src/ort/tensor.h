@@ -21,6 +21,9 @@ struct TensorInfo {
   std::vector<int64_t> shape() const { return {dims.begin(), dims.begin() + rank}; }
 };
 
+// Whether both have the same dimensions.
+bool same_shape(const TensorInfo& one, const TensorInfo& other);
+
 TensorInfo info_of(const OrtApi& api, const OrtValue* value);
 
 // The product of the first `count` dimensions; 0 if one of them is 0, however large the others.
