@@ -9,20 +9,16 @@ scores never pass through memory as a whole, and no head is copied. Inputs ``que
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import onnx
-from onnx import defs, helper
+from onnx import helper
 from onnx.defs import OpSchema
 
-from ..core.planes import ContractError
-from .nodes import DOMAIN, OPSET, VERSION
+from .fused_operator import FusedOperator
+from .nodes import DOMAIN
 
 ATTENTION = "MPQAttention"
-_INPUTS = ("query", "key", "value")
+_INPUTS = (("query", "T"), ("key", "T"), ("value", "T"))
 _ATTRIBUTES = {"num_heads": OpSchema.AttrType.INT, "scale": OpSchema.AttrType.FLOAT}
-_ATTRIBUTE_TYPES = {"num_heads": onnx.AttributeProto.INT, "scale": onnx.AttributeProto.FLOAT}
 
 _SPLIT = """
     {x}_heads = Reshape ({x}, split)
@@ -51,6 +47,11 @@ _BODY = f"""
 """
 
 
+ATTENTION_OPERATOR = FusedOperator(
+    ATTENTION, "Attention without a mask", _INPUTS, _ATTRIBUTES, _BODY
+)
+
+
 def is_attention(node: onnx.NodeProto) -> bool:
     """Whether the node is one of these."""
     return node.domain == DOMAIN and node.op_type == ATTENTION
@@ -63,49 +64,3 @@ def make_attention(
     return helper.make_node(
         ATTENTION, inputs, [y], name=name, domain=DOMAIN, num_heads=num_heads, scale=scale
     )
-
-
-def require_attention(node: onnx.NodeProto) -> None:
-    """Raise ContractError unless the node has exactly the schema's inputs and attributes.
-
-    ONNX Runtime's operator would take more of both, and they would mean something there.
-    """
-    found: dict[str, Any] = {attribute.name: attribute.type for attribute in node.attribute}
-    repeated = len(found) != len(node.attribute)
-    if repeated or found != _ATTRIBUTE_TYPES or len(node.input) != 3 or len(node.output) != 1:
-        raise ContractError(f"node {node.name} is not {ATTENTION} of version {VERSION}")
-
-
-@cache
-def register_attention_schema() -> None:
-    """Make it known to onnx's checker and shape inference; once per process."""
-    schema = OpSchema(
-        ATTENTION,
-        DOMAIN,
-        VERSION,
-        doc="Attention without a mask, heads side by side; see docs/format.md.",
-        inputs=[OpSchema.FormalParameter(name, "T") for name in _INPUTS],
-        outputs=[OpSchema.FormalParameter("Y", "T", "Shape and type of the query.")],
-        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "Activation type.")],
-        attributes=[
-            OpSchema.Attribute(name, kind, required=True) for name, kind in _ATTRIBUTES.items()
-        ],
-    )
-    schema.set_type_and_shape_inference_function(_same_as_query)
-    defs.register_schema(schema)
-
-
-def _same_as_query(context: onnx.shape_inference.InferenceContext) -> None:
-    if (query := context.get_input_type(0)) is not None:
-        context.set_output_type(0, query)
-
-
-@cache
-def attention_body() -> onnx.FunctionProto:
-    """Its body in standard operators."""
-    body = onnx.parser.parse_function(
-        f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]> '
-        f"{ATTENTION} <num_heads, scale> ({', '.join(_INPUTS)}) => (Y) {{{_BODY}}}"
-    )
-    body.doc_string = "Attention in standard operators; see docs/format.md."
-    return body

@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from .graph import Graph
-from .layer_norm_nodes import ada_layer_norm_attributes, make_ada_layer_norm
+from .layer_norm_nodes import ADA_LAYER_NORM_OPERATOR, make_ada_layer_norm
 from .shapes import Shape, shapes_of
 from .unread import read_nodes, read_values, readers_of
 
@@ -47,7 +47,7 @@ def expanded_layer_norm(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
     Raises ContractError on a node that its schema does not allow.
     """
-    attributes = ada_layer_norm_attributes(node)
+    attributes = ADA_LAYER_NORM_OPERATOR.attributes_of(node)
     (x, scale, shift), (y,) = node.input, node.output
     channels, ones, normal, scaled = (
         f"{y}/{part}" for part in ("channels", "ones", "normal", "scaled")

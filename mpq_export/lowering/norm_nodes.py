@@ -8,15 +8,13 @@ operator multiplies the result by its sigmoid.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import onnx
-from onnx import defs
 from onnx.defs import OpSchema
 
-from ..core.planes import ContractError
-from .nodes import DOMAIN, OPSET, VERSION, exact_attributes
+from .fused_operator import FusedOperator
+from .nodes import DOMAIN
 
 GROUP_NORM, GROUP_NORM_SILU = "MPQGroupNorm", "MPQGroupNormSiLU"
 _INPUTS = (("X", "T"), ("scale", "tensor(float)"), ("bias", "tensor(float)"))
@@ -34,6 +32,15 @@ _SILU = """
 """
 
 
+NORM_OPERATORS = tuple(
+    FusedOperator(name, "Group normalisation", _INPUTS, _ATTRIBUTES, body)
+    for name, body in (
+        (GROUP_NORM, _NORM.format(y="Y")),
+        (GROUP_NORM_SILU, _NORM.format(y="normal") + _SILU),
+    )
+)
+
+
 def is_norm(node: onnx.NodeProto) -> bool:
     """Whether the node is one of these."""
     return node.domain == DOMAIN and node.op_type in (GROUP_NORM, GROUP_NORM_SILU)
@@ -41,49 +48,5 @@ def is_norm(node: onnx.NodeProto) -> bool:
 
 def norm_attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """The attributes of such a node; raises ContractError on one that the schema does not allow."""
-    if len(node.input) != len(_INPUTS) or len(node.output) != 1:
-        raise ContractError(f"node {node.name} does not have three inputs and an output")
-    return exact_attributes(node, _ATTRIBUTES)
-
-
-@cache
-def register_norm_schemas() -> None:
-    """Make both known to onnx's checker and shape inference; once per process."""
-    for op_type in (GROUP_NORM, GROUP_NORM_SILU):
-        schema = OpSchema(
-            op_type,
-            DOMAIN,
-            VERSION,
-            doc=f"Group normalisation in one operator ({op_type}); see docs/format.md.",
-            inputs=[OpSchema.FormalParameter(name, kind) for name, kind in _INPUTS],
-            outputs=[OpSchema.FormalParameter("Y", "T", "Shape and type of X.")],
-            type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "Activation type.")],
-            attributes=[
-                OpSchema.Attribute(name, kind, required=True) for name, kind in _ATTRIBUTES.items()
-            ],
-        )
-        schema.set_type_and_shape_inference_function(_same_as_x)
-        defs.register_schema(schema)
-
-
-def _same_as_x(context: onnx.shape_inference.InferenceContext) -> None:
-    if (x := context.get_input_type(0)) is not None:
-        context.set_output_type(0, x)
-
-
-@cache
-def norm_bodies() -> tuple[onnx.FunctionProto, onnx.FunctionProto]:
-    """The bodies of both in standard operators."""
-    header = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>'
-    bodies = tuple(
-        onnx.parser.parse_function(
-            f"{header} {op_type} <num_groups, epsilon> (X, scale, bias) => (Y) {{{text}}}"
-        )
-        for op_type, text in (
-            (GROUP_NORM, _NORM.format(y="Y")),
-            (GROUP_NORM_SILU, _NORM.format(y="normal") + _SILU),
-        )
-    )
-    for body in bodies:
-        body.doc_string = "Group normalisation in standard operators; see docs/format.md."
-    return bodies[0], bodies[1]
+    (operator,) = (known for known in NORM_OPERATORS if known.name == node.op_type)
+    return operator.attributes_of(node)

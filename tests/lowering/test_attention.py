@@ -12,16 +12,12 @@ from onnx import TensorProto, helper
 from mpq_export.bundle import read_bundle
 from mpq_export.core.planes import ContractError
 from mpq_export.lowering.attention_fusion import fuse_attention
-from mpq_export.lowering.attention_nodes import (
-    ATTENTION,
-    attention_body,
-    is_attention,
-    register_attention_schema,
-)
+from mpq_export.lowering.attention_nodes import ATTENTION, ATTENTION_OPERATOR, is_attention
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.half_precision import to_half
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.nodes import model_from_graph
+from mpq_export.lowering.operators import register_all_schemas
 from mpq_export.lowering.targets import read_lowered
 from mpq_export.runtimes.multi_head_attention import with_multi_head_attention
 from mpq_export.runtimes.names import Runtime
@@ -124,7 +120,7 @@ def run(graph: Graph, inputs: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def with_body(graph: Graph) -> Graph:
-    graph.model.functions.append(attention_body())
+    graph.model.functions.append(ATTENTION_OPERATOR.function())
     return graph
 
 
@@ -147,7 +143,7 @@ def test_the_whole_chain_is_one_node(key):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 def test_both_forms_compute_what_the_chain_does(key, batch):
-    register_attention_schema()
+    register_all_schemas()
     inputs = feeds(batch, tokens=7 if key != KEYS["self"] else TOKENS)
     expected = run(model(key=key), inputs)
     fused = fuse_attention(model(key=key))

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from mpq_export.core.planes import ContractError
 from mpq_export.lowering.gelu_fusion import expanded_gelu, fuse_gelus
-from mpq_export.lowering.gelu_nodes import GEGLU, GELU, gelu_bodies
+from mpq_export.lowering.gelu_nodes import GEGLU, GELU, GELU_OPERATORS
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.half_precision import to_half
 from mpq_export.lowering.nodes import model_from_graph
@@ -71,7 +71,7 @@ def run(graph: Graph, x: np.ndarray) -> np.ndarray:
 
 def with_bodies(graph: Graph) -> Graph:
     register_all_schemas()
-    graph.model.functions.extend(gelu_bodies())
+    graph.model.functions.extend(operator.function() for operator in GELU_OPERATORS)
     onnx.checker.check_model(graph.structure(), full_check=True)
     return graph
 

@@ -12,7 +12,7 @@ from mpq_export.core.planes import ContractError
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.half_precision import to_half
 from mpq_export.lowering.layer_norm_fusion import expanded_layer_norm, fuse_layer_norms
-from mpq_export.lowering.layer_norm_nodes import ADA_LAYER_NORM, layer_norm_body
+from mpq_export.lowering.layer_norm_nodes import ADA_LAYER_NORM, ADA_LAYER_NORM_OPERATOR
 from mpq_export.lowering.nodes import model_from_graph
 from mpq_export.lowering.operators import register_all_schemas
 from mpq_export.lowering.portable import WeightType, to_portable
@@ -88,7 +88,7 @@ def run(graph: Graph, inputs: dict[str, np.ndarray]) -> np.ndarray:
 
 def with_body(graph: Graph) -> Graph:
     register_all_schemas()
-    graph.model.functions.append(layer_norm_body())
+    graph.model.functions.append(ADA_LAYER_NORM_OPERATOR.function())
     onnx.checker.check_model(graph.structure(), full_check=True)
     return graph
 

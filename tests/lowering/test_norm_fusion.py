@@ -11,12 +11,8 @@ from mpq_export.core.planes import ContractError
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.nodes import model_from_graph
 from mpq_export.lowering.norm_fusion import expanded_norm, fuse_group_norms
-from mpq_export.lowering.norm_nodes import (
-    GROUP_NORM,
-    GROUP_NORM_SILU,
-    norm_bodies,
-    register_norm_schemas,
-)
+from mpq_export.lowering.norm_nodes import GROUP_NORM, GROUP_NORM_SILU, NORM_OPERATORS
+from mpq_export.lowering.operators import register_all_schemas
 from mpq_export.runtimes.onnxruntime_denoiser import make_session
 
 from .models import initializers
@@ -130,10 +126,10 @@ def test_a_norm_that_its_schema_does_not_allow_is_refused(break_node):
 
 @pytest.mark.parametrize("after", [(), silu_to("Y")], ids=["plain", "silu"])
 def test_bodies_and_standard_operators_agree(after):
-    register_norm_schemas()
+    register_all_schemas()
     graph = model(*after)
     fused = fuse_group_norms(graph)
-    fused.model.functions.extend(norm_bodies())
+    fused.model.functions.extend(operator.function() for operator in NORM_OPERATORS)
     onnx.checker.check_model(fused.structure(), full_check=True)
     x = np.random.default_rng(2).standard_normal((2, CHANNELS, 4, 4)).astype(np.float32)
     np.testing.assert_allclose(run(fused, x), run(graph, x), rtol=1e-6, atol=1e-6)

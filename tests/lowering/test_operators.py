@@ -37,9 +37,14 @@ def test_every_operator_has_a_body():
 @pytest.mark.parametrize("op_type", OPERATORS)
 def test_an_attribute_of_no_operator_is_refused(op_type):
     node = helper.make_node(op_type, ["X"], ["Y"], name="node", domain=DOMAIN, unheard_of=1)
-    with pytest.raises(ContractError):
+    with pytest.raises(ContractError, match=r"^node node"):
         require_allowed(node)
     require_allowed(helper.make_node("Relu", ["X"], ["Y"], name="node", unheard_of=1))
+
+
+def test_an_operator_that_is_none_of_the_domain_is_refused():
+    with pytest.raises(ContractError, match="node node: there is no operator MPQRelu"):
+        require_allowed(helper.make_node("MPQRelu", ["X"], ["Y"], name="node", domain=DOMAIN))
 
 
 def text_unet() -> UNet2DConditionModel:

@@ -11,7 +11,7 @@ from lowering.models import X_TYPES, run_in_onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from mpq_export.lowering.gelu_nodes import GEGLU, GELU, gelu_bodies, make_gelu
+from mpq_export.lowering.gelu_nodes import GEGLU, GELU, GELU_OPERATORS, make_gelu
 from mpq_export.lowering.nodes import model_from_graph
 
 from .sessions import every_kernel, native_session
@@ -90,7 +90,7 @@ def test_the_body_computes_the_same(kernels: str, form: str, operator: str):
     """ONNX Runtime's own GELU cancels below 0: its error is one of x there, not of y."""
     x = 3 * np.random.default_rng(3).standard_normal((2, 9, 40)).astype(np.float32)
     model = gelu_model(operator, form, 3)
-    model.functions.extend(gelu_bodies())
+    model.functions.extend(operator.function() for operator in GELU_OPERATORS)
     body = run_in_onnxruntime(model, {"X": x})
     np.testing.assert_allclose(
         native(operator, form, kernels, x), body, rtol=1e-6, atol=2e-6 * np.abs(x).max()

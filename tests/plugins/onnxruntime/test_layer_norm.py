@@ -9,7 +9,7 @@ from lowering.models import X_TYPES, run_in_onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from mpq_export.lowering.layer_norm_nodes import layer_norm_body, make_ada_layer_norm
+from mpq_export.lowering.layer_norm_nodes import ADA_LAYER_NORM_OPERATOR, make_ada_layer_norm
 from mpq_export.lowering.nodes import model_from_graph
 
 from .sessions import every_kernel, native_session
@@ -70,7 +70,7 @@ def test_it_is_the_definition(kernels: str, shape: tuple[int, ...], rows: int | 
 def test_the_body_computes_the_same(kernels: str):
     inputs = feeds(draw(2, 6, 40))
     model = norm_model()
-    model.functions.append(layer_norm_body())
+    model.functions.append(ADA_LAYER_NORM_OPERATOR.function())
     body = run_in_onnxruntime(model, inputs)
     np.testing.assert_allclose(native(inputs, kernels), body, rtol=1e-5, atol=4e-6)
 
