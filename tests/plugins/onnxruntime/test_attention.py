@@ -130,6 +130,20 @@ def test_large_scores_are_as_exact_as_float32_makes_them(kernels: str):
 
 
 @every_kernel
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e30])
+@pytest.mark.parametrize("name", INPUTS)
+def test_numbers_of_every_size_keep_their_digits(kernels: str, name: str, size: float):
+    """Of values; and of scores, where the other factor or the scale makes them usual ones."""
+    feeds = draw((1, 40, 100, 2, 8))
+    scale = 8**-0.5
+    feeds[name] *= np.float32(size)
+    if name != "value":
+        scale = float(np.float32(scale / size))
+    y = native_session(attention_model(2, scale), kernels).run(None, feeds)[0]
+    assert distance(y, expected(feeds, 2, scale)) < TOLERANCE
+
+
+@every_kernel
 def test_equal_keys_give_the_mean_value(kernels: str):
     feeds = draw((2, 33, 90, 2, 20))
     feeds["key"][:] = feeds["key"][:, :1]
