@@ -26,10 +26,12 @@ _SPLIT = """
 """
 _BODY = f"""
     batch_and_tokens = Constant <value_ints: ints = [0, 0]> ()
-    rest = Constant <value_ints: ints = [-1]> ()
+    one_number = Constant <value_ints: ints = [1]> ()
     heads_scalar = Constant <value_int: int = @num_heads> ()
-    heads = Reshape (heads_scalar, rest)
-    split = Concat <axis: int = 0> (batch_and_tokens, heads, rest)
+    heads = Reshape (heads_scalar, one_number)
+    channels = Shape <start: int = 2> (query)
+    width = Div (channels, heads)
+    split = Concat <axis: int = 0> (batch_and_tokens, heads, width)
     {_SPLIT.format(x="query", perm=[0, 2, 1, 3])}
     {_SPLIT.format(x="key", perm=[0, 2, 3, 1])}
     {_SPLIT.format(x="value", perm=[0, 2, 1, 3])}
@@ -42,7 +44,7 @@ _BODY = f"""
     weights = CastLike (weights_float, query)
     attended = MatMul (weights, value_by_head)
     attended_tokens = Transpose <perm: ints = [0, 2, 1, 3]> (attended)
-    merged = Concat <axis: int = 0> (batch_and_tokens, rest)
+    merged = Concat <axis: int = 0> (batch_and_tokens, channels)
     Y = Reshape (attended_tokens, merged)
 """
 

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lowering.models import X_TYPES
+from lowering.models import X_TYPES, run_in_onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from mpq_export.lowering.attention_nodes import make_attention
+from mpq_export.lowering.attention_nodes import ATTENTION_OPERATOR, make_attention
 from mpq_export.lowering.nodes import model_from_graph
 
 from .sessions import every_kernel, native_session
@@ -193,6 +193,20 @@ def test_nothing_of_nothing_and_zero_of_no_keys(kernels: str):
     for shape in ((0, 3, 4, 2, 5), (2, 0, 4, 2, 5)):
         assert session.run(None, draw(shape))[0].shape == (shape[0], shape[1], 10)
     np.testing.assert_array_equal(session.run(None, draw((1, 3, 0, 2, 5)))[0], np.zeros((1, 3, 10)))
+
+
+@every_kernel
+@pytest.mark.parametrize(
+    "shape", [(2, 9, 13, 3, 5), (0, 3, 4, 2, 5), (2, 0, 4, 2, 5), (1, 3, 0, 2, 5)], ids=str
+)
+def test_the_body_computes_the_same(kernels: str, shape: tuple[int, int, int, int, int]):
+    feeds, heads = draw(shape), shape[3]
+    model = attention_model(heads, 0.4)
+    y = native_session(model, kernels).run(None, feeds)[0]
+    model.functions.append(ATTENTION_OPERATOR.function())
+    body = run_in_onnxruntime(model, feeds)
+    assert y.shape == body.shape
+    np.testing.assert_allclose(y, body, rtol=0, atol=TOLERANCE)
 
 
 @every_kernel
