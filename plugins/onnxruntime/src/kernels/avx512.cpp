@@ -322,14 +322,6 @@ void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t colu
   }
 }
 
-Moments moments(const float* x, int64_t count, float pivot) {
-  return generic_moments(x, count, pivot);
-}
-
-void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y) {
-  generic_normalize(x, count, norm, y);
-}
-
 namespace {
 
 // value * sigmoid(value), to a few units in the last place; 0 below -88, where it is less than

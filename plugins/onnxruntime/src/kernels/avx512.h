@@ -21,8 +21,6 @@ void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows
                    float* y, int64_t pixel_stride);
 void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                int64_t to_stride);
-Moments moments(const float* x, int64_t count, float pivot);
-void normalize(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y);
 
 namespace {
@@ -42,8 +40,6 @@ constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
   kernels.finish = finish;
   kernels.finish_turned = finish_turned;
   kernels.transpose = transpose;
-  kernels.moments = moments;
-  kernels.normalize = normalize;
   kernels.normalize_silu = normalize_silu;
   return kernels;
 }
