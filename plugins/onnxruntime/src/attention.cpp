@@ -25,7 +25,7 @@ void attention(const Attention& attention, const Kernels& kernels, const Attenti
                const float* query, const float* key, const float* value, float* y,
                Parallel& parallel) {
   if (shape.batch * shape.queries * shape.channels == 0) return;
-  const AttentionKernel& kernel = *kernels.attention;
+  const AttentionKernels& kernel = *kernels.attention;
   const int64_t width = shape.channels / attention.heads;
   const int64_t bytes = kernel.scratch_bytes(shape.keys, width);
   const int64_t heads = shape.batch * attention.heads;

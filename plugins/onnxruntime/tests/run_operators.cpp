@@ -133,7 +133,7 @@ bool attention(Try& tried) {
     mpq::attention({heads, all.scale}, tried.kernels, shape, query.data(), key.data(), value.data(),
                    together.data(), tried.threads);
   });
-  const mpq::AttentionKernel& kernel = *tried.kernels.attention;
+  const mpq::AttentionKernels& kernel = *tried.kernels.attention;
   Fenced<uint8_t> scratch(kernel.scratch_bytes(shape.keys, width), tried.side);
   Doubles exact(static_cast<std::size_t>(query.size()));
   for (int64_t head = 0; head < batch * heads; ++head) {

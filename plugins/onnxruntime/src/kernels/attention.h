@@ -18,7 +18,7 @@ struct AttentionHead {
   float scale;
 };
 
-struct AttentionKernel {
+struct AttentionKernels {
   // What `attend` needs beside the head, 64-byte aligned. Grows with keys * width at most.
   int64_t (*scratch_bytes)(int64_t keys, int64_t width);
 
@@ -26,6 +26,6 @@ struct AttentionKernel {
   void (*attend)(const AttentionHead& head, void* scratch);
 };
 
-extern const AttentionKernel kPortableAttention, kAvx2Attention, kAvx512Attention, kAmxAttention;
+extern const AttentionKernels kPortableAttention, kAvx2Attention, kAvx512Attention, kAmxAttention;
 
 }  // namespace mpq

@@ -330,6 +330,6 @@ void attend(const AttentionHead& head, void* scratch) {
 
 }  // namespace
 
-const AttentionKernel kAmxAttention = {scratch_bytes, attend};
+const AttentionKernels kAmxAttention = {scratch_bytes, attend};
 
 }  // namespace mpq

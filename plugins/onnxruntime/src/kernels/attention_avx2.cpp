@@ -2,6 +2,6 @@
 
 namespace mpq {
 
-const AttentionKernel kAvx2Attention = {LanesScratch::bytes, attend_in_lanes<generic_weight>};
+const AttentionKernels kAvx2Attention = {LanesScratch::bytes, attend_in_lanes<generic_weight>};
 
 }  // namespace mpq

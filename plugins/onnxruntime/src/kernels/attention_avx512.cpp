@@ -13,6 +13,6 @@ void attend(const AttentionHead& head, void* scratch) {
 
 }  // namespace
 
-const AttentionKernel kAvx512Attention = {LanesScratch::bytes, attend};
+const AttentionKernels kAvx512Attention = {LanesScratch::bytes, attend};
 
 }  // namespace mpq

@@ -2,6 +2,6 @@
 
 namespace mpq {
 
-const AttentionKernel kPortableAttention = {LanesScratch::bytes, attend_in_lanes<generic_weight>};
+const AttentionKernels kPortableAttention = {LanesScratch::bytes, attend_in_lanes<generic_weight>};
 
 }  // namespace mpq

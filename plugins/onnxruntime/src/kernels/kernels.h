@@ -11,7 +11,7 @@
 
 namespace mpq {
 
-struct AttentionKernel;
+struct AttentionKernels;
 
 constexpr int64_t kPixels = 16;        // of a line, and of a group
 constexpr int64_t kLineBytes = 64;     // four columns of sixteen pixels
@@ -142,7 +142,7 @@ struct Kernels {
   void (*gelu)(const float* x, const float* factor, int64_t count, float* y);
   void (*gelu_tanh)(const float* x, const float* factor, int64_t count, float* y);
 
-  const AttentionKernel* attention;
+  const AttentionKernels* attention;
 };
 
 // The kernels that this processor runs, fastest first: "amx", "avx512vnni", "avxvnni", "avx2",
