@@ -232,17 +232,20 @@ void multiply(const PackedWeight& weight, const OutputGroups& groups, const Inpu
 
 std::array<int64_t, 2> Layer::output_size(int64_t height, int64_t width) const {
   const Geometry& conv = weight_->layer().conv;
-  const std::string input = "an input of " + std::to_string(height) + " x " + std::to_string(width);
+  const auto refuse = [&](const char* why) {
+    throw ContractError("an input of " + std::to_string(height) + " x " + std::to_string(width) +
+                        why);
+  };
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 4;
-  if (height < 1 || width < 1) throw ContractError(input + " has no pixels");
-  if (height > kMost || width > kMost) throw ContractError(input + " is too large");
+  if (height < 1 || width < 1) refuse(" has no pixels");
+  if (height > kMost || width > kMost) refuse(" is too large");
   const std::array<int64_t, 2> padded = {height + conv.pads[0] + conv.pads[2],
                                          width + conv.pads[1] + conv.pads[3]};
-  if (padded[0] > kMost / padded[1]) throw ContractError(input + " is too large");
+  if (padded[0] > kMost / padded[1]) refuse(" is too large");
   std::array<int64_t, 2> size{};
   for (std::size_t axis = 0; axis < 2; ++axis) {
     const int64_t reach = conv.dilations[axis] * (conv.kernel_shape[axis] - 1) + 1;
-    if (padded[axis] < reach) throw ContractError(input + " is smaller than the kernel");
+    if (padded[axis] < reach) refuse(" is smaller than the kernel");
     size[axis] = (padded[axis] - reach) / conv.strides[axis] + 1;
   }
   return size;
