@@ -249,3 +249,18 @@ def run_layer(layer: PackedLayer, x: NDArray[np.floating], step_index: int) -> L
         acc = accumulate_conv(x_int, matrix.integers(), layer.conv)
     output = epilogue(acc, scale, matrix.scale[per_channel], layer.bias[per_channel])
     return LayerTrace(codes, acc, output)
+
+
+def with_residual(
+    y: NDArray[np.floating], residual: NDArray[np.floating] | None
+) -> NDArray[np.floating]:
+    """``y``, as its type holds it, with a residual of that type added: ``fl(y + residual)``.
+
+    Args:
+        y: a layer's output, float32, or float16 rounded from float32.
+        residual: of its shape, for a convolution also ``[N or 1, O, 1, 1]``; None: nothing.
+    """
+    if residual is None:
+        return y
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (y.astype(np.float32) + residual.astype(np.float32)).astype(y.dtype)

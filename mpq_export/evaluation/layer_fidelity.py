@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.integer_reference import PackedLayer, run_layer
+from ..core.integer_reference import PackedLayer, run_layer, with_residual
 
 LayerFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -36,11 +36,12 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class LayerUse:
-    """One run of a layer: its input and output, in one float type, and the step."""
+    """One run of a layer: its input and output, in one float type, the step, and what was added."""
 
     x: np.ndarray
     y: np.ndarray
     step_index: int
+    residual: np.ndarray | None = None
 
 
 def compare_layer(
@@ -61,7 +62,8 @@ def compare_layer(
     for use in uses:
         x, y = use.x, use.y
         with np.errstate(over="ignore"):
-            expected = run_layer(layer, x, use.step_index).output.astype(y.dtype)
+            own = run_layer(layer, x, use.step_index).output.astype(y.dtype)
+        expected = with_residual(own, use.residual)
         bits = np.dtype(f"u{y.dtype.itemsize}")
         wrong = y.view(bits) != expected.view(bits)
         infinite += int((~np.isfinite(y)).sum())
@@ -70,8 +72,9 @@ def compare_layer(
             largest = max(largest, float(np.nan_to_num(np.abs(y - expected), nan=np.inf).max()))
         if original is not None:
             full = original(x.astype(np.float32)).astype(np.float64)
+            added = 0 if use.residual is None else use.residual.astype(np.float64)
             signal += float(np.square(full).sum())
-            noise += float(np.square(full - y).sum())
+            noise += float(np.square(full + added - y).sum())
     snr = None
     if original is not None:
         snr = 10 * float(np.log10(max(signal, 1e-300) / max(noise, 1e-300)))

@@ -4,7 +4,7 @@ A whole quantised network is chaotic: a change of 1e-6 at the input flips roundi
 output by percents. A node is not: fed identical inputs it must give the reference's output, equal
 to the last bit. So the graph's own activations are read out while it runs (through Polygraphy's
 ONNX Runtime runner), and each node's output is compared with the reference computed from that
-node's recorded input.
+node's recorded inputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import BundleError, missing_package
 from ..lowering.graph import Graph
 from ..lowering.graph_inputs import STEP_INDEX
 from ..lowering.half_precision import is_half
-from ..lowering.nodes import is_mpq
+from ..lowering.nodes import is_mpq, residual_of
 from ..lowering.portable import layer_input
 from ..runtimes.names import Runtime
 from ..runtimes.onnxruntime_denoiser import make_session, runnable_graph
@@ -35,11 +35,17 @@ _NODES_PER_RUN = 64
 
 @dataclass(frozen=True)
 class _Tap:
-    """Tensors of the running graph at which a layer's input and output are read."""
+    """Tensors of the running graph at which a layer's inputs and output are read."""
 
     layer: str
     x: str
     y: str
+    residual: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.x, self.y) if self.residual is None else (self.x, self.y, self.residual)
 
 
 def compare_nodes(
@@ -75,16 +81,18 @@ def compare_nodes(
 
 def _tap(model: onnx.ModelProto, layer: str) -> _Tap:
     last = next((node for node in model.graph.node if node.name == layer), None)
-    x = None
-    if last is not None:
-        x = last.input[0] if is_mpq(last) else layer_input(model, layer)
+    x = residual = None
+    if last is not None and is_mpq(last):
+        x, residual = last.input[0], residual_of(last)
+    elif last is not None:
+        x = layer_input(model, layer)
     if last is None or x is None:
         raise BundleError(
             f"The lowered model has no node for layer {layer}",
             why="It was not lowered from this bundle",
             fix="Lower the bundle again",
         )
-    return _Tap(layer, x, last.output[0])
+    return _Tap(layer, x, last.output[0], residual)
 
 
 def _record(
@@ -97,7 +105,7 @@ def _record(
     except ImportError as error:
         raise missing_package("polygraphy", "check", "Checking nodes") from error
     G_LOGGER.module_severity = G_LOGGER.ERROR
-    names = dict.fromkeys(name for tap in taps for name in (tap.x, tap.y))
+    names = dict.fromkeys(name for tap in taps for name in tap.names)
     known = {value.name for value in (*graph.model.graph.output, *graph.model.graph.input)}
     probed = onnx.ModelProto()
     probed.CopyFrom(graph.model)
@@ -122,7 +130,12 @@ def _compare(
     original: LayerFunction | None,
 ) -> NodeResult:
     uses = [
-        LayerUse(tensors[tap.x], tensors[tap.y], int(feed[STEP_INDEX][0]))
+        LayerUse(
+            tensors[tap.x],
+            tensors[tap.y],
+            int(feed[STEP_INDEX][0]),
+            None if tap.residual is None else tensors[tap.residual],
+        )
         for feed, tensors in zip(feeds, recorded, strict=True)
     ]
     return compare_layer(tap.layer, layer, uses, original)

@@ -28,10 +28,7 @@ _BY_HEAD, _BY_HEAD_TRANSPOSED = [0, 2, 1, 3], [0, 2, 3, 1]
 
 
 def fuse_attention(graph: Graph) -> Graph:
-    """``MPQAttention`` where the graph computes it, under the name of its last node.
-
-    Group normalisations are to be fused before: shapes are not inferred through standard ones.
-    """
+    """``MPQAttention`` where the graph computes it, under the name of its last node."""
     finder = _Finder(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.model.graph.node:

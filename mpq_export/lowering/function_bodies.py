@@ -2,8 +2,9 @@
 
 A runtime that does not know ``MPQLinear`` or ``MPQConv`` runs these bodies; they compute the same
 integers. Sums are products of float64 matrices, in which the contract's sums are exact on every
-processor (``MatMulInteger`` saturates on some). One body per operator serves every node: all that
-differs between layers comes from inputs and attributes.
+processor (``MatMulInteger`` saturates on some). One body per operator serves every node, and one
+more every node with a residual: all else that differs between layers comes from inputs and
+attributes.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from functools import cache
 
 import onnx
 
-from .nodes import CONV, DOMAIN, INPUTS, LINEAR, OPSET
+from .nodes import CONV, DOMAIN, INPUTS, LINEAR, OPSET, RESIDUAL
 
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>'
-_INPUTS = f"({', '.join(INPUTS)}) => (Y)"
 _CONSTANTS = """
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()
@@ -113,19 +113,17 @@ _QUANTIZE = """
     x_int = Mul (centred, power)
 """
 
-# Y from float64 sums `acc`; `row_scale` and `bias` are reshaped to broadcast against it.
+# `result` from float64 sums `acc`; `row_scale` and `bias` are reshaped to broadcast against it.
 _EPILOGUE = """
     acc_float = Cast <to: int = 1> (acc)
     combined = Mul (s, row_scale_shaped)
     product = Mul (acc_float, combined)
     sum = Add (product, bias_shaped)
-    Y = CastLike (sum, X)
+    result = CastLike (sum, X)
 """
 
+_LINEAR_ATTRIBUTES = "act_bits, plane_rows, K, layout, plugin_version, plugin_namespace"
 _LINEAR = f"""
-{_HEADER}
-{LINEAR} <act_bits, plane_rows, K, layout, plugin_version, plugin_namespace> {_INPUTS}
-{{
     {_CONSTANTS}{_UNPACK}
     factor = Identity (input_factor)
     shift = Identity (input_shift)
@@ -137,16 +135,12 @@ _LINEAR = f"""
     row_scale_shaped = Identity (row_scale)
     bias_shaped = Identity (bias)
     {_EPILOGUE}
-}}
 """
 
 # Patches are gathered by index so that every attribute stays a reference: window positions are
 # `out * stride + tap * dilation`, for rows and columns of the padded input.
+_CONV_ATTRIBUTES = f"{_LINEAR_ATTRIBUTES}, kernel_shape, strides, pads, dilations, group"
 _CONV = f"""
-{_HEADER}
-{CONV} <act_bits, plane_rows, K, layout, plugin_version, plugin_namespace, kernel_shape, strides,
-        pads, dilations, group> {_INPUTS}
-{{
     {_CONSTANTS}{_UNPACK}
     per_channel = Constant <value_ints: ints = [-1, 1, 1]> ()
     factor = Reshape (input_factor, per_channel)
@@ -213,14 +207,33 @@ _CONV = f"""
     row_scale_shaped = Reshape (row_scale, per_channel)
     bias_shaped = Reshape (bias, per_channel)
     {_EPILOGUE}
-}}
 """
+
+# How `result` becomes Y, by overload.
+_LAST = {"": "Y = Identity (result)", RESIDUAL: f"Y = Add (result, {RESIDUAL})"}
 
 
 @cache
-def function_bodies() -> tuple[onnx.FunctionProto, onnx.FunctionProto]:
-    """The bodies of ``MPQLinear`` and ``MPQConv``; register them in a model's ``functions``."""
-    bodies = onnx.parser.parse_function(_LINEAR), onnx.parser.parse_function(_CONV)
-    for body in bodies:
-        body.doc_string = "The bit-plane contract in standard operators; see docs/format.md."
-    return bodies
+def function_bodies() -> tuple[onnx.FunctionProto, ...]:
+    """The bodies of ``MPQLinear`` and ``MPQConv``, without a residual and with one.
+
+    Register them in a model's ``functions``.
+    """
+    return tuple(
+        _body(op_type, attributes, text, overload)
+        for overload in _LAST
+        for op_type, attributes, text in (
+            (LINEAR, _LINEAR_ATTRIBUTES, _LINEAR),
+            (CONV, _CONV_ATTRIBUTES, _CONV),
+        )
+    )
+
+
+def _body(op_type: str, attributes: str, text: str, overload: str) -> onnx.FunctionProto:
+    inputs = ", ".join((*INPUTS, overload) if overload else INPUTS)
+    body = onnx.parser.parse_function(
+        f"{_HEADER} {op_type} <{attributes}> ({inputs}) => (Y) {{{text}{_LAST[overload]}}}"
+    )
+    body.overload = overload
+    body.doc_string = "The bit-plane contract in standard operators; see docs/format.md."
+    return body

@@ -25,8 +25,7 @@ from .unread import read_nodes, read_values, readers_of
 def fuse_gelus(graph: Graph) -> Graph:
     """``MPQGeglu`` and ``MPQGelu`` where the graph computes them, under their last nodes' names.
 
-    Halves must be those of the last axis, which shapes prove, and read by nothing else. Group
-    normalisations are to be fused before: shapes are not inferred through standard ones.
+    Halves must be those of the last axis, which shapes prove, and read by nothing else.
     """
     finder = _Finder(graph)
     replaced: dict[int, onnx.NodeProto] = {}

@@ -6,7 +6,8 @@ for. Inputs are those of the C interface's ``MpqLayer``, in its order, after X a
     X, step_index, words, tile_begins, steps, scale, bias, row_sums, output_rows,
     act_scale, act_zero_point, input_factor, input_shift
 
-A plugin sees constant inputs only when it runs, so all that it must know before is an attribute.
+and last, where there is one, the ``residual``, of Y's shape, that is added to Y. A plugin sees
+constant inputs only when it runs, so all that it must know before is an attribute.
 ``docs/tensorrt.md`` specifies them for other implementers.
 """
 
@@ -32,7 +33,7 @@ from ..core.kernel_layout import (
     to_kernel_layout,
 )
 from ..core.planes import ContractError
-from .nodes import CONV, LINEAR, exact_attributes, infer_conv, infer_linear
+from .nodes import CONV, LINEAR, RESIDUAL, exact_attributes, infer_conv, infer_linear
 
 DOMAIN = "trt.plugins"
 VERSION = 1
@@ -110,6 +111,9 @@ def _register() -> None:
                     OpSchema.FormalParameter(name, _ONNX_TYPES[INPUT_TYPES[name]])
                     for name in (*KERNEL_ARRAYS, *TABLES)
                 ),
+                OpSchema.FormalParameter(
+                    RESIDUAL, "T", param_option=OpSchema.FormalParameterOption.Optional
+                ),
             ],
             outputs=[OpSchema.FormalParameter("Y", "T", "Output, type of X.")],
             type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "Activation type.")],
@@ -122,7 +126,7 @@ def _register() -> None:
 
 
 def make_kernel_node(
-    name: str, layer: PackedLayer, x: str, step_index: str, y: str
+    name: str, layer: PackedLayer, x: str, step_index: str, y: str, residual: str | None = None
 ) -> tuple[onnx.NodeProto, dict[str, np.ndarray]]:
     """The node of a layer that passes ``check_layer``, and the initializers it reads, by name."""
     kernel = to_kernel_layout(layer)
@@ -142,6 +146,8 @@ def make_kernel_node(
             value = getattr(layer.conv, key)
             attributes[key] = value if isinstance(value, int) else list(value)
     inputs = [x, step_index, *(f"{name}.{key}" for key in INPUTS[2:])]
+    if residual is not None:
+        inputs.append(residual)
     node = helper.make_node(
         LINEAR if layer.conv is None else CONV, inputs, [y], name=name, domain=DOMAIN, **attributes
     )
@@ -151,6 +157,7 @@ def make_kernel_node(
 def read_kernel_layer(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> PackedLayer:
     """The canonical layer of a node in kernel layout; ``tensors`` are the graph's initializers.
 
+    A residual is no part of it.
     Bringing it to the kernels' order again gives the node's own tensors, padding and sums included.
 
     Raises ContractError on a node that is malformed, breaks the contract, or stores anything else.
@@ -175,7 +182,10 @@ def _layer_of(
     attributes = exact_attributes(node, kinds)
     if attributes["layout"] != LAYOUT.encode():
         raise ContractError(f"the layout is {attributes['layout']!r}, not {LAYOUT}")
-    data = dict(zip(INPUTS[2:], (tensors[name] for name in node.input[2:]), strict=True))
+    own, residual = node.input[2 : len(INPUTS)], node.input[len(INPUTS) :]
+    if len(residual) > 1:
+        raise ContractError(f"it has {len(node.input)} inputs")
+    data = dict(zip(INPUTS[2:], (tensors[name] for name in own), strict=True))
     for key, value in data.items():
         if value.dtype != INPUT_TYPES[key]:
             raise ContractError(f"{key} is {value.dtype}")

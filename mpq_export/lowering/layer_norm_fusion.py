@@ -18,17 +18,14 @@ from onnx import helper, numpy_helper
 
 from .graph import Graph
 from .layer_norm_nodes import ADA_LAYER_NORM_OPERATOR, make_ada_layer_norm
-from .shapes import Shape, shapes_of
+from .shapes import Shape, same_batch, shapes_of
 from .unread import read_nodes, read_values, readers_of
 
 _ONE = numpy_helper.from_array(np.ones(1, np.float32))
 
 
 def fuse_layer_norms(graph: Graph) -> Graph:
-    """``MPQAdaLayerNorm`` where the graph computes it, under the name of its last node.
-
-    Group normalisations are to be fused before: shapes are not inferred through standard ones.
-    """
+    """``MPQAdaLayerNorm`` where the graph computes it, under the name of its last node."""
     finder = _Finder(graph)
     replaced: dict[int, onnx.NodeProto] = {}
     for node in graph.model.graph.node:
@@ -113,14 +110,10 @@ class _Finder:
 
 
 def _is_per_image(shape: Shape, x: Shape) -> bool:
-    """Whether a tensor surely is ``[N or 1, 1, C]`` for ``x`` ``[N, T, C]``.
-
-    Lengths that are not numbers come from the graph's inputs, whose batch is one and the same.
-    """
+    """Whether a tensor surely is ``[N or 1, 1, C]`` for ``x`` ``[N, T, C]``."""
     if len(shape) != 3 or shape[1] != 1 or not isinstance(shape[2], int) or shape[2] != x[2]:
         return False
-    both_free = not isinstance(shape[0], int) and not isinstance(x[0], int)
-    return shape[0] in (1, x[0]) or both_free
+    return shape[0] == 1 or same_batch(shape[0], x[0])
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:

@@ -1,11 +1,12 @@
 """The ONNX operators ``MPQLinear`` and ``MPQConv``: schemas, and nodes to and from packed layers.
 
-Domain ``mpq``, version 1. Inputs, all always present because TensorRT refuses empty ones::
+Domain ``mpq``, version 1. Inputs, present in every node because TensorRT refuses empty ones::
 
     X, step_index, act_scale, act_zero_point, planes, steps, scale, row_order, bias,
     input_factor, input_shift
 
-``docs/format.md`` specifies them for other implementers.
+and after them, where there is one, the ``residual`` that is added to Y. ``docs/format.md``
+specifies them for other implementers.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ INPUTS = (
     "input_factor",
     "input_shift",
 )
+RESIDUAL = "residual"
+"""The input after these, and the overload of the nodes that have it: function bodies are chosen by
+overload, and what may be absent cannot be added."""
 _INPUT_TYPES = {
     "X": "T",
     "step_index": "tensor(int32)",
@@ -124,8 +128,16 @@ def register_schemas() -> None:
             VERSION,
             doc=f"Bit-plane quantised layer ({op_type}); see docs/format.md.",
             inputs=[
-                OpSchema.FormalParameter(name, _INPUT_TYPES[name], _INPUT_DOCS[name])
-                for name in INPUTS
+                *(
+                    OpSchema.FormalParameter(name, _INPUT_TYPES[name], _INPUT_DOCS[name])
+                    for name in INPUTS
+                ),
+                OpSchema.FormalParameter(
+                    RESIDUAL,
+                    "T",
+                    "Added to Y: of its shape, or [N or 1, O, 1, 1] for MPQConv.",
+                    param_option=OpSchema.FormalParameterOption.Optional,
+                ),
             ],
             outputs=[OpSchema.FormalParameter("Y", "T", "Output, type of X.")],
             type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "Activation type.")],
@@ -179,12 +191,46 @@ def make_node(
     return node, {f"{name}.{key}": arrays[key] for key in INPUTS[2:]}
 
 
+def with_residual(node: onnx.NodeProto, residual: str, y: str) -> onnx.NodeProto:
+    """A packed node that adds ``residual`` to what it computes, and gives the sum as ``y``."""
+    added = onnx.NodeProto()
+    added.CopyFrom(node)
+    added.input.append(residual)
+    added.output[0], added.overload = y, RESIDUAL
+    return added
+
+
+def residual_of(node: onnx.NodeProto) -> str | None:
+    """The tensor that a packed node adds to what it computes.
+
+    Raises ContractError on a node of other inputs or outputs than those of the schema.
+    """
+    count, overload = (len(INPUTS) + 1, RESIDUAL) if node.overload else (len(INPUTS), "")
+    if (len(node.input), node.overload) != (count, overload) or not all(node.input):
+        raise ContractError(f"node {node.name}: its inputs are not those of {node.op_type}")
+    if len(node.output) != 1:
+        raise ContractError(f"node {node.name} has {len(node.output)} outputs")
+    return node.input[-1] if node.overload else None
+
+
+def require_packed(node: onnx.NodeProto) -> None:
+    """Raise ContractError on a packed node that its schema does not allow."""
+    try:
+        attributes_of(node)
+    except ContractError as error:
+        raise ContractError(f"node {node.name}: {error}") from error
+    residual_of(node)
+
+
 def read_layer(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> PackedLayer:
     """The packed layer of a node in canonical layout; ``tensors`` are the graph's initializers.
+
+    A residual is no part of the layer.
 
     Raises ContractError on a node that is malformed or breaks the contract: nothing may be unpacked
     by the numbers of a file alone.
     """
+    residual_of(node)
     try:
         layer = _layer_of(node, tensors)
         check_layer(layer)
@@ -197,7 +243,8 @@ def _layer_of(node: onnx.NodeProto, tensors: Mapping[str, np.ndarray]) -> Packed
     attributes = attributes_of(node)
     if attributes["layout"] != CANONICAL.encode():
         raise ContractError(f"the layout is {attributes['layout']!r}")
-    data = dict(zip(INPUTS[2:], (tensors[name] for name in node.input[2:]), strict=True))
+    own = node.input[2 : len(INPUTS)]
+    data = dict(zip(INPUTS[2:], (tensors[name] for name in own), strict=True))
     conv = None
     if node.op_type == CONV:
         conv = ConvGeometry(

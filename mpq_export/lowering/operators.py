@@ -11,7 +11,7 @@ from .attention_nodes import ATTENTION_OPERATOR
 from .function_bodies import function_bodies
 from .gelu_nodes import GELU_OPERATORS, gelu_form, is_gelu
 from .layer_norm_nodes import ADA_LAYER_NORM_OPERATOR
-from .nodes import DOMAIN, attributes_of, is_mpq, register_schemas
+from .nodes import DOMAIN, is_mpq, register_schemas, require_packed
 from .norm_nodes import NORM_OPERATORS
 
 _FUSED = {
@@ -38,10 +38,7 @@ def require_allowed(node: onnx.NodeProto) -> None:
     if node.domain != DOMAIN:
         return
     if is_mpq(node):
-        try:
-            attributes_of(node)
-        except ContractError as error:
-            raise ContractError(f"node {node.name}: {error}") from error
+        require_packed(node)
     elif is_gelu(node):
         gelu_form(node)
     elif node.op_type in _FUSED:

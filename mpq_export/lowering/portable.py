@@ -31,6 +31,7 @@ from .layer_norm_nodes import is_ada_layer_norm
 from .nodes import all_nodes, is_mpq, read_layer, subgraphs
 from .norm_fusion import expanded_norm
 from .norm_nodes import is_norm
+from .residual_fusion import expanded_residual
 from .unread import read_values
 
 _TO_THE_END = np.iinfo(np.int64).max
@@ -56,7 +57,9 @@ def to_portable(graph: Graph, weight_type: WeightType) -> Graph:
     builder = _Builder()
     for node in graph.model.graph.node:
         if is_mpq(node):
-            _rewrite(builder, node, values, weight_type, half)
+            layer, *residual = expanded_residual(node)
+            _rewrite(builder, layer, values, weight_type, half)
+            builder.nodes.extend(residual)
         elif is_norm(node):
             builder.nodes.extend(expanded_norm(node))
         elif is_gelu(node):

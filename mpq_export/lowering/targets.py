@@ -33,6 +33,7 @@ from .nodes import DOMAIN, all_nodes
 from .norm_fusion import fuse_group_norms
 from .operators import all_bodies, register_all_schemas
 from .portable import WeightType, to_portable
+from .residual_fusion import fuse_residuals
 from .tensorrt_form import to_tensorrt, to_tensorrt_int8
 
 MODEL = "model.onnx"
@@ -41,7 +42,7 @@ ONE_FILE_BYTES = 2**31 - 2**26
 
 
 def _with_function_bodies(graph: Graph) -> Graph:
-    for fuse in (fuse_group_norms, fuse_attention, fuse_gelus, fuse_layer_norms):
+    for fuse in (fuse_group_norms, fuse_attention, fuse_gelus, fuse_layer_norms, fuse_residuals):
         graph = fuse(graph)
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)

@@ -21,8 +21,10 @@ from ..core.planes import ContractError
 from .graph import Graph
 from .half_precision import is_half
 from .kernel_nodes import DOMAIN, VERSION, make_kernel_node
-from .nodes import OPSET, all_nodes, is_mpq, read_layer, register_schemas
+from .nodes import OPSET, all_nodes, is_mpq, read_layer, residual_of
 from .plain_int8 import plain_int8_nodes
+from .residual_fusion import fuse_residuals, of_every_pixel
+from .shapes import shapes_of
 from .unread import read_values
 
 Values = dict[str, np.ndarray]
@@ -42,11 +44,12 @@ def to_tensorrt(graph: Graph) -> Graph:
     def rewrite(node: onnx.NodeProto, values: Values) -> tuple[list[onnx.NodeProto], Values]:
         layer = read_layer(node, values)
         own, tensors = make_kernel_node(
-            node.name, layer, node.input[0], node.input[1], node.output[0]
+            node.name, layer, node.input[0], node.input[1], node.output[0], residual_of(node)
         )
         return [own], tensors
 
-    return _lowered(graph, rewrite, [helper.make_opsetid(DOMAIN, VERSION)])
+    fused = fuse_residuals(graph, [of_every_pixel])
+    return _lowered(fused, rewrite, [helper.make_opsetid(DOMAIN, VERSION)])
 
 
 def to_tensorrt_int8(graph: Graph) -> Graph:
@@ -61,7 +64,7 @@ def _lowered(
     opsets: Sequence[onnx.OperatorSetIdProto],
 ) -> Graph:
     """The graph in opset 20, its packed nodes replaced by what ``rewrite`` makes of each."""
-    values, ranks = dict(graph.values()), _ranks(graph)
+    values, shapes = dict(graph.values()), shapes_of(graph)
     around = [node for node in graph.model.graph.node if not is_mpq(node)]
     _require_older_meaning([n for n in around if n.op_type != "GroupNormalization" or n.domain])
     nodes: list[onnx.NodeProto] = []
@@ -71,7 +74,7 @@ def _lowered(
             nodes.extend(own)
             values |= tensors
         elif node.op_type == "GroupNormalization":
-            nodes.extend(_instance_norm(node, ranks[node.input[0]], values))
+            nodes.extend(_instance_norm(node, len(shapes[node.input[0]]), values))
         else:
             nodes.append(node)
     outputs = [output.name for output in graph.model.graph.output]
@@ -114,23 +117,6 @@ def _instance_norm(
     offsets = constant(f"{at}.bias_per_channel", values[bias].reshape(spatial))
     yield op("Mul", f"{at}/channels", factors, to=f"{at}/scaled")
     yield op("Add", f"{at}/scaled", offsets, to=node.output[0])
-
-
-def _ranks(graph: Graph) -> dict[str, int]:
-    """How many axes every value has whose shape can be inferred."""
-    register_schemas()
-    model = graph.structure()
-    for node in model.graph.node:
-        if node.op_type == "GroupNormalization":  # of which onnx infers no shape
-            node.op_type = "Identity"
-            del node.input[1:], node.attribute[:]
-    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    values = (*inferred.graph.input, *inferred.graph.value_info)
-    return {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in values
-        if value.type.tensor_type.HasField("shape")
-    }
 
 
 def _require_older_meaning(nodes: list[onnx.NodeProto]) -> None:

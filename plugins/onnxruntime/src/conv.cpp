@@ -190,33 +190,53 @@ class ImageOutput {
   // One panel: its channels' pixels are then stored one group after another.
   static constexpr int64_t kUnpackedBytes = 0;
 
-  ImageOutput(const PackedWeight& weight, const OutputGroups& groups, float* y)
-      : weight_(weight), groups_(groups), y_(y) {}
+  ImageOutput(const PackedWeight& weight, const OutputGroups& groups, const Residual& residual,
+              float* y)
+      : weight_(weight), groups_(groups), residual_(residual), y_(y) {}
 
   void expect(int64_t group, int64_t row, int64_t rows) const {
-    for (int64_t r = 0; r < rows; ++r) fetch(at(group, row + r), groups_.pixels_of(group));
+    const bool adds = residual_.values != nullptr && residual_.form == ResidualForm::kEveryPixel;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t first = at(group, row + r);
+      fetch<true>(y_ + first, groups_.pixels_of(group));
+      if (adds) fetch<false>(residual_.values + first, groups_.pixels_of(group));
+    }
   }
 
   void store(int64_t group, int64_t row, int64_t rows, const int32_t* sums,
              const RowEpilogue& epilogue) const {
-    weight_.kernels().finish(sums, epilogue, rows, groups_.pixels_of(group), at(group, row),
-                             groups_.pixels);
+    weight_.kernels().finish(sums, epilogue, addends(group, row), rows, groups_.pixels_of(group),
+                             y_ + at(group, row), groups_.pixels);
   }
 
  private:
-  float* at(int64_t group, int64_t row) const {
-    return y_ + (groups_.image_of(group) * weight_.rows() + row) * groups_.pixels +
+  int64_t at(int64_t group, int64_t row) const {
+    return (groups_.image_of(group) * weight_.rows() + row) * groups_.pixels +
            groups_.first_pixel(group);
+  }
+
+  Addends addends(int64_t group, int64_t row) const {
+    if (residual_.values == nullptr) return {nullptr, false};
+    switch (residual_.form) {
+      case ResidualForm::kEveryPixel:
+        return {residual_.values + at(group, row), true};
+      case ResidualForm::kEveryChannel:
+        return {residual_.values + groups_.image_of(group) * weight_.rows() + row, false};
+      default:
+        return {residual_.values + row, false};
+    }
   }
 
   const PackedWeight& weight_;
   const OutputGroups& groups_;
+  const Residual residual_;
   float* y_;
 };
 
 template <typename Input>
 void multiply(const PackedWeight& weight, const OutputGroups& groups, const Input& input,
-              const StepConstants& constants, float* y, Parallel& parallel) {
+              const StepConstants& constants, const Residual& residual, float* y,
+              Parallel& parallel) {
   const Partition partition(weight, groups.count, input.group_bytes(), Input::kUnfolded,
                             divided_up(parallel.threads(), weight.groups()));
   run_all(parallel, weight.groups() * partition.pieces(), [&](int64_t index) {
@@ -224,7 +244,7 @@ void multiply(const PackedWeight& weight, const OutputGroups& groups, const Inpu
     const Piece piece(partition, index % partition.pieces(), rows);
     multiply_piece(weight, piece, conv_group * rows, constants, input.blocks(), input.stride(),
                    input.prepare(conv_group, piece.first_group, piece.groups()),
-                   ImageOutput(weight, groups, y));
+                   ImageOutput(weight, groups, residual, y));
   });
 }
 
@@ -252,7 +272,7 @@ std::array<int64_t, 2> Layer::output_size(int64_t height, int64_t width) const {
 }
 
 void Layer::conv(const float* x, int64_t batch, int64_t height, int64_t width, int32_t step,
-                 float* y, Parallel& parallel) const {
+                 const Residual& residual, float* y, Parallel& parallel) const {
   const PackedWeight& weight = *weight_;
   const std::array<int64_t, 2> size = output_size(height, width);
   if (batch == 0) return;
@@ -263,9 +283,9 @@ void Layer::conv(const float* x, int64_t batch, int64_t height, int64_t width, i
                 [&](int64_t quad) { image.quantize(quad, constants.activation); });
   const OutputGroups groups(image, size);
   if (DirectInput::fits(weight, groups)) {
-    multiply(weight, groups, DirectInput(image, groups), constants, y, parallel);
+    multiply(weight, groups, DirectInput(image, groups), constants, residual, y, parallel);
   } else {
-    multiply(weight, groups, UnfoldedInput(image, groups), constants, y, parallel);
+    multiply(weight, groups, UnfoldedInput(image, groups), constants, residual, y, parallel);
   }
 }
 

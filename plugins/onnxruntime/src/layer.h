@@ -7,6 +7,7 @@
 
 #include "description.h"
 #include "parallel.h"
+#include "residual.h"
 
 namespace mpq {
 
@@ -32,12 +33,14 @@ class Layer {
   int64_t rows() const;            // output channels, O
   int64_t table_size() const;      // sampler steps, T
 
-  // x float32 [count, K] to y float32 [count, O]; 0 <= step < T.
-  void linear(const float* x, int64_t count, int32_t step, float* y, Parallel& parallel) const;
+  // x float32 [count, K] to y float32 [count, O]; 0 <= step < T. The residual is null or of y's
+  // shape.
+  void linear(const float* x, int64_t count, int32_t step, const float* residual, float* y,
+              Parallel& parallel) const;
 
   // x float32 [batch, I, height, width] to y float32 [batch, O, H', W']; 0 <= step < T.
-  void conv(const float* x, int64_t batch, int64_t height, int64_t width, int32_t step, float* y,
-            Parallel& parallel) const;
+  void conv(const float* x, int64_t batch, int64_t height, int64_t width, int32_t step,
+            const Residual& residual, float* y, Parallel& parallel) const;
 
  private:
   std::unique_ptr<const PackedWeight> weight_;

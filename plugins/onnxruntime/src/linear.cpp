@@ -50,33 +50,37 @@ class RowsOutput {
   // second-level cache.
   static constexpr int64_t kUnpackedBytes = int64_t{1} << 19;
 
-  RowsOutput(const PackedWeight& weight, const Rows& rows, float* y)
-      : weight_(weight), rows_(rows), y_(y) {}
+  RowsOutput(const PackedWeight& weight, const Rows& rows, const float* residual, float* y)
+      : weight_(weight), rows_(rows), residual_(residual), y_(y) {}
 
   void expect(int64_t group, int64_t row, int64_t rows) const {
-    for (int64_t i = 0; i < rows_.rows_of(group); ++i)
-      fetch(at(group, row) + i * weight_.rows(), rows);
+    for (int64_t i = 0; i < rows_.rows_of(group); ++i) {
+      const int64_t first = at(group, row) + i * weight_.rows();
+      fetch<true>(y_ + first, rows);
+      if (residual_ != nullptr) fetch<false>(residual_ + first, rows);
+    }
   }
 
   void store(int64_t group, int64_t row, int64_t rows, const int32_t* sums,
              const RowEpilogue& epilogue) const {
-    weight_.kernels().finish_turned(sums, epilogue, rows, rows_.rows_of(group), at(group, row),
-                                    weight_.rows());
+    const int64_t first = at(group, row);
+    weight_.kernels().finish_turned(sums, epilogue,
+                                    residual_ == nullptr ? nullptr : residual_ + first, rows,
+                                    rows_.rows_of(group), y_ + first, weight_.rows());
   }
 
  private:
-  float* at(int64_t group, int64_t row) const {
-    return y_ + group * kPixels * weight_.rows() + row;
-  }
+  int64_t at(int64_t group, int64_t row) const { return group * kPixels * weight_.rows() + row; }
 
   const PackedWeight& weight_;
   const Rows& rows_;
+  const float* residual_;
   float* y_;
 };
 
 }  // namespace
 
-void Layer::linear(const float* x, int64_t count, int32_t step, float* y,
+void Layer::linear(const float* x, int64_t count, int32_t step, const float* residual, float* y,
                    Parallel& parallel) const {
   const PackedWeight& weight = *weight_;
   if (count == 0) return;
@@ -91,7 +95,7 @@ void Layer::linear(const float* x, int64_t count, int32_t step, float* y,
     multiply_piece(
         weight, piece, 0, constants, blocks, kLineBytes,
         [&](int64_t group) { return lines + (group - piece.first_group) * rows.group_bytes(); },
-        RowsOutput(weight, rows, y));
+        RowsOutput(weight, rows, residual, y));
   });
 }
 

@@ -84,11 +84,12 @@ struct Piece {
   int64_t groups() const { return last_group - first_group; }
 };
 
-// Lines of 64 bytes of an output that is about to be stored, fetched while its products are made:
-// stores that jump from row to row would wait for memory.
+// Lines of 64 bytes of an output that is about to be stored, or of what is added to it, fetched
+// while its products are made: what jumps from row to row would wait for memory.
+template <bool stored>
 inline void fetch(const float* first, int64_t count) {
   constexpr int64_t kLineValues = 16;
-  for (int64_t i = 0; i < count; i += kLineValues) __builtin_prefetch(first + i, 1);
+  for (int64_t i = 0; i < count; i += kLineValues) __builtin_prefetch(first + i, stored);
 }
 
 // The piece's rows, counted from row `row_base`, pass over its groups. input(group) is where a

@@ -240,11 +240,25 @@ __m512 finished(const int32_t* acc, const RowEpilogue& epilogue, int64_t r) {
 
 }  // namespace
 
-void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count, float* y,
-            int64_t row_stride) {
+void finish(const int32_t* acc, const RowEpilogue& epilogue, const Addends& addends, int64_t rows,
+            int64_t count, float* y, int64_t row_stride) {
   const __mmask16 lanes = first_lanes(count);
-  for (int64_t r = 0; r < rows; ++r, y += row_stride)
-    _mm512_mask_storeu_ps(y, lanes, finished(acc, epilogue, r));
+  const auto store = [&](const auto& added) {
+    for (int64_t r = 0; r < rows; ++r)
+      _mm512_mask_storeu_ps(y + r * row_stride, lanes, added(finished(acc, epilogue, r), r));
+  };
+  const float* const first = addends.first;
+  if (first == nullptr) {
+    store([](__m512 output, int64_t) { return output; });
+  } else if (addends.per_pixel) {
+    store([&](__m512 output, int64_t r) {
+      return _mm512_add_ps(output, _mm512_maskz_loadu_ps(lanes, first + r * row_stride));
+    });
+  } else {
+    store([&](__m512 output, int64_t r) {
+      return _mm512_add_ps(output, _mm512_set1_ps(first[r]));
+    });
+  }
 }
 
 namespace {
@@ -276,10 +290,15 @@ inline __attribute__((always_inline)) void transpose_tile(__m512i v[16]) {
   for (int i = 0; i < 16; ++i) v[i] = pairs[i];
 }
 
+// Outputs as they lie in a tile, and what is added to them.
+__m512i plus(__m512i outputs, __m512 added) {
+  return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(outputs), added));
+}
+
 }  // namespace
 
-void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
-                   float* y, int64_t pixel_stride) {
+void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, const float* added,
+                   int64_t rows, int64_t count, float* y, int64_t pixel_stride) {
   for (int64_t first = 0; first < rows; first += 16) {
     __m512i tile[16];
     if (rows - first >= 16 && count == 16) {
@@ -287,6 +306,11 @@ void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows
       for (int64_t r = 0; r < 16; ++r)
         tile[r] = _mm512_castps_si512(finished(acc, epilogue, first + r));
       transpose_tile(tile);
+      if (added != nullptr) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < 16; ++i)
+          tile[i] = plus(tile[i], _mm512_loadu_ps(added + i * pixel_stride + first));
+      }
 #pragma GCC unroll 16
       for (int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(y + i * pixel_stride + first, tile[i]);
       continue;
@@ -296,8 +320,11 @@ void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows
       tile[r] = first + r < rows ? _mm512_castps_si512(finished(acc, epilogue, first + r))
                                  : _mm512_setzero_si512();
     transpose_tile(tile);
-    for (int64_t i = 0; i < 16 && i < count; ++i)
-      _mm512_mask_storeu_epi32(y + i * pixel_stride + first, lanes, tile[i]);
+    for (int64_t i = 0; i < 16 && i < count; ++i) {
+      const int64_t place = i * pixel_stride + first;
+      if (added != nullptr) tile[i] = plus(tile[i], _mm512_maskz_loadu_ps(lanes, added + place));
+      _mm512_mask_storeu_epi32(y + place, lanes, tile[i]);
+    }
   }
 }
 

@@ -15,10 +15,10 @@ void quantize_rows(const float* x, const float* factor, const uint8_t* shift,
                    const ActivationStep& step, int64_t rows, int64_t columns, uint8_t* out,
                    int64_t out_stride);
 void unpack(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blocks, int8_t* out);
-void finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count, float* y,
-            int64_t row_stride);
-void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
-                   float* y, int64_t pixel_stride);
+void finish(const int32_t* acc, const RowEpilogue& epilogue, const Addends& addends, int64_t rows,
+            int64_t count, float* y, int64_t row_stride);
+void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, const float* added,
+                   int64_t rows, int64_t count, float* y, int64_t pixel_stride);
 void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                int64_t to_stride);
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y);

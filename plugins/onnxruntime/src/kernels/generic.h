@@ -125,38 +125,6 @@ inline uint64_t block_bits(const uint8_t* bits, int64_t bytes, int64_t block) {
   return word;
 }
 
-[[maybe_unused]] void generic_finish(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows,
-                                     int64_t count, float* y, int64_t row_stride) {
-  for (int64_t r = 0; r < rows; ++r, y += row_stride) {
-    const int32_t* sums = acc + r * kPixels;
-    const uint32_t correction = static_cast<uint32_t>(epilogue.correction[r]);
-    const float scale = epilogue.scale[r], bias = epilogue.bias[r];
-    float* const out = y;
-    if (count == kPixels) {
-      for (int64_t i = 0; i < kPixels; ++i)
-        out[i] =
-            static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(sums[i]) - correction)) *
-                scale +
-            bias;
-    } else {
-      for (int64_t i = 0; i < count; ++i)
-        out[i] =
-            static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(sums[i]) - correction)) *
-                scale +
-            bias;
-    }
-  }
-}
-
-[[maybe_unused]] void generic_finish_turned(const int32_t* acc, const RowEpilogue& epilogue,
-                                            int64_t rows, int64_t count, float* y,
-                                            int64_t pixel_stride) {
-  float values[kGroupSums];
-  generic_finish(acc, epilogue, rows, kPixels, values, kPixels);
-  for (int64_t i = 0; i < count; ++i, y += pixel_stride)
-    for (int64_t r = 0; r < rows; ++r) y[r] = values[r * kPixels + i];
-}
-
 [[maybe_unused]] void generic_transpose(const void* from, int64_t from_stride, int64_t rows,
                                         int64_t columns, void* to, int64_t to_stride) {
   const auto* source = static_cast<const uint32_t*>(from);
@@ -224,6 +192,61 @@ inline double sum_of(Lanes lanes) {
 }
 
 inline Lanes all(float value) { return Lanes{} + value; }
+
+// Adds to `count` outputs of row r, which begin at y.
+inline void add_to_row(const Addends& addends, int64_t r, int64_t row_stride, int64_t count,
+                       float* y) {
+  const float* const added = addends.first + (addends.per_pixel ? r * row_stride : r);
+  const Lanes same = all(*added);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Lanes more = addends.per_pixel ? load_lanes(added + i, kLanes) : same;
+    const Lanes sum = load_lanes(y + i, kLanes) + more;
+    memcpy(y + i, &sum, sizeof sum);
+  }
+  for (; i < count; ++i) y[i] = y[i] + added[addends.per_pixel ? i : 0];
+}
+
+[[maybe_unused]] void generic_finish(const int32_t* acc, const RowEpilogue& epilogue,
+                                     const Addends& addends, int64_t rows, int64_t count, float* y,
+                                     int64_t row_stride) {
+  for (int64_t r = 0; r < rows; ++r, y += row_stride) {
+    const int32_t* sums = acc + r * kPixels;
+    const uint32_t correction = static_cast<uint32_t>(epilogue.correction[r]);
+    const float scale = epilogue.scale[r], bias = epilogue.bias[r];
+    float* const out = y;
+    if (count == kPixels) {
+      for (int64_t i = 0; i < kPixels; ++i)
+        out[i] =
+            static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(sums[i]) - correction)) *
+                scale +
+            bias;
+    } else {
+      for (int64_t i = 0; i < count; ++i)
+        out[i] =
+            static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(sums[i]) - correction)) *
+                scale +
+            bias;
+    }
+    if (addends.first != nullptr) add_to_row(addends, r, row_stride, count, out);
+  }
+}
+
+[[maybe_unused]] void generic_finish_turned(const int32_t* acc, const RowEpilogue& epilogue,
+                                            const float* added, int64_t rows, int64_t count,
+                                            float* y, int64_t pixel_stride) {
+  float values[kGroupSums];
+  generic_finish(acc, epilogue, {nullptr, false}, rows, kPixels, values, kPixels);
+  for (int64_t i = 0; i < count; ++i) {
+    float* const out = y + i * pixel_stride;
+    if (added == nullptr) {
+      for (int64_t r = 0; r < rows; ++r) out[r] = values[r * kPixels + i];
+    } else {
+      const float* const with = added + i * pixel_stride;
+      for (int64_t r = 0; r < rows; ++r) out[r] = values[r * kPixels + i] + with[r];
+    }
+  }
+}
 
 // a * b + c, rounded once where the processor has an instruction for that.
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) {

@@ -60,6 +60,12 @@ struct RowEpilogue {
   const float* bias;
 };
 
+// What is added to these outputs afterwards, in a sum of its own.
+struct Addends {
+  const float* first;  // null: nothing
+  bool per_pixel;      // they lie as y does; else one for each row, side by side
+};
+
 struct Moments {
   double sum, squares;
 };
@@ -111,12 +117,12 @@ struct Kernels {
 
   // Outputs of `rows` rows and `count` pixels from the sums of one group: that of row r and pixel i
   // goes to y[r * row_stride + i].
-  void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows, int64_t count,
-                 float* y, int64_t row_stride);
+  void (*finish)(const int32_t* acc, const RowEpilogue& epilogue, const Addends& addends,
+                 int64_t rows, int64_t count, float* y, int64_t row_stride);
 
-  // The same, turned: to y[i * pixel_stride + r].
-  void (*finish_turned)(const int32_t* acc, const RowEpilogue& epilogue, int64_t rows,
-                        int64_t count, float* y, int64_t pixel_stride);
+  // The same, turned: to y[i * pixel_stride + r]. What is added, if anything, lies as y does.
+  void (*finish_turned)(const int32_t* acc, const RowEpilogue& epilogue, const float* added,
+                        int64_t rows, int64_t count, float* y, int64_t pixel_stride);
 
   // Does `rounds` of the products above on registers alone, and returns how many multiply-
   // accumulates that were: the most that this processor can do.

@@ -11,7 +11,9 @@ namespace mpq::ort {
 class AttentionKernel {
  public:
   static constexpr const char* kName = "MPQAttention";
-  static constexpr std::size_t kInputs = 3;
+  static constexpr std::size_t kInputs = 3, kRequiredInputs = 3;
+  static ElementType input_type(std::size_t) { return kUndefined; }
+
   AttentionKernel(const OrtApi& api, const OrtKernelInfo& info);
 
   void compute(OrtKernelContext& context) const;
@@ -20,15 +22,6 @@ class AttentionKernel {
   const OrtApi& api_;
   const Kernels& kernels_;
   const Attention attention_;
-};
-
-// The runtime knows the type of Y by one input alone, or by a fixed type: two operators of one
-// name.
-template <ElementType type>
-struct TypedAttentionKernel : AttentionKernel {
-  using AttentionKernel::AttentionKernel;
-  static constexpr ElementType kOutput = type;
-  static ElementType input_type(std::size_t) { return type; }
 };
 
 }  // namespace mpq::ort

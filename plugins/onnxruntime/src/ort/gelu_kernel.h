@@ -9,7 +9,7 @@ namespace mpq::ort {
 // Input X; attribute approximate, "none" or "tanh". Computes in float32.
 class ActivationKernel {
  public:
-  static constexpr std::size_t kInputs = 1;
+  static constexpr std::size_t kInputs = 1, kRequiredInputs = 1;
   static constexpr ElementType kOutput = kUndefined;
   static ElementType input_type(std::size_t) { return kUndefined; }
 

@@ -9,7 +9,7 @@ namespace mpq::ort {
 // Inputs X [N, C, ...], scale [C], bias [C]; attributes num_groups, epsilon. Computes in float32.
 class GroupNormKernel {
  public:
-  static constexpr std::size_t kInputs = 3;
+  static constexpr std::size_t kInputs = 3, kRequiredInputs = 3;
   static constexpr ElementType kOutput = kUndefined;
   static ElementType input_type(std::size_t index) { return index == 0 ? kUndefined : kFloat; }
 

@@ -11,7 +11,7 @@ namespace mpq::ort {
 class AdaLayerNormKernel {
  public:
   static constexpr const char* kName = "MPQAdaLayerNorm";
-  static constexpr std::size_t kInputs = 3;
+  static constexpr std::size_t kInputs = 3, kRequiredInputs = 3;
   static constexpr ElementType kOutput = kUndefined;
   static ElementType input_type(std::size_t index) { return index == 0 ? kUndefined : kFloat; }
 

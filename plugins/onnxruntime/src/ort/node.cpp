@@ -7,7 +7,7 @@ namespace {
 
 constexpr const char* kNames[kInputCount] = {
     "X",     "step_index", "act_scale", "act_zero_point", "planes",     "steps",
-    "scale", "row_order",  "bias",      "input_factor",   "input_shift"};
+    "scale", "row_order",  "bias",      "input_factor",   "input_shift", "residual"};
 constexpr const char* kLayout = "canonical";
 constexpr int kVersion = 1;
 

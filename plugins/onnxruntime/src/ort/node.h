@@ -20,6 +20,7 @@ enum Input : std::size_t {
   kBias,
   kInputFactor,
   kInputShift,
+  kResidual,  // may be absent
   kInputCount,
 };
 

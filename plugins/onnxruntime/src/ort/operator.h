@@ -7,7 +7,7 @@
 
 namespace mpq::ort {
 
-// Kernel has: static kName, kInputs; static ElementType input_type(index), kUndefined for the type
+// Kernel has: static kName, kInputs, kRequiredInputs, after which they may be absent; static ElementType input_type(index), kUndefined for the type
 // that X and Y share, and kOutput, that of Y; a constructor (api, info); compute(context), const,
 // for any number of threads at once. It throws ContractError on nodes and inputs that it does not
 // take.
@@ -64,12 +64,26 @@ class Operator {
     op.GetOutputType = [](const OrtCustomOp*, std::size_t) { return Kernel::kOutput; };
     op.GetOutputTypeCount = [](const OrtCustomOp*) -> std::size_t { return 1; };
     op.KernelDestroy = [](void* instance) { delete static_cast<Instance*>(instance); };
-    op.GetInputCharacteristic = [](const OrtCustomOp*, std::size_t) { return kRequired; };
+    op.GetInputCharacteristic = [](const OrtCustomOp*, std::size_t index) {
+      return index < Kernel::kRequiredInputs ? kRequired : kOptional;
+    };
     op.GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) { return kRequired; };
     op.GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return kDefaultMemory; };
     op.CreateKernelV2 = create;
     op.KernelComputeV2 = compute;
     return op;
+  }
+};
+
+// Kernels whose Y has the type of several inputs. The runtime infers it from one input alone, or is
+// told: two operators of one name.
+template <typename Kernel, ElementType type>
+struct Typed : Kernel {
+  using Kernel::Kernel;
+  static constexpr ElementType kOutput = type;
+  static ElementType input_type(std::size_t index) {
+    const ElementType own = Kernel::input_type(index);
+    return own == kUndefined ? type : own;
   }
 };
 

@@ -22,7 +22,7 @@ struct OrtCustomOp;
 
 enum OrtErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 enum ElementType : int { kUndefined = 0, kFloat = 1, kInt8 = 3, kInt32 = 6, kFloat16 = 10 };
-enum InputOutputCharacteristic : int { kRequired = 0 };
+enum InputOutputCharacteristic : int { kRequired = 0, kOptional = 1 };
 enum OrtMemType : int { kDefaultMemory = 0 };
 
 using Unused = void*;

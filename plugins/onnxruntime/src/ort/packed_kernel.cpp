@@ -33,6 +33,22 @@ TensorInfo conv_output(const Layer& layer, const TensorInfo& x) {
   return y;
 }
 
+Extents extents_of(const TensorInfo& tensor) { return {tensor.dims.data(), tensor.rank}; }
+
+// y = fl(y + residual), both float16: what an addition behind the layer would make of its output.
+void add_to_half(const uint16_t* residual, ResidualForm form, const TensorInfo& shape, uint16_t* y,
+                 Parallel& parallel) {
+  const int64_t size = product(shape, shape.rank);
+  const bool per_pixel = form == ResidualForm::kEveryPixel;
+  const int64_t pixels = per_pixel ? 1 : shape.dims[2] * shape.dims[3];
+  const int64_t values = form == ResidualForm::kSharedChannels ? shape.dims[1] : size / pixels;
+  run_all(parallel, (size + kPieceValues - 1) / kPieceValues, [&](int64_t piece) {
+    const int64_t end = std::min(size, (piece + 1) * kPieceValues);
+    for (int64_t i = piece * kPieceValues; i < end; ++i)
+      y[i] = narrow(widen(y[i]) + widen(residual[i / pixels % values]));
+  });
+}
+
 }  // namespace
 
 PackedKernel::PackedKernel(const OrtApi& api, const OrtKernelInfo& info, bool is_conv)
@@ -41,6 +57,7 @@ PackedKernel::PackedKernel(const OrtApi& api, const OrtKernelInfo& info, bool is
 ElementType PackedKernel::input_type(std::size_t index) {
   switch (index) {
     case kX:
+    case kResidual:
       return kUndefined;
     case kSteps:
     case kInputShift:
@@ -70,26 +87,47 @@ int32_t PackedKernel::step_of(const OrtKernelContext& context) const {
   return step;
 }
 
+const OrtValue* PackedKernel::residual_of(const OrtKernelContext& context, const TensorInfo& y,
+                                          ResidualForm& form) const {
+  const OrtValue* value = optional_input_of(api_, context, kResidual);
+  if (value == nullptr) return nullptr;
+  const TensorInfo residual = info_of(api_, value);
+  if (residual.type != y.type) {
+    throw ContractError("residual is " + name_of(residual.type) + ", X is " + name_of(y.type));
+  }
+  form = residual_form(extents_of(residual), extents_of(y), is_conv_);
+  return value;
+}
+
 void PackedKernel::compute(OrtKernelContext& context) const {
   const OrtValue* x_value = input_of(api_, context, kX, "X");
   const TensorInfo x = info_of(api_, x_value);
   require_float(x);
   const TensorInfo y = is_conv_ ? conv_output(layer_, x) : linear_output(layer_, x);
   const int32_t step = step_of(context);
+  ResidualForm form{};
+  const OrtValue* residual_value = residual_of(context, y, form);
   OrtValue* y_value = nullptr;
   require(api_, api_.KernelContext_GetOutput(&context, 0, y.dims.data(), y.rank, &y_value));
   const int64_t x_size = product(x, x.rank), y_size = product(y, y.rank);
   if (y_size == 0) return;
+  const void* const residual = residual_value ? data_of(api_, residual_value) : nullptr;
+  const bool half = x.type == kFloat16;
+  const float* const added = half ? nullptr : static_cast<const float*>(residual);
+  void* const output = data_of(api_, y_value);
   SessionThreads threads(api_, context);
   const auto run = [&](const float* from, float* to) {
     if (is_conv_) {
-      layer_.conv(from, x.dims[0], x.dims[2], x.dims[3], step, to, threads);
+      layer_.conv(from, x.dims[0], x.dims[2], x.dims[3], step, {added, form}, to, threads);
     } else {
-      layer_.linear(from, product(x, x.rank - 1), step, to, threads);
+      layer_.linear(from, product(x, x.rank - 1), step, added, to, threads);
     }
   };
-  run_in_float(data_of(api_, x_value), x_size, data_of(api_, y_value), y_size, x.type, threads,
-               run);
+  run_in_float(data_of(api_, x_value), x_size, output, y_size, x.type, threads, run);
+  if (half && residual != nullptr) {
+    add_to_half(static_cast<const uint16_t*>(residual), form, y, static_cast<uint16_t*>(output),
+                threads);
+  }
 }
 
 }  // namespace mpq::ort

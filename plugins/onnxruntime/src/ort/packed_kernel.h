@@ -2,23 +2,26 @@
 #pragma once
 
 #include "node.h"
+#include "tensor.h"
 
 namespace mpq::ort {
 
 class PackedKernel {
  public:
-  static constexpr std::size_t kInputs = kInputCount;
-  static constexpr ElementType kOutput = kUndefined;
+  static constexpr std::size_t kInputs = kInputCount, kRequiredInputs = kResidual;
   static ElementType input_type(std::size_t index);
 
   PackedKernel(const OrtApi& api, const OrtKernelInfo& info, bool is_conv);
 
-  // Reads X and step_index, writes Y; any number of threads at once. Throws ContractError on
+  // Reads X, step_index and the residual, writes Y; any number of threads at once. Throws ContractError on
   // inputs that the layer does not take.
   void compute(OrtKernelContext& context) const;
 
  private:
   int32_t step_of(const OrtKernelContext& context) const;
+  // The residual, null where there is none, and its form; `y` is the output that it is added to.
+  const OrtValue* residual_of(const OrtKernelContext& context, const TensorInfo& y,
+                              ResidualForm& form) const;
 
   const OrtApi& api_;
   const bool is_conv_;

@@ -60,10 +60,16 @@ std::string name_of(ElementType type) {
   }
 }
 
-const OrtValue* input_of(const OrtApi& api, const OrtKernelContext& context, std::size_t index,
-                         const char* name) {
+const OrtValue* optional_input_of(const OrtApi& api, const OrtKernelContext& context,
+                                  std::size_t index) {
   const OrtValue* value = nullptr;
   require(api, api.KernelContext_GetInput(&context, index, &value));
+  return value;
+}
+
+const OrtValue* input_of(const OrtApi& api, const OrtKernelContext& context, std::size_t index,
+                         const char* name) {
+  const OrtValue* value = optional_input_of(api, context, index);
   if (value == nullptr) throw ContractError(std::string("input ") + name + " is missing");
   return value;
 }

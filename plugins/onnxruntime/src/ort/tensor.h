@@ -35,6 +35,10 @@ std::string text_of(const TensorInfo& tensor);
 // "float32", or the ONNX number of a type that no operator here takes.
 std::string name_of(ElementType type);
 
+// An input of the running call, null where it is absent.
+const OrtValue* optional_input_of(const OrtApi& api, const OrtKernelContext& context,
+                                  std::size_t index);
+
 // An input of the running call; throws ContractError where it is missing.
 const OrtValue* input_of(const OrtApi& api, const OrtKernelContext& context, std::size_t index,
                          const char* name);
