@@ -251,7 +251,7 @@ def run_layer(layer: PackedLayer, x: NDArray[np.floating], step_index: int) -> L
     return LayerTrace(codes, acc, output)
 
 
-def with_residual(
+def add_residual(
     y: NDArray[np.floating], residual: NDArray[np.floating] | None
 ) -> NDArray[np.floating]:
     """``y``, as its type holds it, with a residual of that type added: ``fl(y + residual)``.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.integer_reference import PackedLayer, run_layer, with_residual
+from ..core.integer_reference import PackedLayer, add_residual, run_layer
 
 LayerFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -63,7 +63,7 @@ def compare_layer(
         x, y = use.x, use.y
         with np.errstate(over="ignore"):
             own = run_layer(layer, x, use.step_index).output.astype(y.dtype)
-        expected = with_residual(own, use.residual)
+        expected = add_residual(own, use.residual)
         bits = np.dtype(f"u{y.dtype.itemsize}")
         wrong = y.view(bits) != expected.view(bits)
         infinite += int((~np.isfinite(y)).sum())

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mpq_export.core.integer_reference import PackedLayer
 from mpq_export.lowering.function_bodies import function_bodies
 from mpq_export.lowering.graph import Graph
-from mpq_export.lowering.nodes import make_node, model_from_graph, register_schemas
+from mpq_export.lowering.nodes import make_node, model_from_graph, register_schemas, with_residual
 from mpq_export.lowering.portable import WeightType, to_portable
 
 Dims = Sequence[int | str | None] | None
@@ -21,22 +21,42 @@ X_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): Tensor
 
 
 def packed_model(
-    layer: PackedLayer, x_dims: Dims, x_type: int = TensorProto.FLOAT, y_dims: Dims = None
+    layer: PackedLayer,
+    x_dims: Dims,
+    x_type: int = TensorProto.FLOAT,
+    y_dims: Dims = None,
+    residual_dims: Dims | tuple[()] = (),
 ) -> onnx.ModelProto:
-    """``X, step_index -> Y`` through one MPQ node called ``layer``, without its function body."""
+    """``X, step_index -> Y`` through one MPQ node called ``layer``, without its function body.
+
+    With ``residual_dims``, which may be None, ``residual`` is an input, too.
+    """
     register_schemas()
     node, tensors = make_node("layer", layer, "X", "step_index", "Y")
+    more = []
+    if residual_dims != ():
+        node = with_residual(node, "residual", "Y")
+        more.append(helper.make_tensor_value_info("residual", x_type, residual_dims))
     graph = helper.make_graph(
         [node],
         "one_layer",
         [
             helper.make_tensor_value_info("X", x_type, x_dims),
             helper.make_tensor_value_info("step_index", TensorProto.INT32, [1]),
+            *more,
         ],
         [helper.make_tensor_value_info("Y", x_type, y_dims)],
         initializer=initializers(tensors),
     )
     return model_from_graph(graph)
+
+
+def residual_shapes(y: Sequence[int], is_conv: bool) -> list[tuple[int, ...]]:
+    """The shapes of what can be added to an output of that shape."""
+    forms = [tuple(y)]
+    if is_conv:
+        forms += [(*y[:2], 1, 1), (1, y[1], 1, 1)]
+    return forms
 
 
 def initializers(tensors: Mapping[str, NDArray]) -> list[TensorProto]:
@@ -63,8 +83,10 @@ def case_feeds(case: LayerCase) -> dict[str, NDArray]:
 
 
 def with_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with both function bodies registered."""
-    return model_from_graph(model.graph, function_bodies())
+    """The model with the bodies of its nodes: onnx's evaluator knows of no overloads."""
+    used = {(node.op_type, node.overload) for node in model.graph.node}
+    bodies = [body for body in function_bodies() if (body.name, body.overload) in used]
+    return model_from_graph(model.graph, bodies)
 
 
 def run_in_onnxruntime(

@@ -10,20 +10,31 @@ from golden.layer_cases import random_layer
 from golden.reader import LayerCase, layer_case, layer_cases
 from onnx.reference import ReferenceEvaluator
 
-from mpq_export.core.integer_reference import run_layer
+from mpq_export.core.integer_reference import add_residual, run_layer
 from mpq_export.core.planes import MAX_COLUMNS
 from mpq_export.lowering.function_bodies import function_bodies
-from mpq_export.lowering.nodes import CONV, DOMAIN, LINEAR, OPSET, make_node, model_from_graph
+from mpq_export.lowering.nodes import (
+    CONV,
+    DOMAIN,
+    LINEAR,
+    OPSET,
+    RESIDUAL,
+    make_node,
+    model_from_graph,
+)
 
 from .models import (
+    X_TYPES,
     case_feeds,
     case_model,
     initializers,
     packed_model,
+    residual_shapes,
     run_in_onnxruntime,
     with_bodies,
 )
 
+ADDED_TO = ("linear_3d", "conv_batch", "linear_float16", "conv_float16")
 every_case = pytest.mark.parametrize("case", layer_cases(), ids=str)
 
 
@@ -38,6 +49,21 @@ def is_exactly(y: np.ndarray, expected: np.ndarray) -> None:
 def test_golden_in_the_reference_evaluator(case: LayerCase):
     evaluator = ReferenceEvaluator(with_bodies(case_model(case)))
     is_exactly(evaluator.run(None, case_feeds(case))[0], case.y)
+
+
+@pytest.mark.parametrize("case", [layer_case(name) for name in ADDED_TO], ids=str)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_residuals_are_added_to_what_the_type_of_y_holds(case: LayerCase):
+    for shape in residual_shapes(case.y.shape, case.layer.conv is not None):
+        residual = Draws(11).bell(shape).astype(case.x.dtype)
+        dims = [[None] * array.ndim for array in (case.x, case.y, residual)]
+        model = packed_model(case.layer, dims[0], X_TYPES[case.x.dtype], dims[1], dims[2])
+        onnx.checker.check_model(with_bodies(model), full_check=True)
+        feeds = case_feeds(case) | {"residual": residual}
+        expected = add_residual(case.y, residual)
+        is_exactly(ReferenceEvaluator(with_bodies(model)).run(None, feeds)[0], expected)
+        if case.x.dtype == np.float32:  # in float16 it skips the rounding before the addition
+            is_exactly(run_in_onnxruntime(with_bodies(model), feeds), expected)
 
 
 @every_case
@@ -89,7 +115,7 @@ def test_one_body_serves_every_node():
     graph = onnx.helper.make_graph(
         nodes, "several", inputs, outputs, initializer=initializers(tensors)
     )
-    model = model_from_graph(graph, function_bodies())
+    model = with_bodies(model_from_graph(graph))
     assert len(model.functions) == 2
     onnx.checker.check_model(model, full_check=True)
     feeds = {f"X{i}": case.x for i, case in enumerate(cases)}
@@ -100,12 +126,14 @@ def test_one_body_serves_every_node():
 
 
 def test_bodies_use_standard_operators_alone():
-    linear, conv = function_bodies()
-    assert [(body.domain, body.name) for body in (linear, conv)] == [
-        (DOMAIN, LINEAR),
-        (DOMAIN, CONV),
+    bodies = function_bodies()
+    assert [(body.domain, body.name, body.overload) for body in bodies] == [
+        (DOMAIN, LINEAR, ""),
+        (DOMAIN, CONV, ""),
+        (DOMAIN, LINEAR, RESIDUAL),
+        (DOMAIN, CONV, RESIDUAL),
     ]
-    for body in (linear, conv):
+    for body in bodies:
         assert {entry.domain: entry.version for entry in body.opset_import} == {"": OPSET}
         assert {node.domain for node in body.node} == {""}
         assert "MatMulInteger" not in {node.op_type for node in body.node}

@@ -11,7 +11,7 @@ from golden.reader import LayerCase, layer_case, layer_cases
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
 from mpq_export.core.integer_reference import PackedLayer, check_layer
-from mpq_export.core.planes import PackedMatrix
+from mpq_export.core.planes import ContractError, PackedMatrix
 from mpq_export.lowering.nodes import (
     CONV,
     DOMAIN,
@@ -19,13 +19,17 @@ from mpq_export.lowering.nodes import (
     IR_VERSION,
     LINEAR,
     OPSET,
+    RESIDUAL,
     VERSION,
     is_mpq,
     make_node,
     model_from_graph,
     read_layer,
     register_schemas,
+    residual_of,
+    with_residual,
 )
+from mpq_export.lowering.operators import require_allowed
 
 from .models import Dims, case_model, packed_model, with_bodies
 
@@ -107,6 +111,46 @@ def test_other_nodes_are_not_ours():
     assert not is_mpq(helper.make_node("MatMul", ["a", "b"], ["c"]))
     assert not is_mpq(helper.make_node(LINEAR, ["a"], ["c"], domain="other"))
     assert not is_mpq(helper.make_node("MPQPool", ["a"], ["c"], domain=DOMAIN))
+
+
+def test_a_residual_is_the_last_input_and_an_overload():
+    node, tensors = make_node("layer", layer_case("conv_groups").layer, "X", "step_index", "Y")
+    added = with_residual(node, "shortcut", "sum")
+    assert (list(added.input), list(added.output)) == ([*node.input, "shortcut"], ["sum"])
+    assert (residual_of(node), residual_of(added)) == (None, "shortcut")
+    assert (node.overload, added.overload) == ("", RESIDUAL)
+    same_layer(read_layer(added, tensors), read_layer(node, tensors))
+
+
+@pytest.mark.parametrize("dims", [[None] * 4, [1, None, 1, 1]])
+def test_a_residual_leaves_the_shape_as_it_is(dims):
+    case = layer_case("conv_groups")
+    shapes = case.x.shape, TensorProto.FLOAT, case.y.shape
+    model = packed_model(case.layer, *shapes, residual_dims=dims)
+    checker.check_model(model, full_check=True)
+    assert inferred(model) == (TensorProto.FLOAT, list(case.expected.output.shape))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda node: node.input.append("another"),
+        lambda node: node.input.pop(),
+        lambda node: node.output.append("another"),
+        lambda node: node.ClearField("overload"),
+        lambda node: node.input.__setitem__(-1, ""),
+        lambda node: node.input.__setitem__(4, ""),
+        lambda node: setattr(node, "overload", "another"),
+    ],
+    ids=["one more", "one less", "output", "no overload", "none", "no planes", "overload"],
+)
+def test_other_inputs_than_the_schemas_are_refused(spoil):
+    node, tensors = make_node("layer", layer_case("conv_groups").layer, "X", "step_index", "Y")
+    node = with_residual(node, "shortcut", "sum")
+    spoil(node)
+    for read in (residual_of, require_allowed, lambda node: read_layer(node, tensors)):
+        with pytest.raises(ContractError, match="node layer"):
+            read(node)
 
 
 def test_another_layout_is_refused():

@@ -27,7 +27,18 @@ from mpq_export.lowering.tracing import named_conditions, trace
 from mpq_export.prediction import predict
 from mpq_export.runtimes.onnxruntime_denoiser import make_session
 
-OPERATORS = [LINEAR, CONV, GROUP_NORM, GROUP_NORM_SILU, ATTENTION, GELU, GEGLU, ADA_LAYER_NORM]
+OPERATORS = [
+    LINEAR,
+    CONV,
+    LINEAR,
+    CONV,
+    GROUP_NORM,
+    GROUP_NORM_SILU,
+    ATTENTION,
+    GELU,
+    GEGLU,
+    ADA_LAYER_NORM,
+]
 
 
 def test_every_operator_has_a_body():

@@ -3,8 +3,9 @@
 // Little-endian. "MPQCASES", int64 count, then per case: name; is_conv; 11 int64 of geometry
 // (kernel_shape, strides, pads, dilations, group); act_bits; K; step; then the arrays plane_rows
 // (int64), act_scale, act_zero_point, planes, steps, scale, row_order, bias, input_factor,
-// input_shift, x, y. A name is its length (int64) and bytes; an array its rank and dimensions
-// (int64) and data. Every part begins at a multiple of 8 bytes.
+// input_shift, x, residual, y. A residual without values is none. A name is its length (int64) and
+// bytes; an array its rank and dimensions (int64) and data. Every part begins at a multiple of 8
+// bytes.
 #pragma once
 
 #include <cstring>
@@ -22,7 +23,7 @@ struct Case {
   std::string name;
   LayerDescription layer;
   int32_t step = 0;
-  Tensor<float> x, y;
+  Tensor<float> x, residual, y;
 };
 
 class CaseFile {
@@ -100,6 +101,7 @@ class CaseFile {
     layer.input_factor = tensor<float>();
     layer.input_shift = tensor<int8_t>();
     read.x = tensor<float>();
+    read.residual = tensor<float>();
     read.y = tensor<float>();
     return read;
   }

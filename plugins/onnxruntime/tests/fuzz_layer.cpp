@@ -120,12 +120,35 @@ mpq::LayerDescription describe(Bytes& bytes, Arrays& arrays) {
   return layer;
 }
 
+// What is added to outputs of shape `y`, exactly as large as its shape says: nothing, any of the
+// forms that there are, or a shape that is none.
+mpq::Residual residual(Bytes& bytes, std::vector<float>& held, const std::vector<int64_t>& y,
+                       bool is_conv) {
+  const int64_t form = bytes.below(4);
+  if (form == 3) return {};
+  std::vector<int64_t> shape = y;
+  if (form > 0) {
+    std::fill(shape.begin() + std::min<std::ptrdiff_t>(2, y.size()), shape.end(), 1);
+    if (form == 2) shape[0] = 1;
+  }
+  if (bytes.below(8) == 0) shape[bytes.below(shape.size())] = bytes.below(65);
+  if (bytes.below(8) == 0) shape.push_back(1);
+  if (bytes.below(8) == 0) shape.pop_back();
+  const auto found = mpq::residual_form({shape.data(), shape.size()}, {y.data(), y.size()}, is_conv);
+  std::size_t size = 1;
+  for (const int64_t extent : shape) size *= static_cast<std::size_t>(extent);
+  held.resize(size);
+  for (float& value : held) value = bytes.any<float>();
+  held.shrink_to_fit();
+  return {held.data(), found};
+}
+
 void run(Bytes& bytes, const mpq::Layer& layer, bool is_conv) {
   constexpr int64_t kMost = 1 << 16;
   mpq::Threads threads(1 + bytes.below(3));
   const auto step = static_cast<int32_t>(bytes.below(layer.table_size()));
   const int64_t count = bytes.below(40), height = bytes.below(12), width = bytes.below(40);
-  std::vector<float> x, y;
+  std::vector<float> x, y, held;
   const auto fill = [&](int64_t x_size, int64_t y_size) {
     x.resize(static_cast<std::size_t>(x_size));
     y.resize(static_cast<std::size_t>(y_size));
@@ -133,7 +156,8 @@ void run(Bytes& bytes, const mpq::Layer& layer, bool is_conv) {
   };
   if (!is_conv) {
     fill(count * layer.input_channels(), count * layer.rows());
-    layer.linear(x.data(), count, step, y.data(), threads);
+    const mpq::Residual added = residual(bytes, held, {count, layer.rows()}, is_conv);
+    layer.linear(x.data(), count, step, added.values, y.data(), threads);
     return;
   }
   layer.output_size(bytes.mostly(height), bytes.mostly(width));
@@ -143,7 +167,9 @@ void run(Bytes& bytes, const mpq::Layer& layer, bool is_conv) {
     return;
   }
   fill(batch * layer.input_channels() * height * width, batch * layer.rows() * size[0] * size[1]);
-  layer.conv(x.data(), batch, height, width, step, y.data(), threads);
+  const mpq::Residual added =
+      residual(bytes, held, {batch, layer.rows(), size[0], size[1]}, is_conv);
+  layer.conv(x.data(), batch, height, width, step, added, y.data(), threads);
 }
 
 }  // namespace

@@ -32,18 +32,30 @@ std::size_t size_of(const std::vector<int64_t>& shape) {
   return size;
 }
 
+mpq::Extents extents_of(const mpq::Tensor<float>& tensor) {
+  return {tensor.shape.data(), tensor.shape.size()};
+}
+
 bool passes(const Case& tried, const mpq::Layer& layer, mpq::Parallel& parallel) {
   // Exactly as large as they are, on the heap: what is read or written beside them is seen.
   const std::vector<float> x(tried.x.data, tried.x.data + size_of(tried.x.shape));
+  const std::vector<float> added(tried.residual.data,
+                                 tried.residual.data + size_of(tried.residual.shape));
+  mpq::Residual residual;
+  if (!added.empty()) {
+    residual = {added.data(), mpq::residual_form(extents_of(tried.residual), extents_of(tried.y),
+                                                 tried.layer.is_conv)};
+  }
   std::vector<float> y(size_of(tried.y.shape), 12345.0f);
   if (tried.layer.is_conv) {
     const int64_t height = tried.x.shape[2], width = tried.x.shape[3];
     const auto size = layer.output_size(height, width);
     if (size[0] != tried.y.shape[2] || size[1] != tried.y.shape[3]) return false;
-    layer.conv(x.data(), tried.x.shape[0], height, width, tried.step, y.data(), parallel);
+    layer.conv(x.data(), tried.x.shape[0], height, width, tried.step, residual, y.data(),
+               parallel);
   } else {
     const auto count = static_cast<int64_t>(x.size()) / layer.input_channels();
-    layer.linear(x.data(), count, tried.step, y.data(), parallel);
+    layer.linear(x.data(), count, tried.step, residual.values, y.data(), parallel);
   }
   return same(y.data(), tried.y, y.size());
 }

@@ -15,9 +15,10 @@ import numpy as np
 from golden.draws import Draws
 from golden.layer_cases import random_layer
 from golden.reader import LayerCase, layer_cases
+from lowering.models import residual_shapes
 from numpy.typing import NDArray
 
-from mpq_export.core.integer_reference import ConvGeometry, run_layer
+from mpq_export.core.integer_reference import ConvGeometry, add_residual, run_layer
 
 # Output rows of whole sixteens and channels in sixty-fours; the first is cut into several pieces.
 _DIRECT = (
@@ -29,8 +30,13 @@ _DIRECT = (
 
 
 def write_cases(path: Path, cases: Iterable[LayerCase]) -> None:
-    """Write the cases; float16 inputs are widened, outputs are those in float32."""
-    written = [b"".join(map(_padded, _parts(case))) for case in cases]
+    """Write the cases, each as it is and with a residual; float16 inputs are widened, outputs are
+    those in float32."""
+    written = [
+        b"".join(map(_padded, _parts(case, residual)))
+        for index, case in enumerate(cases)
+        for residual in (None, _residual(case, index))
+    ]
     path.write_bytes(b"MPQCASES" + pack("<q", len(written)) + b"".join(written))
 
 
@@ -44,6 +50,12 @@ def all_cases() -> Iterator[LayerCase]:
         yield LayerCase(f"direct_{index}", layer, x, 1, run_layer(layer, x, 1))
     for index in range(24):
         yield _random_case(index)
+
+
+def _residual(case: LayerCase, index: int) -> NDArray[np.float32]:
+    """What is added to a case's output, in all forms by turns."""
+    forms = residual_shapes(case.expected.output.shape, case.layer.conv is not None)
+    return Draws(2000 + index).bell(forms[index % len(forms)]).astype(np.float32)
 
 
 def _random_case(index: int) -> LayerCase:
@@ -75,7 +87,7 @@ def _random_case(index: int) -> LayerCase:
     return LayerCase(f"random_{index}", layer, x, step_index, run_layer(layer, x, step_index))
 
 
-def _parts(case: LayerCase) -> Iterator[bytes]:
+def _parts(case: LayerCase, residual: NDArray[np.float32] | None) -> Iterator[bytes]:
     layer, weight = case.layer, case.layer.weight
     conv = layer.conv or ConvGeometry((1, 1))
     geometry = (
@@ -99,7 +111,8 @@ def _parts(case: LayerCase) -> Iterator[bytes]:
         (layer.input_factor, "<f4"),
         (layer.input_shift, "i1"),
         (case.x, "<f4"),
-        (case.expected.output, "<f4"),
+        (np.zeros(0) if residual is None else residual, "<f4"),
+        (add_residual(case.expected.output, residual), "<f4"),
     ):
         yield from _array(array, dtype)
 

@@ -52,11 +52,19 @@ def native_session(
 
 
 def run_layer_natively(
-    layer: PackedLayer, x: NDArray[np.floating], step_index: int, kernels: str, threads: int = 2
+    layer: PackedLayer,
+    x: NDArray[np.floating],
+    step_index: int,
+    kernels: str,
+    threads: int = 2,
+    residual: NDArray[np.floating] | None = None,
 ) -> NDArray[np.floating]:
     """The output of one layer, in a session of its own."""
-    model = packed_model(layer, [None] * x.ndim, X_TYPES[x.dtype])
     feeds = {"X": x, "step_index": np.array([step_index], np.int32)}
+    added = () if residual is None else [None] * residual.ndim
+    model = packed_model(layer, [None] * x.ndim, X_TYPES[x.dtype], residual_dims=added)
+    if residual is not None:
+        feeds["residual"] = residual
     return native_session(model, kernels, threads).run(None, feeds)[0]
 
 

@@ -149,9 +149,47 @@ def test_images_smaller_than_the_kernel_are_refused():
 def test_other_types_of_x_are_refused():
     case = layer_case(LINEAR)
     model = packed_model(case.layer, None, TensorProto.DOUBLE)
-    session = native_session(model, KERNELS)
-    with pytest.raises(Exception, match="node 'layer': X is of ONNX type 11, expected float32"):
-        session.run(None, case_feeds(case) | {"X": case.x.astype(np.float64)})
+    with pytest.raises(Exception, match=r"double.* \(X\) .*MPQLinear.* node \(layer\)"):
+        native_session(model, KERNELS)
+
+
+@pytest.mark.parametrize("name", [LINEAR, CONV])
+def test_a_residual_of_another_type_than_x_is_refused(name):
+    model = packed_model(layer_case(name).layer, None, residual_dims=None)
+    model.graph.input[2].type.tensor_type.elem_type = TensorProto.FLOAT16
+    with pytest.raises(Exception, match=r"Node \(layer\) Op \(MPQ"):
+        native_session(model, KERNELS)
+
+
+RESIDUALS = [
+    (LINEAR, lambda y: (*y[:-1], y[-1] + 1)),
+    (LINEAR, lambda y: (y[0] + 1, *y[1:])),
+    (LINEAR, lambda y: (1, *y)),
+    (LINEAR, lambda y: y[1:]),
+    (LINEAR, lambda y: (1,) * len(y)),
+    (LINEAR, lambda y: ()),
+    (CONV, lambda y: (y[0], y[1], y[2], 1)),
+    (CONV, lambda y: (y[0], y[1], 1, y[3])),
+    (CONV, lambda y: (y[0], 1, 1, 1)),
+    (CONV, lambda y: (y[0], y[1] + 1, 1, 1)),
+    (CONV, lambda y: (y[0] + 1, y[1], 1, 1)),
+    (CONV, lambda y: (y[0] + 1, *y[1:])),
+    (CONV, lambda y: (*y[:3], y[3] - 1)),
+    (CONV, lambda y: y[1:]),
+    (CONV, lambda y: (*y, 1)),
+    (CONV, lambda y: (0, y[1], 1, 1)),
+]
+
+
+@pytest.mark.parametrize(("name", "shape_of"), RESIDUALS)
+def test_a_residual_of_another_shape_is_refused_and_the_session_goes_on(name, shape_of):
+    case = layer_case(name)
+    session = native_session(packed_model(case.layer, None, residual_dims=None), KERNELS)
+    wrong = np.zeros(shape_of(case.y.shape), np.float32)
+    with pytest.raises(Exception, match=r"node 'layer': residual is \[.*\], expected \["):
+        session.run(None, case_feeds(case) | {"residual": wrong})
+    right = {"residual": np.zeros_like(case.y)}
+    np.testing.assert_array_equal(session.run(None, case_feeds(case) | right)[0], case.y)
 
 
 def test_unknown_kernels_are_refused_with_those_there_are():

@@ -12,8 +12,9 @@ from golden.layer_cases import random_layer
 from golden.reader import LayerCase, layer_cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lowering.models import residual_shapes
 
-from mpq_export.core.integer_reference import ConvGeometry, run_layer
+from mpq_export.core.integer_reference import ConvGeometry, add_residual, run_layer
 from mpq_export.core.planes import MAX_COLUMNS
 
 from .sessions import every_kernel, run_layer_natively, same_bits
@@ -117,6 +118,52 @@ def test_the_longest_row_there_is(zero_point, kernels):
     x = np.full((2, MAX_COLUMNS), 1e9 if zero_point == 0 else -1e9, np.float32)
     x[1, ::3] = 0
     assert_exact(layer, x, 0, kernels)
+
+
+@every_kernel
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), layer=layers(), seed=seeds)
+def test_any_layer_with_a_residual(kernels: str, data: st.DataObject, layer, seed: int):
+    rng = np.random.default_rng(seed)
+    x = inputs_for(layer, seed).astype(data.draw(st.sampled_from([np.float32, np.float16])))
+    step_index = data.draw(st.integers(0, layer.act_scale.size - 1))
+    with np.errstate(all="ignore"):
+        y = run_layer(layer, x, step_index).output.astype(x.dtype)
+        forms = residual_shapes(y.shape, layer.conv is not None)
+        residual = rng.standard_normal(data.draw(st.sampled_from(forms))) * np.std(y)
+        where = rng.random(residual.shape) < 0.1
+        residual[where] = rng.choice(AWKWARD, where.sum())
+        residual = residual.astype(x.dtype)
+    threads = data.draw(st.integers(1, 3))
+    found = run_layer_natively(layer, x, step_index, kernels, threads, residual)
+    assert same_bits(found, add_residual(y, residual))
+
+
+@every_kernel
+@pytest.mark.parametrize("form", range(3))
+@pytest.mark.parametrize(
+    ("channels", "rows", "size"), [(64, 70, (5, 32)), (48, 65, (9, 31))], ids=["direct", "unfolded"]
+)
+def test_residuals_of_convolutions_larger_than_a_tile(channels, rows, size, form, kernels):
+    geometry = ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1))
+    layer = random_layer(Draws(rows), [3] * rows, 6, channels, geometry)
+    x = Draws(7).bell((3, channels, *size)).astype(np.float32)
+    y = run_layer(layer, x, 1).output
+    residual = Draws(9).bell(residual_shapes(y.shape, True)[form]).astype(np.float32)
+    for threads in (1, 2, 5):
+        found = run_layer_natively(layer, x, 1, kernels, threads, residual)
+        assert same_bits(found, add_residual(y, residual))
+
+
+@every_kernel
+@pytest.mark.parametrize(("columns", "rows", "count"), [(640, 100, 77), (65, 513, 3)])
+def test_residuals_of_linear_layers_larger_than_a_tile(columns, rows, count, kernels):
+    layer = random_layer(Draws(columns), [4] * rows, 8, columns)
+    x = Draws(8).bell((count, columns)).astype(np.float32)
+    y = run_layer(layer, x, 2).output
+    residual = Draws(9).bell(y.shape).astype(np.float32)
+    found = run_layer_natively(layer, x, 2, kernels, residual=residual)
+    assert same_bits(found, add_residual(y, residual))
 
 
 @every_kernel
