@@ -23,7 +23,7 @@ from .half_precision import is_half
 from .kernel_nodes import DOMAIN, VERSION, make_kernel_node
 from .nodes import OPSET, all_nodes, is_mpq, read_layer, residual_of
 from .plain_int8 import plain_int8_nodes
-from .residual_fusion import fuse_residuals, of_every_pixel
+from .residual_fusion import expanded_residual, fuse_residuals, of_every_pixel
 from .shapes import shapes_of
 from .unread import read_values
 
@@ -55,7 +55,13 @@ def to_tensorrt(graph: Graph) -> Graph:
 def to_tensorrt_int8(graph: Graph) -> Graph:
     """The same with layers in operators of TensorRT's own; raises as :func:`to_tensorrt`."""
     half = is_half(graph)
-    return _lowered(graph, lambda node, values: plain_int8_nodes(node, values, half), [])
+
+    def rewrite(node: onnx.NodeProto, values: Values) -> tuple[list[onnx.NodeProto], Values]:
+        layer, *residual = expanded_residual(node)
+        own, tensors = plain_int8_nodes(layer, values, half)
+        return [*own, *residual], tensors
+
+    return _lowered(graph, rewrite, [])
 
 
 def _lowered(

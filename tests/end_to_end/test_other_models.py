@@ -4,6 +4,7 @@ import json
 import shutil
 
 import fixtures
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -19,17 +20,20 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
+from lowering.models import without_residuals
 
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import BundleError, CheckpointError
 from mpq_export.evaluation.check import check_bundle
+from mpq_export.evaluation.cpu_benchmark.inputs import draw_inputs
 from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
 from mpq_export.lowering.names import Target
 from mpq_export.methods import recipe_of
 from mpq_export.precision import BitSpec
 from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.onnxruntime_denoiser import make_session, runnable_graph
 
 
 def unet(**changes) -> UNet2DModel:
@@ -132,6 +136,14 @@ def test_models_are_exported_and_exact(tmp_path, name):
     assert report.passed
     assert len(report.nodes) > 15
     assert report.against_original.relative < 1
+    fused = runnable_graph(bundle, Runtime.ORT)
+    apart = without_residuals(fused)
+    if bundle.model_config["_class_name"].startswith("UNet"):
+        assert len(apart.model.graph.node) > len(fused.model.graph.node)
+    drawn = draw_inputs(bundle.model_config, 3, np.random.default_rng(0))
+    feeds = drawn | {"step_index": np.array([1], np.int32)}
+    results = [make_session(graph).run(None, feeds)[0] for graph in (fused, apart)]
+    np.testing.assert_array_equal(*results, "residuals change bits")
 
 
 def test_an_input_that_is_not_finite_is_named(tmp_path):

@@ -13,8 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 from mpq_export.core.integer_reference import PackedLayer
 from mpq_export.lowering.function_bodies import function_bodies
 from mpq_export.lowering.graph import Graph
-from mpq_export.lowering.nodes import make_node, model_from_graph, register_schemas, with_residual
+from mpq_export.lowering.nodes import (
+    is_mpq,
+    make_node,
+    model_from_graph,
+    register_schemas,
+    with_residual,
+)
 from mpq_export.lowering.portable import WeightType, to_portable
+from mpq_export.lowering.residual_fusion import expanded_residual
 
 Dims = Sequence[int | str | None] | None
 X_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
@@ -49,6 +56,16 @@ def packed_model(
         initializer=initializers(tensors),
     )
     return model_from_graph(graph)
+
+
+def without_residuals(graph: Graph) -> Graph:
+    """The graph with every residual added behind its node again."""
+    nodes = [
+        part
+        for node in graph.model.graph.node
+        for part in (expanded_residual(node) if is_mpq(node) else [node])
+    ]
+    return graph.with_nodes(nodes, graph.values(), with_mpq=True)
 
 
 def residual_shapes(y: Sequence[int], is_conv: bool) -> list[tuple[int, ...]]:

@@ -14,7 +14,7 @@ from mpq_export.bundle import read_bundle
 from mpq_export.core.integer_reference import run_layer
 from mpq_export.evaluation.layer_fidelity import LayerUse, compare_layer
 from mpq_export.lowering.graph import Graph
-from mpq_export.lowering.kernel_nodes import is_kernel_node
+from mpq_export.lowering.kernel_nodes import INPUTS, is_kernel_node
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.plain_int8 import exact_in_float32, plain_int8_nodes
 from mpq_export.lowering.targets import read_lowered
@@ -79,11 +79,12 @@ def test_every_node_of_a_model_equals_the_reference(lowered_folder: Path) -> Non
     bundle = read_bundle(lowered_folder)
     graph = read_lowered(lowered_folder, Target.TRT_INT8)
     packed = read_lowered(lowered_folder, Target.TRT)  # tensors between the layers keep their names
-    taps = {n.name: (n.input[0], n.output[0]) for n in packed.model.graph.node if is_kernel_node(n)}
+    kernels = [node for node in packed.model.graph.node if is_kernel_node(node)]
+    taps = {n.name: (n.input[0], n.output[0], *n.input[len(INPUTS) :]) for n in kernels}
     assert taps.keys() == bundle.layers.keys()
     probed = onnx.ModelProto()
     probed.CopyFrom(graph.model)
-    names = sorted({name for pair in taps.values() for name in pair} - {"sample", "prediction"})
+    names = sorted({name for tap in taps.values() for name in tap} - {"sample", "prediction"})
     probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = make_session(Graph(probed, graph.tensors))
     rng = np.random.default_rng(0)
@@ -96,8 +97,8 @@ def test_every_node_of_a_model_equals_the_reference(lowered_folder: Path) -> Non
         }
         wanted = [*names, "prediction"]
         values = feeds | dict(zip(wanted, session.run(wanted, feeds), strict=True))
-        for name, (x, y) in taps.items():
-            use = LayerUse(values[x], values[y], step)
+        for name, (x, y, *residual) in taps.items():
+            use = LayerUse(values[x], values[y], step, *(values[added] for added in residual))
             assert compare_layer(name, bundle.layers[name], [use]).equal, name
 
 

@@ -10,7 +10,9 @@ import pytest
 from golden.draws import Draws
 from golden.layer_cases import random_layer
 from onnx import TensorProto, helper
+from plugins.onnxruntime.sessions import require_library
 
+from mpq_export.bundle import read_bundle
 from mpq_export.core.integer_reference import ConvGeometry, add_residual, run_layer
 from mpq_export.core.planes import ContractError
 from mpq_export.lowering.function_bodies import function_bodies
@@ -23,7 +25,10 @@ from mpq_export.lowering.residual_fusion import (
     fuse_residuals,
     of_every_pixel,
 )
-from mpq_export.runtimes.onnxruntime_denoiser import make_session
+from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.onnxruntime_denoiser import make_session, runnable_graph
+
+from .models import without_residuals
 
 CHANNELS, ROWS, SIZE, TOKENS = 3, 5, 4, 7
 IMAGE, X = ("batch", ROWS, SIZE, SIZE), ("batch", CHANNELS, SIZE, SIZE)
@@ -205,6 +210,23 @@ def test_a_chain_of_sums_is_one_of_layers():
     fused = fuse_residuals(graph)
     assert added(fused) == {"conv": "r", "shortcut": "sum"}
     assert fuse_residuals(fused).model.graph == fused.model.graph
+
+
+def test_no_bit_of_a_whole_model_changes(lowered_folder):
+    require_library()
+    bundle = read_bundle(lowered_folder)
+    fused = runnable_graph(bundle, Runtime.ORT)
+    apart = without_residuals(fused)
+    assert sum(residual is not None for residual in added(fused).values()) == 17
+    assert operators(apart).count("Add") == operators(fused).count("Add") + 17
+    inputs = {
+        "sample": Draws(5).bell((2, 2, 8, 8)).astype(np.float32),
+        "timestep": bundle.timesteps[1:2].astype(np.float32),
+        "step_index": np.array([1], np.int32),
+        "class_labels": np.array([0, 3]),
+    }
+    results = [make_session(graph).run(None, inputs)[0] for graph in (fused, apart)]
+    np.testing.assert_array_equal(*results)
 
 
 def test_only_the_wanted_forms_are_fused():

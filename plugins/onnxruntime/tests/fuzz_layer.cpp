@@ -134,7 +134,8 @@ mpq::Residual residual(Bytes& bytes, std::vector<float>& held, const std::vector
   if (bytes.below(8) == 0) shape[bytes.below(shape.size())] = bytes.below(65);
   if (bytes.below(8) == 0) shape.push_back(1);
   if (bytes.below(8) == 0) shape.pop_back();
-  const auto found = mpq::residual_form({shape.data(), shape.size()}, {y.data(), y.size()}, is_conv);
+  const auto found =
+      mpq::residual_form({shape.data(), shape.size()}, {y.data(), y.size()}, is_conv);
   std::size_t size = 1;
   for (const int64_t extent : shape) size *= static_cast<std::size_t>(extent);
   held.resize(size);

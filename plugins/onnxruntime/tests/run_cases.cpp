@@ -51,8 +51,7 @@ bool passes(const Case& tried, const mpq::Layer& layer, mpq::Parallel& parallel)
     const int64_t height = tried.x.shape[2], width = tried.x.shape[3];
     const auto size = layer.output_size(height, width);
     if (size[0] != tried.y.shape[2] || size[1] != tried.y.shape[3]) return false;
-    layer.conv(x.data(), tried.x.shape[0], height, width, tried.step, residual, y.data(),
-               parallel);
+    layer.conv(x.data(), tried.x.shape[0], height, width, tried.step, residual, y.data(), parallel);
   } else {
     const auto count = static_cast<int64_t>(x.size()) / layer.input_channels();
     layer.linear(x.data(), count, tried.step, residual.values, y.data(), parallel);

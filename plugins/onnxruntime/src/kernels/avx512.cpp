@@ -255,9 +255,8 @@ void finish(const int32_t* acc, const RowEpilogue& epilogue, const Addends& adde
       return _mm512_add_ps(output, _mm512_maskz_loadu_ps(lanes, first + r * row_stride));
     });
   } else {
-    store([&](__m512 output, int64_t r) {
-      return _mm512_add_ps(output, _mm512_set1_ps(first[r]));
-    });
+    store(
+        [&](__m512 output, int64_t r) { return _mm512_add_ps(output, _mm512_set1_ps(first[r])); });
   }
 }
 

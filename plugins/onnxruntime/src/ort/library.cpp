@@ -29,9 +29,9 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
            {&Operator<Typed<LinearKernel, kFloat>>::get(),
             &Operator<Typed<LinearKernel, kFloat16>>::get(),
             &Operator<Typed<ConvKernel, kFloat>>::get(),
-            &Operator<Typed<ConvKernel, kFloat16>>::get(), &Operator<PlainGroupNormKernel>::get(), &Operator<SiluGroupNormKernel>::get(),
-            &Operator<GeluKernel>::get(), &Operator<GegluKernel>::get(),
-            &Operator<AdaLayerNormKernel>::get(),
+            &Operator<Typed<ConvKernel, kFloat16>>::get(), &Operator<PlainGroupNormKernel>::get(),
+            &Operator<SiluGroupNormKernel>::get(), &Operator<GeluKernel>::get(),
+            &Operator<GegluKernel>::get(), &Operator<AdaLayerNormKernel>::get(),
             &Operator<Typed<AttentionKernel, kFloat>>::get(),
             &Operator<Typed<AttentionKernel, kFloat16>>::get()}) {
         require(api, api.CustomOpDomain_Add(made, op));

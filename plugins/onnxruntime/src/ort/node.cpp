@@ -6,7 +6,7 @@ namespace mpq::ort {
 namespace {
 
 constexpr const char* kNames[kInputCount] = {
-    "X",     "step_index", "act_scale", "act_zero_point", "planes",     "steps",
+    "X",     "step_index", "act_scale", "act_zero_point", "planes",      "steps",
     "scale", "row_order",  "bias",      "input_factor",   "input_shift", "residual"};
 constexpr const char* kLayout = "canonical";
 constexpr int kVersion = 1;

@@ -7,10 +7,10 @@
 
 namespace mpq::ort {
 
-// Kernel has: static kName, kInputs, kRequiredInputs, after which they may be absent; static ElementType input_type(index), kUndefined for the type
-// that X and Y share, and kOutput, that of Y; a constructor (api, info); compute(context), const,
-// for any number of threads at once. It throws ContractError on nodes and inputs that it does not
-// take.
+// Kernel has: static kName, kInputs, kRequiredInputs, after which they may be absent; static
+// ElementType input_type(index), kUndefined for the type that X and Y share, and kOutput, that of
+// Y; a constructor (api, info); compute(context), const, for any number of threads at once. It
+// throws ContractError on nodes and inputs that it does not take.
 template <typename Kernel>
 class Operator {
  public:

@@ -13,8 +13,8 @@ class PackedKernel {
 
   PackedKernel(const OrtApi& api, const OrtKernelInfo& info, bool is_conv);
 
-  // Reads X, step_index and the residual, writes Y; any number of threads at once. Throws ContractError on
-  // inputs that the layer does not take.
+  // Reads X, step_index and the residual, writes Y; any number of threads at once. Throws
+  // ContractError on inputs that the layer does not take.
   void compute(OrtKernelContext& context) const;
 
  private:
