@@ -53,7 +53,7 @@ def build(
     and GPU. It lies in the bundle's folder 'engine', with a record of its hash beside it.
     """
     from ..bundle import read_bundle
-    from ..runtimes.cuda.driver import gpu_here
+    from ..runtimes.cuda.gpu import gpu_here
     from ..runtimes.tensorrt.engine_builds import EngineRequest
     from ..runtimes.tensorrt.engine_builds import build as build_engine
     from ..runtimes.tensorrt.installed import usual_runtime
@@ -118,7 +118,7 @@ def build_where_possible(bundle: Path, target: Target) -> tuple[dict[str, Any] |
     Returns its report, None where none can be built here, and what is to be said.
     """
     from ..bundle import read_bundle
-    from ..runtimes.cuda.driver import gpu_here
+    from ..runtimes.cuda.gpu import gpu_here
     from ..runtimes.tensorrt.engine_builds import EngineRequest
     from ..runtimes.tensorrt.engine_builds import build as build_engine
     from ..runtimes.tensorrt.installed import usual_runtime

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ...errors import RuntimeUnavailable
 from ...packages import installed_version
+from ...runtimes.cuda.driver import Driver
+from ...runtimes.cuda.gpu import find_gpu
 from ...runtimes.gpu_kernels.choice import nvrtc_code, require_capable
-from ...runtimes.gpu_kernels.driver import CudaDriver
 from ...runtimes.gpu_kernels.library_file import (
     LIBRARY_VARIABLE,
     named_library,
@@ -46,8 +47,8 @@ def gpu_kernels_finding(has_card: bool) -> Finding:
 
 def _compiled_by() -> str:
     """What has compiled them, or will; raises RuntimeUnavailable where nothing can."""
-    driver = CudaDriver()
-    gpu = driver.gpu(0)
+    driver = Driver.load()
+    gpu = find_gpu(driver)
     require_capable(gpu)
     if (nvcc := nvcc_program()) is not None:
         library = nvcc_library(nvcc, gpu.capability)

@@ -37,7 +37,6 @@ class Job:
         profile: for the inputs with free axes.
         capabilities: that TensorRT-RTX builds for; empty for the GPU that is here.
         with_plugin: whether the model has packed nodes.
-        multiprocessors: that their plugin cuts its work for.
         workspace: bytes that layers may take, None as many as they want.
         timing_cache: a file of earlier measurements, read and written; None without.
     """
@@ -48,7 +47,6 @@ class Job:
     profile: dict[str, list[list[int]]]
     capabilities: list[str]
     with_plugin: bool
-    multiprocessors: int
     workspace: int | None = None
     timing_cache: str | None = None
 
@@ -174,7 +172,7 @@ def main() -> None:
     try:
         trt = importlib.import_module(job.module)
         if job.with_plugin:
-            _register_plugin(trt, job.multiprocessors)
+            _register_plugin(trt)
         build_engine(trt, job, report)
         report({"peak_mb": own_peak_mb()})
     except UserError as error:
@@ -183,14 +181,13 @@ def main() -> None:
         sys.exit(2)
 
 
-def _register_plugin(trt: ModuleType, multiprocessors: int) -> None:
+def _register_plugin(trt: ModuleType) -> None:
     if (library := named_plugin()) is not None:
         load_plugin(trt, library)
         return
-    from .kernels import kernels_for_building
-    from .plugin import register_plugins
+    from .kernels import register_for_building
 
-    register_plugins(trt, kernels_for_building(), multiprocessors)
+    register_for_building(trt)
 
 
 def builder_command() -> list[str]:

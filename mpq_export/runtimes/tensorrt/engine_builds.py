@@ -22,7 +22,7 @@ from ...lowering.names import Target
 from ...lowering.targets import MODEL, lowered_files
 from ...pipelines.registry import GENERAL
 from ...progress import ProgressReporter
-from ..cuda.driver import Gpu, gpu_here
+from ..cuda.gpu import Gpu, gpu_here
 from ..gpu_kernels.cache_folder import own_cache_folder
 from ..names import Runtime
 from .building import Job, builder_command, job_text, line_of_builder
@@ -36,7 +36,7 @@ from .engine_files import (
 )
 from .flavour import environment
 from .installed import MODULES, Installed, installed
-from .kernels import UNKNOWN_MULTIPROCESSORS
+from .kernels import multiprocessors
 from .memory import available_mb, likely_peak_mb, resident_mb, workspace_bytes
 from .shapes import Ranges, default_ranges, input_dims, parse_shapes, profile
 from .trtexec import line_of_trtexec, trtexec_command
@@ -123,7 +123,6 @@ def build(
             },
             capabilities=list(identity.capabilities) if rtx else [],
             with_plugin=bool(identity.plugin),
-            multiprocessors=identity.multiprocessors,
             workspace=workspace_bytes(request.memory_limit_mb, model_bytes),
             timing_cache=None if rtx else str(_timing_cache(identity)),
         )
@@ -170,7 +169,6 @@ def identify(
 ) -> EngineIdentity:
     """What decides the engine; raises RuntimeUnavailable where none can be built here."""
     with_plugin = request.target is Target.TRT
-    unknown = UNKNOWN_MULTIPROCESSORS if isinstance(gpu, str) else gpu.multiprocessors
     family = bundle.quantization.family
     return EngineIdentity(
         model=family if family and family != GENERAL else _class_name(bundle),
@@ -181,7 +179,7 @@ def identify(
         tensorrt=here.version,
         capabilities=list(here.capabilities(gpu)),
         plugin=f"{VERSION}.{LAYOUT}" if with_plugin else "",
-        multiprocessors=unknown if with_plugin else 0,
+        multiprocessors=multiprocessors(gpu) if with_plugin else 0,
         memory_limit_mb=request.memory_limit_mb,
         model_files=files,
     )
