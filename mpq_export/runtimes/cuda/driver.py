@@ -83,7 +83,10 @@ class Driver:
             library = ctypes.CDLL(LIBRARY)
         except OSError as error:
             raise RuntimeUnavailable(
-                "There is no NVIDIA driver", where=LIBRARY, why=str(error)
+                "There is no NVIDIA driver",
+                where=LIBRARY,
+                why=str(error),
+                fix="Without an NVIDIA GPU --runtime ort runs on the processor",
             ) from error
         return cls(library)
 

@@ -270,7 +270,7 @@ def _supervise(builder: _Process, model: Path, progress: ProgressReporter, watch
             assert process.stdout is not None
             with process.stdin:
                 process.stdin.write(builder.given)
-            error = _follow(process, builder.read, progress, watch)
+            reached, error = _follow(process, builder.read, progress, watch)
             status = process.wait()
         finally:
             process.kill()
@@ -282,6 +282,7 @@ def _supervise(builder: _Process, model: Path, progress: ProgressReporter, watch
         raise RuntimeUnavailable(error["what"], where=error["where"], why=why, fix=error["fix"])
     if status != 0:
         raise _ended(model, status, words, watch)
+    progress.advance(PARTS - reached)
 
 
 def _follow(
@@ -289,8 +290,11 @@ def _follow(
     read: Callable[[bytes], dict[str, Any]],
     progress: ProgressReporter,
     watch: _Watch,
-) -> dict[str, str] | None:
-    """Show how far the builder says it is until it closes its output; its error, if it has one."""
+) -> tuple[int, dict[str, str] | None]:
+    """Show how far the builder says it is until it closes its output.
+
+    Returns how many parts were shown, and its error, if it has one.
+    """
     stream, reached, error, rest = process.stdout, 0, None, b""
     assert stream is not None
     with selectors.DefaultSelector() as selector:
@@ -300,8 +304,7 @@ def _follow(
             if not selector.select(_GLANCE_SECONDS):
                 continue
             if not (data := stream.read1(1 << 16)):  # type: ignore[attr-defined]
-                progress.advance(PARTS - reached if error is None else 0)
-                return error
+                return reached, error
             *lines, rest = (rest + data).split(b"\n")
             for line in map(read, lines):
                 watch.said = line.get("said", watch.said)
