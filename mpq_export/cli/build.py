@@ -98,7 +98,10 @@ def engine_text(report: dict[str, Any]) -> str:
         if report["found"]
         else f"built in {report['build_seconds']} s, {report['build_peak_mb']} MB of memory"
     )
-    sizes = ", ".join(f"{axis} {s[0]} to {s[-1]}" for axis, s in report["shapes"].items())
+    sizes = ", ".join(
+        f"{axis} {s[0]}" if s[0] == s[-1] else f"{axis} {s[0]} to {s[-1]}"
+        for axis, s in report["shapes"].items()
+    )
     name = "TensorRT" if report["runtime"] == Runtime.TRT else "TensorRT-RTX"
     if report["target"] == Target.TRT:
         following = f"mpq-sample {report['bundle']} --runtime {report['runtime']} --out grid.png"

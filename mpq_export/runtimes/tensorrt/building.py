@@ -8,8 +8,10 @@ the command along; and what it has allocated is gone with it.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +26,7 @@ from .plugin_library import load_plugin, named_plugin
 from .shapes import Profile
 
 Report = Callable[[dict[str, Any]], None]
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class _Said:
 
 def main() -> None:
     """Do the job on stdin."""
+    _end_with_parent()
     job = Job(**json.load(sys.stdin))
     lines, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no report
 
@@ -179,6 +183,13 @@ def main() -> None:
         parts = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
         report({"error": parts})
         sys.exit(2)
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process with the command that started it, however that ends: two
+    builders do not fit a board."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _register_plugin(trt: ModuleType) -> None:
