@@ -53,7 +53,7 @@ def build(
     and GPU. It lies in the bundle's folder 'engine', with a record of its hash beside it.
     """
     from ..bundle import read_bundle
-    from ..runtimes.cuda.driver import gpu_here
+    from ..runtimes.cuda.gpu import gpu_here
     from ..runtimes.tensorrt.engine_builds import EngineRequest
     from ..runtimes.tensorrt.engine_builds import build as build_engine
     from ..runtimes.tensorrt.installed import usual_runtime
@@ -98,7 +98,10 @@ def engine_text(report: dict[str, Any]) -> str:
         if report["found"]
         else f"built in {report['build_seconds']} s, {report['build_peak_mb']} MB of memory"
     )
-    sizes = ", ".join(f"{axis} {s[0]} to {s[-1]}" for axis, s in report["shapes"].items())
+    sizes = ", ".join(
+        f"{axis} {s[0]}" if s[0] == s[-1] else f"{axis} {s[0]} to {s[-1]}"
+        for axis, s in report["shapes"].items()
+    )
     name = "TensorRT" if report["runtime"] == Runtime.TRT else "TensorRT-RTX"
     if report["target"] == Target.TRT:
         following = f"mpq-sample {report['bundle']} --runtime {report['runtime']} --out grid.png"
@@ -118,7 +121,7 @@ def build_where_possible(bundle: Path, target: Target) -> tuple[dict[str, Any] |
     Returns its report, None where none can be built here, and what is to be said.
     """
     from ..bundle import read_bundle
-    from ..runtimes.cuda.driver import gpu_here
+    from ..runtimes.cuda.gpu import gpu_here
     from ..runtimes.tensorrt.engine_builds import EngineRequest
     from ..runtimes.tensorrt.engine_builds import build as build_engine
     from ..runtimes.tensorrt.installed import usual_runtime

@@ -129,7 +129,7 @@ def _require_older_meaning(nodes: list[onnx.NodeProto]) -> None:
     """Raise ContractError at an operator that is newer than opset 20, or has changed since."""
     for node in all_nodes(nodes):
         if node.domain:
-            continue
+            raise ContractError(f"node {node.name}: TensorRT has no {node.domain}.{node.op_type}")
         known = defs.has(node.op_type, "") and _since(node.op_type, TENSORRT_OPSET) is not None
         if not known or node.op_type in _CHANGED_IN_MEANING:
             raise ContractError(

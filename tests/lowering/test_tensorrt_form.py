@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from fixtures import random_layer
+from fixtures import quantized_bundle, random_layer, save_pipeline
 from golden.reader import LayerCase, layer_case, layer_cases
 from onnx import TensorProto, helper, numpy_helper
 
 from mpq_export.bundle import read_bundle
 from mpq_export.core.kernel_layout import LAYOUT
 from mpq_export.core.planes import ContractError
+from mpq_export.lowering.gelu_nodes import GELU
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.kernel_nodes import (
     DOMAIN,
@@ -25,12 +26,14 @@ from mpq_export.lowering.kernel_nodes import (
     read_kernel_layer,
 )
 from mpq_export.lowering.names import Target
-from mpq_export.lowering.nodes import CONV, LINEAR, model_from_graph
+from mpq_export.lowering.nodes import CONV, LINEAR, all_nodes, model_from_graph
+from mpq_export.lowering.norm_nodes import GROUP_NORM_SILU
 from mpq_export.lowering.targets import read_lowered
 from mpq_export.lowering.tensorrt_form import TENSORRT_OPSET, to_tensorrt
 
 from .models import case_model, run_in_onnxruntime
 from .test_nodes import same_layer
+from .test_operators import dit, text_unet
 
 Values = dict[str, np.ndarray]
 
@@ -176,9 +179,14 @@ def test_group_norms_become_what_old_parsers_take(shape: list[int | str]) -> Non
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("op_type", ["RMSNormalization", "NoSuchOperator"])
-def test_operators_of_other_meaning_are_refused(op_type: str) -> None:
+@pytest.mark.parametrize(
+    ("domain", "op_type"),
+    [("", "RMSNormalization"), ("", "NoSuchOperator"), ("mpq", GELU), ("mpq", GROUP_NORM_SILU)],
+)
+def test_operators_that_tensorrt_lacks_are_refused(domain: str, op_type: str) -> None:
+    """Of other meaning in its opset, or the processor's own."""
     graph = norm_graph([1, 8, 2, 2])
+    graph.model.graph.node[0].domain = domain
     graph.model.graph.node[0].op_type = op_type
     with pytest.raises(ContractError, match=op_type):
         to_tensorrt(graph)
@@ -192,3 +200,26 @@ def test_a_whole_model_keeps_its_layers(lowered_folder: Path) -> None:
     values = graph.values()
     for name, node in nodes.items():
         same_layer(read_kernel_layer(node, values), layers[name])
+
+
+@pytest.fixture(scope="module", params=[None, text_unet, dit], ids=["UNet", "text UNet", "DiT"])
+def any_lowered(
+    request: pytest.FixtureRequest, lowered_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle of each kind of model, lowered for TensorRT."""
+    if request.param is None:
+        return lowered_folder
+    folder, targets = tmp_path_factory.mktemp("kind"), (Target.TRT, Target.TRT_INT8)
+    pipeline = save_pipeline(folder / "pipeline", request.param())
+    return quantized_bundle(pipeline, folder / "bundle", "rtn", targets=targets)
+
+
+@pytest.mark.parametrize("target", [Target.TRT, Target.TRT_INT8])
+def test_models_have_operators_that_tensorrt_knows(any_lowered: Path, target: Target) -> None:
+    """ONNX's of the opset, and the plugin's; nothing of what is fused for the processor."""
+    graph = read_lowered(any_lowered, target)
+    found = {(node.domain, node.op_type) for node in all_nodes(graph.model.graph.node)}
+    own = {one for one in found if one[0]}
+    assert own == ({(DOMAIN, LINEAR), (DOMAIN, CONV)} if target is Target.TRT else set())
+    for _, op_type in found - own:
+        assert onnx.defs.get_schema(op_type, TENSORRT_OPSET).domain == ""

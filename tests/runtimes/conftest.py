@@ -1,10 +1,13 @@
-"""A user's home, and compilers that only say that they were called."""
+"""A user's home, compilers that only say that they were called, and a driver without a GPU."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from mpq_export.runtimes.gpu_kernels import compiled
+import pytest
+from fake_cuda import FakeCuda, compiled
+
+from mpq_export.runtimes.gpu_kernels import compiled as compiled_module
 from mpq_export.runtimes.gpu_kernels.library_file import LIBRARY_VARIABLE
 
 
@@ -14,7 +17,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(compiled, "_USUAL_FOLDERS", ())
+    monkeypatch.setattr(compiled_module, "_USUAL_FOLDERS", ())
     monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
     return tmp_path
 
@@ -29,3 +32,13 @@ def nvcc(home):
     )
     program.chmod(0o755)
     return program
+
+
+@pytest.fixture(scope="session")
+def cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def cuda(cuda_library: Path, tmp_path: Path) -> FakeCuda:
+    return FakeCuda(cuda_library, tmp_path)

@@ -1,10 +1,11 @@
 // A driver without a GPU: what is put on a stream runs when somebody waits for it and not before,
 // device addresses are no pointers, captured work does not run, and every mistake is a status.
+// It loads no code: that has a fake of its own, ../plugins/kernels/fake_driver.cpp.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, CAPTURING = 900 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_CONTEXT = 201, CAPTURING = 900 };
 enum { MOST_WORK = 4096, MOST_BUFFERS = 4096 };
 static const uint64_t DEVICE = 1ull << 60;
 
@@ -15,9 +16,10 @@ typedef struct { List queue, captured; int capturing; } Stream;
 typedef struct { void* memory; size_t size; int on_device; } Buffer;
 
 static Buffer buffers[MOST_BUFFERS];
-static int live, allocated, waits, launches, graphs, initialised, current;
+static int live, allocated, waits, launches, graphs, initialised;
+static _Thread_local int current;
 static const char* refused = "";
-static int devices = 1;
+static int devices = 1, version = 12060;
 
 static int ask(const char* name) {
   return !initialised ? 3 : strcmp(name, refused) == 0 ? 719 : OK;
@@ -31,6 +33,7 @@ int fake_count(const char* what) {
 }
 void fake_refuse(const char* name) { refused = strdup(name); }
 void fake_devices(int count) { devices = count; }
+void fake_version(int number) { version = number; }
 
 static Buffer* find(const void* address, size_t size, int on_device) {
   for (int i = 0; i < MOST_BUFFERS; ++i) {
@@ -76,8 +79,8 @@ int fake_enqueue(Stream* stream, Function function, void* data) {
   return put(stream, (Work){NULL, NULL, 0, function, data});
 }
 
-int cuInit(unsigned flags) { initialised = 1; return flags ? INVALID : OK; }
-int cuDriverGetVersion(int* version) { ASK(); *version = 12060; return OK; }
+int cuInit(unsigned flags) { initialised = 1; ASK(); return flags ? INVALID : OK; }
+int cuDriverGetVersion(int* number) { ASK(); *number = version; return OK; }
 int cuDeviceGetCount(int* count) { ASK(); *count = devices; return OK; }
 int cuDeviceGet(int* device, int ordinal) {
   ASK(); *device = 7; return ordinal < devices ? OK : NO_DEVICE;
@@ -92,26 +95,25 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 16: *value = 8; return OK;
     case 75: *value = 8; return OK;
     case 76: *value = 6; return OK;
-    case 18: *value = 1; return OK;
     default: return INVALID;
   }
 }
-int cuDeviceTotalMem_v2(size_t* bytes, int device) {
-  ASK(); *bytes = 8ull << 30; return device == 7 ? OK : INVALID;
-}
 int cuDevicePrimaryCtxRetain(void** context, int device) {
-  ASK(); *context = &current; return device == 7 ? OK : INVALID;
+  ASK(); *context = buffers; return device == 7 ? OK : INVALID;
 }
-int cuCtxSetCurrent(void* context) { ASK(); current = context == &current; return OK; }
+int cuCtxSetCurrent(void* context) { ASK(); current = context == buffers; return OK; }
 int cuMemAlloc_v2(uint64_t* address, size_t size) {
   ASK();
-  if (!current || !size) return 201;
+  if (!current || !size) return NO_CONTEXT;
   *address = (uint64_t)take(size, 1) + DEVICE;
   return OK;
 }
 int cuMemFree_v2(uint64_t address) { return give((void*)(address - DEVICE), 1); }
 int cuMemHostAlloc(void** address, size_t size, unsigned flags) {
-  ASK(); *address = take(size, 0); return flags ? INVALID : OK;
+  ASK();
+  if (!current || flags) return NO_CONTEXT;
+  *address = take(size, 0);
+  return OK;
 }
 int cuMemFreeHost(void* address) { return give(address, 0); }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t size, Stream* stream) {
@@ -127,7 +129,9 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t size, Stream* stream) {
   return put(stream, (Work){to, memory, size, NULL, NULL});
 }
 int cuStreamCreate(Stream** stream, unsigned flags) {
-  ASK(); *stream = calloc(1, sizeof **stream); return flags == 1 ? OK : INVALID;
+  ASK();
+  *stream = calloc(1, sizeof **stream);
+  return flags == 1 && current ? OK : INVALID;
 }
 int cuStreamSynchronize(Stream* stream) {
   ASK();

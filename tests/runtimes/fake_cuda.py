@@ -28,9 +28,9 @@ class FakeCuda:
     """A fake driver and what it has counted."""
 
     def __init__(self, library: Path, folder: Path) -> None:
-        own = folder / f"libcuda-{next(_numbers)}.so"  # another file is another state
-        shutil.copy(library, own)
-        self.library = ctypes.CDLL(str(own))
+        self.path = folder / f"libcuda-{next(_numbers)}.so"  # another file is another state
+        shutil.copy(library, self.path)
+        self.library = ctypes.CDLL(str(self.path))
         self.library.fake_memory.restype = ctypes.c_void_p
         self.library.fake_memory.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
         self.library.fake_enqueue.argtypes = [ctypes.c_void_p, FUNCTION, ctypes.c_void_p]

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from golden.draws import Draws
@@ -16,13 +17,13 @@ from golden.layer_cases import random_layer
 from golden.reader import layer_case, layer_cases
 from plugins.kernels.cases import assert_same_bits, golden, launched, plane_cases, random_case
 from plugins.kernels.emulated import BUILDS, EmulatedGpu, emulated_kernels
-from plugins.kernels.fake_driver import DriverGpu, fake_driver, fake_image, kernel_names
+from plugins.kernels.fake_driver import DriverGpu, fake_image, kernel_names
 from plugins.kernels.prepared import prepare
 
 from mpq_export.errors import LayerError, RuntimeUnavailable
-from mpq_export.runtimes.gpu_kernels import driver as driver_module
+from mpq_export.runtimes.cuda import code, context
+from mpq_export.runtimes.gpu_kernels import driver_kernels
 from mpq_export.runtimes.gpu_kernels.device import DeviceLayer
-from mpq_export.runtimes.gpu_kernels.driver import CudaDriver, Gpu
 from mpq_export.runtimes.gpu_kernels.interface import CLaunch, KernelPlans
 from mpq_export.runtimes.gpu_kernels.plan_file import installed_plans, plan_library
 
@@ -193,65 +194,51 @@ def test_code_that_is_none_or_lacks_a_kernel_is_refused():
     DriverGpu.of(emulated_kernels(), [fake_image(others), fake_image([first])])
 
 
-def test_gpus_are_described_without_torch(gpu):
-    driver = CudaDriver(str(fake_driver(emulated_kernels())))
-    assert driver.version == (13, 0)
-    assert driver.gpu(1) == Gpu(1, (8, 9), 46)
-    with pytest.raises(RuntimeUnavailable, match="cuDeviceGet"):
-        driver.gpu(2)
-
-
-def test_an_old_driver_and_none_are_said_at_the_start(gpu):
-    path = str(fake_driver(emulated_kernels()))
-    gpu.fake.fake_driver_set_version(11080)
-    try:
-        with pytest.raises(RuntimeUnavailable, match=r"too old.*runs CUDA 11\.8; 12\.0 is needed"):
-            CudaDriver(path)
-    finally:
-        gpu.fake.fake_driver_set_version(13000)
-    for missing in ("libno-such-driver.so.1", str(emulated_kernels())):
-        with pytest.raises(RuntimeUnavailable, match="driver cannot be loaded"):
-            CudaDriver(missing)
-
-
 # --- planted faults -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A piece of ``driver.py``, found once, and what stands there instead."""
+    """A piece of a module, found once, and what stands there instead."""
 
     found: str
     planted: str
+    module: ModuleType = code
 
 
-_GRID, _STREAM = "kernel, *launch.grid, launch.threads", "launch.shared_bytes, stream"
+_GRID, _STREAM = "self._kernels[kernel], *grid, threads", "shared_bytes, stream"
 _SET = "_MOST_SHARED_BYTES, shared_bytes, kernel, device"
 _ANY_CONTEXT = "        if status != 0 or current.value:\n            return status\n"
 _FAULTS = (
-    Fault(_GRID, "kernel, *launch.grid[::-1], launch.threads"),
-    Fault(_GRID, "kernel, launch.grid[0], launch.grid[2], launch.grid[1], launch.threads"),
-    Fault(_GRID, "kernel, launch.threads, *launch.grid"),
-    Fault(f"launch.threads, 1, 1, {_STREAM}", f"1, launch.threads, 1, {_STREAM}"),
-    Fault("launch.shared_bytes, stream, parameters", "0, stream, parameters"),
-    Fault("ctypes.addressof(launch.argument)", "ctypes.addressof(launch)"),
+    Fault(_GRID, "self._kernels[kernel], *grid[::-1], threads"),
+    Fault(_GRID, "self._kernels[kernel], grid[0], grid[2], grid[1], threads"),
+    Fault(_GRID, "self._kernels[kernel], threads, *grid"),
+    Fault(f"threads, 1, 1, {_STREAM}", f"1, threads, 1, {_STREAM}"),
+    Fault(f" {_STREAM},\n", " 0, stream,\n"),
+    Fault("ctypes.addressof(launch.argument)", "ctypes.addressof(launch)", driver_kernels),
     Fault("_MOST_SHARED_BYTES = 8", "_MOST_SHARED_BYTES = 9"),
-    Fault(f'            self._check("cuKernelSetAttribute", {_SET})\n', ""),
+    Fault(f'            driver.call("cuKernelSetAttribute", {_SET})\n', ""),
     Fault(_SET, "_MOST_SHARED_BYTES, 0, kernel, device"),
     Fault(_SET, "shared_bytes, _MOST_SHARED_BYTES, kernel, device"),
-    Fault(_ANY_CONTEXT, "        return status\n"),
+    Fault(_ANY_CONTEXT, "        return status\n", context),
 )  # fmt: skip
 
 
 def test_faults_in_the_launcher_show(tmp_path):
     """Each in a process of its own, which may die of it; without one all is exact."""
-    text = Path(driver_module.__file__).read_text(encoding="utf-8")
     tries = []
     for number, fault in enumerate((Fault("", ""), *_FAULTS)):
+        text = Path(str(fault.module.__file__)).read_text(encoding="utf-8")
         assert not fault.found or text.count(fault.found) == 1, fault.found
         changed = tmp_path / f"{number}.py"
         changed.write_text(text.replace(fault.found, fault.planted) if fault.found else text)
-        command = [sys.executable, "-m", "plugins.kernels.faulty_driver", changed]
+        command = [
+            sys.executable,
+            "-m",
+            "plugins.kernels.faulty_driver",
+            fault.module.__name__,
+            changed,
+        ]
         tries.append(subprocess.run(command, cwd=_TESTS, capture_output=True, text=True))
     assert tries[0].returncode == 0, tries[0].stderr
     missed = [_FAULTS[i] for i, tried in enumerate(tries[1:]) if tried.returncode == 0]

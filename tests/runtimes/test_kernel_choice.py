@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from plugins.kernels.emulated import emulated_kernels
@@ -12,16 +12,17 @@ from plugins.kernels.fake_driver import fake_driver, fake_image, kernel_names
 from mpq_export.errors import RuntimeUnavailable
 from mpq_export.evaluation.doctor import gpu_kernels as doctor
 from mpq_export.packages import installed_version
+from mpq_export.runtimes.cuda import driver
+from mpq_export.runtimes.cuda.gpu import Gpu
 from mpq_export.runtimes.gpu_kernels import choice, compiled, plan_file
 from mpq_export.runtimes.gpu_kernels.choice import gpu_kernels
 from mpq_export.runtimes.gpu_kernels.device_code import device_code
-from mpq_export.runtimes.gpu_kernels.driver import CudaDriver, Gpu
 from mpq_export.runtimes.gpu_kernels.driver_kernels import DriverKernels
 from mpq_export.runtimes.gpu_kernels.interface import KernelLibrary
 from mpq_export.runtimes.gpu_kernels.library_file import LIBRARY_VARIABLE
 from mpq_export.runtimes.gpu_kernels.nvrtc import Compiled, NvrtcError
 
-ADA = Gpu(0, (8, 9), 46)
+ADA = Gpu(0, "Ada", (8, 9), 46)
 
 
 @dataclass
@@ -47,8 +48,7 @@ def machine(home, monkeypatch):
     """A GPU with a driver, without nvcc; with what NVRTC is in the list."""
     monkeypatch.setenv("NVCC", "no-such-nvcc")
     emulated, compilers = emulated_kernels(), [FakeNvrtc()]
-    monkeypatch.setattr(choice, "CudaDriver", lambda: CudaDriver(str(fake_driver(emulated))))
-    monkeypatch.setattr(doctor, "CudaDriver", lambda: CudaDriver(str(fake_driver(emulated))))
+    monkeypatch.setattr(driver, "LIBRARY", str(fake_driver(emulated)))
     monkeypatch.setattr(choice, "nvrtc_libraries", lambda: iter(compilers))
     monkeypatch.setattr(choice, "_loaded", {})
     return compilers
@@ -73,9 +73,11 @@ def test_without_nvcc_nvrtc_compiles_once_and_that_is_said(machine, home, caplog
 
 
 def test_each_gpu_loads_code_of_its_own(machine):
-    assert gpu_kernels(ADA) is not gpu_kernels(Gpu(1, (8, 9), 46))
+    assert gpu_kernels(ADA) is not gpu_kernels(replace(ADA, ordinal=1))
     assert machine[0].calls == 2
-    assert gpu_kernels(Gpu(0, (12, 0), 46)).origin == "compiled by NVRTC 13.0 for sm_120"
+    assert (
+        gpu_kernels(replace(ADA, capability=(12, 0))).origin == "compiled by NVRTC 13.0 for sm_120"
+    )
 
 
 def test_a_named_library_comes_first_and_is_not_passed_over(machine, nvcc, monkeypatch):
@@ -147,7 +149,7 @@ def test_what_nvrtc_refuses_is_quoted_and_leaves_nothing(machine, home):
 
 def test_old_gpus_are_refused_by_their_number(machine):
     with pytest.raises(RuntimeUnavailable, match=r"7\.5; they need 8\.0"):
-        gpu_kernels(Gpu(0, (7, 5), 46))
+        gpu_kernels(replace(ADA, capability=(7, 5)))
 
 
 def test_without_what_plans_launches_nothing_is_compiled(machine, monkeypatch):
@@ -162,11 +164,8 @@ def test_without_what_plans_launches_nothing_is_compiled(machine, monkeypatch):
 
 
 def test_an_old_driver_is_refused_before_anything_is_compiled(machine, monkeypatch):
-    def old():
-        raise RuntimeUnavailable("CUDA's driver is too old for the GPU kernels", why="11.8")
-
-    monkeypatch.setattr(choice, "CudaDriver", old)
-    with pytest.raises(RuntimeUnavailable, match=r"driver is too old.*11\.8"):
+    monkeypatch.setattr(driver, "LEAST_VERSION", (13, 1))
+    with pytest.raises(RuntimeUnavailable, match=r"driver is too old: It runs CUDA 13\.0; 13\.1"):
         gpu_kernels(ADA)
     assert machine[0].calls == 0
 
@@ -230,8 +229,7 @@ def finding(monkeypatch, version="2.13.0", has_card=True):
 def test_the_doctor_says_why_there_are_none(machine, home, monkeypatch):
     assert "no NVIDIA GPU" in finding(monkeypatch, has_card=False).detail
     assert finding(monkeypatch, has_card=False).ok
-    for version, words in ((None, "not installed"), ("2.13.0+cpu", "without CUDA")):
-        assert words in finding(monkeypatch, version).detail
+    assert "without CUDA" in finding(monkeypatch, "2.13.0+cpu").detail
     machine.clear()
     missing = finding(monkeypatch)
     assert not missing.ok
@@ -242,6 +240,13 @@ def test_the_doctor_says_why_there_are_none(machine, home, monkeypatch):
     gone = finding(monkeypatch)
     assert not gone.ok
     assert "gone.so" in gone.detail
+
+
+def test_without_torch_the_doctor_says_what_the_kernels_are_for(machine, monkeypatch):
+    found = finding(monkeypatch, None)
+    assert found.ok
+    assert "NVRTC 13.0; torch is not installed, so for TensorRT alone" in found.detail
+    assert "mpq-export[gpu]" in found.advice
 
 
 def test_the_doctor_finds_the_compiler_where_the_runtime_does(machine, home, nvcc, monkeypatch):
@@ -257,7 +262,7 @@ def test_the_doctor_finds_the_compiler_where_the_runtime_does(machine, home, nvc
 def test_the_doctor_compiles_nothing(machine, home, monkeypatch):
     found = finding(monkeypatch)
     assert found.ok
-    assert found.detail == "no nvcc; --runtime torch compiles them on first use with NVRTC 13.0"
+    assert found.detail == "no nvcc; compiled on first use with NVRTC 13.0"
     assert machine[0].calls == 0
     assert not (home / "cache").exists()
     gpu_kernels(ADA)
@@ -277,7 +282,7 @@ def test_what_was_compiled_for_others_was_not_compiled_before(machine, home, nvc
 
 
 def test_the_doctor_says_that_a_gpu_has_no_driver(machine, monkeypatch):
-    monkeypatch.setattr(doctor, "CudaDriver", lambda: CudaDriver("libno-such-driver.so.1"))
+    monkeypatch.setattr(driver, "LIBRARY", "libno-such-driver.so.1")
     found = finding(monkeypatch)
     assert not found.ok
-    assert "driver cannot be loaded" in found.detail
+    assert "There is no NVIDIA driver" in found.detail

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import hashlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, compiled
+from fake_cuda import FakeCuda
 from fake_tensorrt import PLAN, FakeTensorRt
 
 from mpq_export.bundle import Bundle, read_bundle
@@ -18,6 +19,7 @@ from mpq_export.errors import BundleError, RuntimeUnavailable
 from mpq_export.files import write_json
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.targets import lowered_files
+from mpq_export.runtimes.cuda.gpu import find_gpu
 from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
 from mpq_export.runtimes.tensorrt.denoiser import TensorRtDenoiser
@@ -27,16 +29,6 @@ from mpq_export.runtimes.tensorrt.loaded_engine import load_with
 from mpq_export.runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE
 
 HERE = Installed(Runtime.TRT, "10.3.0")
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("cuda"))
-
-
-@pytest.fixture
-def cuda(library: Path, tmp_path: Path) -> FakeCuda:
-    return FakeCuda(library, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +71,7 @@ def opened(
 ) -> TensorRtDenoiser:
     monkeypatch.setenv(PLUGIN_VARIABLE, str(folder / "config.json"))  # any file: the fake loads it
     bundle = read_bundle(folder)
-    loaded = load_with(trt, HERE, cuda.driver, cuda.driver.gpu(), bundle)
+    loaded = load_with(trt, HERE, cuda.driver, find_gpu(cuda.driver), bundle)
     return TensorRtDenoiser(bundle, loaded)
 
 
@@ -163,7 +155,7 @@ def test_without_a_graph_it_runs_and_says_so(
     sample, conditions = inputs(bundle, 2)
     found = denoise(sample, 7.0, **conditions)
     np.testing.assert_array_equal(found, reference(sample, 7.0, **conditions))
-    assert "no CUDA graph: CUDA's driver refused a call (cuStreamBeginCapture_v2)" in str(
+    assert "no CUDA graph: The NVIDIA driver refused a call (cuStreamBeginCapture_v2)" in str(
         denoise.selection
     )
 
@@ -249,7 +241,7 @@ def test_plain_int8_needs_no_plugin(
     files = lowered_files(folder, Target.TRT_INT8)
     put_engine(folder, target="trt-int8", plugin="", model_files=files)
     bundle = read_bundle(folder)
-    gpu = cuda.driver.gpu()
+    gpu = find_gpu(cuda.driver)
     loaded = load_with(trt, HERE, cuda.driver, gpu, bundle, Target.TRT_INT8)
     assert loaded.plugin == "plain INT8"
     assert trt.libraries == []
@@ -262,14 +254,14 @@ def test_no_engine_names_the_command(
         opened(folder, cuda, trt, monkeypatch)
 
 
-def test_no_gpu_is_said(cuda: FakeCuda) -> None:
-    cuda.no_device()
-    with pytest.raises(RuntimeUnavailable, match=r"There is no GPU"):
-        cuda.driver.gpu()
-
-
-def test_the_gpu_is_described(cuda: FakeCuda) -> None:
-    gpu = cuda.driver.gpu()
-    assert (gpu.name, gpu.capability, gpu.sm) == ("Fake Orin", (8, 6), "86")
-    assert (gpu.multiprocessors, gpu.memory, gpu.shares_memory) == (8, 8 << 30, True)
-    assert gpu.driver == (12, 6)
+def test_another_thread_gets_the_gpus_context(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, reference: OnnxRuntimeDenoiser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A server opens an engine once and draws in whatever thread a request comes."""
+    put_engine(folder)
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    sample, conditions = inputs(bundle, 2)
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(denoise, sample, 7.0, **conditions).result()
+    np.testing.assert_array_equal(found, reference(sample, 7.0, **conditions))

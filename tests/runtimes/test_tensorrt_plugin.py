@@ -10,13 +10,16 @@ import pytest
 from fixtures import random_layer
 from golden.reader import LayerCase, layer_case, layer_cases
 from onnx import helper
-from plugins.kernels.emulated import EmulatedGpu, emulated_kernels
+from plugins.kernels.emulated import BUILDS, EmulatedGpu, emulated_kernels
 from plugins.kernels.fake_driver import DriverGpu
 
 from mpq_export.core.integer_reference import ConvGeometry
 from mpq_export.errors import LayerError
 from mpq_export.lowering.kernel_nodes import INPUTS, make_kernel_node
 from mpq_export.runtimes.gpu_kernels.interface import LAYER_ARRAYS
+from mpq_export.runtimes.gpu_kernels.plan_file import plan_library
+from mpq_export.runtimes.tensorrt import kernels as building_kernels
+from mpq_export.runtimes.tensorrt.kernels import AbsentKernels
 from mpq_export.runtimes.tensorrt.plugin_calls import PluginCalls
 from mpq_export.runtimes.tensorrt.plugin_fields import (
     MULTIPROCESSORS,
@@ -126,6 +129,25 @@ def test_what_the_kernels_refuse_names_the_node(gpu: AnyGpu) -> None:
     with pytest.raises(LayerError, match="do not take") as caught:
         calls.workspace_bytes((2**20, layer.channels, 2**10, 2**10), False)
     assert "layer, input" in str(caught.value.where)
+
+
+def test_without_a_gpu_sizes_are_the_kernels_own_and_launches_are_refused(
+    gpu: AnyGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building_kernels, "plan_library", lambda: plan_library(BUILDS))
+    absent = AbsentKernels()
+    for case in layer_cases():
+        layer, tensors = described(case.layer)
+        sizes = [
+            PluginCalls(layer, kernels).workspace_bytes(case.x.shape, False)
+            for kernels in (gpu.device.library, absent)
+        ]
+        assert sizes[0] == sizes[1]
+    with pytest.raises(LayerError, match="there is no GPU here"):
+        PluginCalls(layer, absent).enqueue(
+            case.x.shape, False, [1] * (2 + len(tensors)), 1, (1, sizes[0]), None
+        )
+    assert "workspace smaller" in absent.status_text(-4)
 
 
 def _set(key: str, *values: int) -> Callable[[Fields], None]:

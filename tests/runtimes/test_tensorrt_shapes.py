@@ -7,7 +7,7 @@ import pytest
 from mpq_export.conditions import ClassLabels, Embedding, Typical
 from mpq_export.errors import BundleError, RuntimeUnavailable, UserError
 from mpq_export.files import write_json
-from mpq_export.runtimes.cuda.driver import Gpu
+from mpq_export.runtimes.cuda.gpu import Gpu
 from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.tensorrt.engine_files import EngineIdentity, read_record
 from mpq_export.runtimes.tensorrt.installed import Installed
@@ -24,7 +24,7 @@ from mpq_export.runtimes.tensorrt.shapes import (
 TEXT = {"sample": ("batch", 4, 64, 64), "timestep": (1,), "text": ("batch", "tokens", 768)}
 CONDITIONS = (Embedding("text", (77, 768), free_length=True),)
 DEFAULTS = default_ranges(TEXT, CONDITIONS)
-ORIN = Gpu("Orin", (8, 7), 8, 8 << 30, True, (12, 6))
+ORIN = Gpu(0, "Orin", (8, 7), 8)
 
 
 def test_defaults_are_some_images_and_the_models_own_tokens() -> None:

@@ -12,7 +12,7 @@ import pytest
 from mpq_export.bundle import read_bundle
 from mpq_export.errors import RuntimeUnavailable
 from mpq_export.lowering.names import Target
-from mpq_export.runtimes.cuda.driver import Gpu
+from mpq_export.runtimes.cuda.gpu import Gpu
 from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.tensorrt import engine_builds, trtexec
 from mpq_export.runtimes.tensorrt.engine_builds import Engine, EngineRequest, build
@@ -20,7 +20,7 @@ from mpq_export.runtimes.tensorrt.installed import Installed
 from mpq_export.runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE
 from mpq_export.runtimes.tensorrt.trtexec import line_of_trtexec, trtexec_version
 
-ORIN = Gpu("Orin", (8, 7), 8, 8 << 30, True, (12, 6))
+ORIN = Gpu(0, "Orin", (8, 7), 8)
 SCRIPT = """#!{python}
 import sys
 options = dict(word.lstrip("-").partition("=")[::2] for word in sys.argv[1:])

@@ -33,7 +33,7 @@ FOR_BOARDS = {
     "evaluation.check", "evaluation.doctor", "cli.check", "cli.doctor", "cli.sample", "cli.export",
     "pipelines.registry", "pipelines.images", "runtimes.selection", "runtimes.gpu_choice",
     "runtimes.gpu_kernels.device", "cli.build", "runtimes.tensorrt.denoiser",
-    "runtimes.tensorrt.engine_builds", "runtimes.cuda.driver",
+    "runtimes.tensorrt.engine_builds", "runtimes.cuda.code", "runtimes.cuda.stream",
 }  # fmt: skip
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from ...errors import RuntimeUnavailable
 from ...packages import installed_version
+from ...runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE, named_plugin
 from .finding import Finding
 from .host import Host
 
@@ -25,7 +27,7 @@ def tensorrt_findings(host: Host) -> list[Finding]:
         if tool is None
         else Finding("trtexec", True, str(tool))
     )
-    return [*findings, _library(host)]
+    return [*findings, _library(host), _plugin()]
 
 
 def _package(subject: str, names: tuple[str, ...]) -> Finding:
@@ -33,6 +35,18 @@ def _package(subject: str, names: tuple[str, ...]) -> Finding:
         if (version := installed_version(name)) is not None:
             return Finding(subject, True, f"{name} {version}")
     return Finding(subject, True, "not installed", _LATER)
+
+
+def _plugin() -> Finding:
+    """What packed layers run by."""
+    subject = "TensorRT plugin"
+    try:
+        library = named_plugin()
+    except RuntimeUnavailable as error:
+        return Finding(subject, False, f"{error.where}: {error.why}", error.fix)
+    if library is None:
+        return Finding(subject, True, f"in Python; {PLUGIN_VARIABLE} names no library")
+    return Finding(subject, True, f"{PLUGIN_VARIABLE} names {library}")
 
 
 def _library(host: Host) -> Finding:

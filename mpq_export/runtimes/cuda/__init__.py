@@ -1,1 +1,1 @@
-"""CUDA's driver through ctypes: memory, streams and graphs for runtimes that need no torch."""
+"""CUDA's driver through ctypes, for runtimes that need no torch: pointers are integers."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from ...errors import RuntimeUnavailable
+from ..cuda.driver import Driver
+from ..cuda.gpu import Gpu
 from .device_code import DeviceCode, device_code
-from .driver import CudaDriver, Gpu
 from .driver_kernels import DriverKernels
 from .interface import KernelLibrary, KernelPlans, Kernels
 from .library_file import LIBRARY_VARIABLE, named_library, nvcc_library, nvcc_program
@@ -65,7 +66,7 @@ def require_capable(gpu: Gpu) -> None:
         )
 
 
-def nvrtc_code(gpu: Gpu, driver: CudaDriver) -> DeviceCode:
+def nvrtc_code(gpu: Gpu, driver: Driver) -> DeviceCode:
     """What NVRTC makes or has made for a GPU. Nothing is compiled.
 
     Raises:
@@ -82,7 +83,7 @@ def nvrtc_kernels(gpu: Gpu) -> Kernels:
     Raises:
         RuntimeUnavailable: it will not do here; says why.
     """
-    driver = CudaDriver()
+    driver = Driver.load()
     code = nvrtc_code(gpu, driver)
     images = code.images()
     # The driver keeps what it has loaded: the same code is loaded once.

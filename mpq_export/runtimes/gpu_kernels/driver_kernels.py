@@ -5,9 +5,11 @@ For whoever has no library of nvcc's; torch is not needed, pointers and streams 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
-from .driver import CudaDriver
+from ..cuda.code import LoadedCode
+from ..cuda.driver import Driver
 from .interface import CCall, CLaunch, CLayer, KernelPlans, Plan
 
 
@@ -22,7 +24,7 @@ class DriverKernels:
         self,
         origin: str,
         plans: KernelPlans,
-        driver: CudaDriver,
+        driver: Driver,
         images: Sequence[bytes],
         ordinal: int,
     ) -> None:
@@ -39,8 +41,8 @@ class DriverKernels:
             RuntimeUnavailable: the driver does not take the code, or a kernel is not in it.
         """
         self.origin = origin
-        self._plans, self._driver, self._ordinal = plans, driver, ordinal
-        self._kernels = driver.kernels(images, tuple(plans.kernels()), ordinal)
+        self._plans, self._driver = plans, driver
+        self._code = LoadedCode(driver, images, dict(plans.kernels()), ordinal)
 
     def workspace_bytes(self, layer: CLayer, call: CCall) -> int:
         """As :class:`Kernels`."""
@@ -65,4 +67,11 @@ class DriverKernels:
         status = plan(layer, call, launch)
         if status != 0:
             return status
-        return self._driver.launch(self._kernels[launch.kernel], launch, self._ordinal, stream)
+        return self._code.launch(
+            launch.kernel,
+            launch.grid,
+            launch.threads,
+            launch.shared_bytes,
+            ctypes.addressof(launch.argument),
+            stream,
+        )

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from ...errors import RuntimeUnavailable
+from ..cuda.gpu import Gpu
 from .choice import gpu_kernels
 from .device import KernelDevice
-from .driver import Gpu
 from .interface import KernelLibrary, Kernels
 from .torch_memory import TorchMemory
 
@@ -58,7 +58,7 @@ def described_gpu() -> Gpu:
             "may be lost or taken",
         ) from error
     capability = (properties.major, properties.minor)
-    return Gpu(ordinal, capability, properties.multi_processor_count)
+    return Gpu(ordinal, properties.name, capability, properties.multi_processor_count)
 
 
 def emulated_gpu(path: Path) -> TorchGpu:

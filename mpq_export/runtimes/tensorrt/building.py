@@ -8,8 +8,10 @@ the command along; and what it has allocated is gone with it.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +26,7 @@ from .plugin_library import load_plugin, named_plugin
 from .shapes import Profile
 
 Report = Callable[[dict[str, Any]], None]
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,6 @@ class Job:
         profile: for the inputs with free axes.
         capabilities: that TensorRT-RTX builds for; empty for the GPU that is here.
         with_plugin: whether the model has packed nodes.
-        multiprocessors: that their plugin cuts its work for.
         workspace: bytes that layers may take, None as many as they want.
         timing_cache: a file of earlier measurements, read and written; None without.
     """
@@ -48,7 +50,6 @@ class Job:
     profile: dict[str, list[list[int]]]
     capabilities: list[str]
     with_plugin: bool
-    multiprocessors: int
     workspace: int | None = None
     timing_cache: str | None = None
 
@@ -165,6 +166,7 @@ class _Said:
 
 def main() -> None:
     """Do the job on stdin."""
+    _end_with_parent()
     job = Job(**json.load(sys.stdin))
     lines, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no report
 
@@ -174,7 +176,7 @@ def main() -> None:
     try:
         trt = importlib.import_module(job.module)
         if job.with_plugin:
-            _register_plugin(trt, job.multiprocessors)
+            _register_plugin(trt)
         build_engine(trt, job, report)
         report({"peak_mb": own_peak_mb()})
     except UserError as error:
@@ -183,14 +185,20 @@ def main() -> None:
         sys.exit(2)
 
 
-def _register_plugin(trt: ModuleType, multiprocessors: int) -> None:
+def _end_with_parent() -> None:
+    """Have the system end this process with the command that started it, however that ends: two
+    builders do not fit a board."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _register_plugin(trt: ModuleType) -> None:
     if (library := named_plugin()) is not None:
         load_plugin(trt, library)
         return
-    from .kernels import kernels_for_building
-    from .plugin import register_plugins
+    from .kernels import register_for_building
 
-    register_plugins(trt, kernels_for_building(), multiprocessors)
+    register_for_building(trt)
 
 
 def builder_command() -> list[str]:

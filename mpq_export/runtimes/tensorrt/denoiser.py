@@ -14,6 +14,7 @@ from ...conditions import BATCH, TOKENS
 from ...errors import BundleError
 from ...lowering.graph_inputs import PREDICTION, SAMPLE, STEP_INDEX, TIMESTEP
 from ...lowering.names import Target
+from ..cuda.stream import Stream
 from ..graph_feeds import graph_feeds
 from ..names import Runtime
 from ..selection import Selection
@@ -46,7 +47,7 @@ class TensorRtDenoiser:
         self._per_image = {SAMPLE, *(spec.name for spec in specs)}
         self._with_tokens = {s.name for s in specs if TOKENS in s.free_axes.values()}
         _require_signature(loaded, self._per_image)
-        self._stream = loaded.driver.stream()
+        self._stream = Stream(loaded.driver)
         self._scratch, self._cache = Scratch(loaded), RuntimeCache(loaded)
         self._steps: OrderedDict[Shapes, Step] = OrderedDict()
         self._failure: str | None = None
@@ -72,6 +73,7 @@ class TensorRtDenoiser:
         least, _, largest = self._shapes[BATCH]
         images = len(feeds[SAMPLE])
         self._require_sizes(feeds)
+        self._loaded.context.make_current()  # this thread may be another than the opening one
         parts = []
         for start in range(0, images, largest):
             # The last part begins earlier where it would be smaller than the engine's smallest.

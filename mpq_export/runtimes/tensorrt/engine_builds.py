@@ -22,7 +22,7 @@ from ...lowering.names import Target
 from ...lowering.targets import MODEL, lowered_files
 from ...pipelines.registry import GENERAL
 from ...progress import ProgressReporter
-from ..cuda.driver import Gpu, gpu_here
+from ..cuda.gpu import Gpu, gpu_here
 from ..gpu_kernels.cache_folder import own_cache_folder
 from ..names import Runtime
 from .building import Job, builder_command, job_text, line_of_builder
@@ -36,7 +36,7 @@ from .engine_files import (
 )
 from .flavour import environment
 from .installed import MODULES, Installed, installed
-from .kernels import UNKNOWN_MULTIPROCESSORS
+from .kernels import multiprocessors
 from .memory import available_mb, likely_peak_mb, resident_mb, workspace_bytes
 from .shapes import Ranges, default_ranges, input_dims, parse_shapes, profile
 from .trtexec import line_of_trtexec, trtexec_command
@@ -123,7 +123,6 @@ def build(
             },
             capabilities=list(identity.capabilities) if rtx else [],
             with_plugin=bool(identity.plugin),
-            multiprocessors=identity.multiprocessors,
             workspace=workspace_bytes(request.memory_limit_mb, model_bytes),
             timing_cache=None if rtx else str(_timing_cache(identity)),
         )
@@ -170,7 +169,6 @@ def identify(
 ) -> EngineIdentity:
     """What decides the engine; raises RuntimeUnavailable where none can be built here."""
     with_plugin = request.target is Target.TRT
-    unknown = UNKNOWN_MULTIPROCESSORS if isinstance(gpu, str) else gpu.multiprocessors
     family = bundle.quantization.family
     return EngineIdentity(
         model=family if family and family != GENERAL else _class_name(bundle),
@@ -181,7 +179,7 @@ def identify(
         tensorrt=here.version,
         capabilities=list(here.capabilities(gpu)),
         plugin=f"{VERSION}.{LAYOUT}" if with_plugin else "",
-        multiprocessors=unknown if with_plugin else 0,
+        multiprocessors=multiprocessors(gpu) if with_plugin else 0,
         memory_limit_mb=request.memory_limit_mb,
         model_files=files,
     )
@@ -272,7 +270,7 @@ def _supervise(builder: _Process, model: Path, progress: ProgressReporter, watch
             assert process.stdout is not None
             with process.stdin:
                 process.stdin.write(builder.given)
-            error = _follow(process, builder.read, progress, watch)
+            reached, error = _follow(process, builder.read, progress, watch)
             status = process.wait()
         finally:
             process.kill()
@@ -284,6 +282,7 @@ def _supervise(builder: _Process, model: Path, progress: ProgressReporter, watch
         raise RuntimeUnavailable(error["what"], where=error["where"], why=why, fix=error["fix"])
     if status != 0:
         raise _ended(model, status, words, watch)
+    progress.advance(PARTS - reached)
 
 
 def _follow(
@@ -291,8 +290,11 @@ def _follow(
     read: Callable[[bytes], dict[str, Any]],
     progress: ProgressReporter,
     watch: _Watch,
-) -> dict[str, str] | None:
-    """Show how far the builder says it is until it closes its output; its error, if it has one."""
+) -> tuple[int, dict[str, str] | None]:
+    """Show how far the builder says it is until it closes its output.
+
+    Returns how many parts were shown, and its error, if it has one.
+    """
     stream, reached, error, rest = process.stdout, 0, None, b""
     assert stream is not None
     with selectors.DefaultSelector() as selector:
@@ -302,8 +304,7 @@ def _follow(
             if not selector.select(_GLANCE_SECONDS):
                 continue
             if not (data := stream.read1(1 << 16)):  # type: ignore[attr-defined]
-                progress.advance(PARTS - reached if error is None else 0)
-                return error
+                return reached, error
             *lines, rest = (rest + data).split(b"\n")
             for line in map(read, lines):
                 watch.said = line.get("said", watch.said)

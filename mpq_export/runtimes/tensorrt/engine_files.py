@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import BundleError
 from ...files import ENGINE, MAX_JSON_BYTES, parse_json, verified_map
-from ..cuda.driver import Gpu
+from ..cuda.gpu import Gpu
 from .installed import Installed
 
 _HEX = r"^[0-9a-f]{64}$"

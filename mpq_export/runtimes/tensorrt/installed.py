@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import RuntimeUnavailable, UserError
-from ..cuda.driver import Gpu
+from ..cuda.gpu import Gpu
 from ..names import Runtime
 from .trtexec import find_trtexec, trtexec_version
 

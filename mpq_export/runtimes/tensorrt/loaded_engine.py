@@ -12,7 +12,9 @@ from ...bundle import Bundle
 from ...errors import RuntimeUnavailable
 from ...lowering.names import Target
 from ...lowering.targets import lowered_files
-from ..cuda.driver import Driver, Gpu
+from ..cuda.context import PrimaryContext
+from ..cuda.driver import Driver
+from ..cuda.gpu import Gpu, find_gpu
 from ..names import Runtime
 from .engine_files import EngineRecord, fitting_record, verified_plan
 from .installed import MODULES, Installed
@@ -29,7 +31,9 @@ class LoadedEngine:
         trt: the module that runs it.
         engine: TensorRT's ``ICudaEngine``.
         record: what it is.
-        driver: of the GPU, whose context is current.
+        driver: of the GPU.
+        gpu: the GPU.
+        context: its own, in which the engine was opened.
         plugin: how its packed layers run, in a few words.
         held: what has to live as long as the engine.
     """
@@ -38,6 +42,8 @@ class LoadedEngine:
     engine: Any
     record: EngineRecord
     driver: Driver
+    gpu: Gpu
+    context: PrimaryContext
     plugin: str
     held: tuple[Any, ...] = ()
 
@@ -50,7 +56,7 @@ def load_engine(bundle: Bundle, runtime: Runtime, target: Target = Target.TRT) -
         BundleError: no engine fits, with the reason for each; or it is damaged.
     """
     driver = Driver.load()
-    gpu = driver.gpu()
+    gpu = find_gpu(driver)
     trt = _module(runtime)
     return load_with(trt, Installed(runtime, trt.__version__), driver, gpu, bundle, target)
 
@@ -67,7 +73,8 @@ def load_with(
     files = lowered_files(bundle.path, target)
     record = fitting_record(bundle.path, target.value, files, here, gpu)
     plan = verified_plan(bundle.path, record)
-    driver.make_current()
+    context = PrimaryContext(driver, gpu.ordinal)
+    context.make_current()
     plugin = _register_plugin(trt, gpu) if target is Target.TRT else "plain INT8"
     logger = _logger(trt)
     opener = trt.Runtime(logger)
@@ -80,7 +87,7 @@ def load_with(
             why="; ".join(logger.errors) or "It does not say why",
             fix=f"Build it again: remove it, and run mpq-build {bundle.path}",
         )
-    return LoadedEngine(trt, engine, record, driver, plugin, (logger, opener))
+    return LoadedEngine(trt, engine, record, driver, gpu, context, plugin, (logger, opener))
 
 
 def _module(runtime: Runtime) -> ModuleType:
@@ -102,10 +109,10 @@ def _register_plugin(trt: ModuleType, gpu: Gpu) -> str:
     if (library := named_plugin()) is not None:
         load_plugin(trt, library)
         return f"plugin {library.name}"
-    from .kernels import kernels_for_running
+    from ..gpu_kernels.choice import gpu_kernels
     from .plugin import register_plugins
 
-    register_plugins(trt, kernels_for_running(gpu), gpu.multiprocessors)
+    register_plugins(trt, gpu_kernels(gpu), gpu.multiprocessors)
     return "plugin in Python"
 
 

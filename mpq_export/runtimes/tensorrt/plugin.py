@@ -28,7 +28,7 @@ def register_plugins(trt: ModuleType, kernels: Kernels, multiprocessors: int) ->
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
-        kernels: what runs layers. Where nothing runs, those for the processor will do.
+        kernels: what runs layers.
         multiprocessors: of the GPU that layers are built for.
     """
     registry = trt.get_plugin_registry()

@@ -29,7 +29,7 @@ class PluginCalls:
 
     Attributes:
         layer: the layer.
-        library: the kernels: compiled for a GPU where they run, else for the processor.
+        library: the kernels.
     """
 
     layer: PluginLayer

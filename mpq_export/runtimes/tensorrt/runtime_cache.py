@@ -52,9 +52,8 @@ class RuntimeCache:
 
 def _path(loaded: LoadedEngine) -> Path | None:
     """Named by the plan and the GPU; None where the user has no place for it."""
-    sm = loaded.driver.gpu().sm
     try:
-        return own_cache_folder() / f"compiled-{loaded.record.sha256[:16]}-sm{sm}.cache"
+        return own_cache_folder() / f"compiled-{loaded.record.sha256[:16]}-sm{loaded.gpu.sm}.cache"
     except UserError as error:
         _log.warning("%s", error)
         return None

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ...errors import RuntimeUnavailable
 from ...lowering.graph_inputs import PREDICTION
-from ..cuda.driver import DeviceBuffer, Graph, PinnedBuffer
+from ..cuda.memory import DeviceBuffer, PinnedBuffer
+from ..cuda.stream import Graph, Stream
 from .loaded_engine import LoadedEngine
 from .runtime_cache import RuntimeCache
 
@@ -65,7 +66,7 @@ class Step:
         scratch: Scratch,
         cache: RuntimeCache,
         shapes: Shapes,
-        stream: int,
+        stream: Stream,
     ) -> None:
         """Prepare, run once as TensorRT wants it before recording, and record.
 
@@ -91,9 +92,9 @@ class Step:
         for name in self._inputs:
             self._tensors[name].array[...] = 0
         self._launch()
-        loaded.driver.synchronize(stream)
+        stream.synchronize()
         try:
-            self._graph = loaded.driver.record(self._launch, stream)
+            self._graph = stream.record(self._launch)
         except RuntimeUnavailable as error:
             self.failure = error.paragraph().partition("\n")[0][:_MOST_CHARACTERS]
 
@@ -104,21 +105,17 @@ class Step:
         if self._graph is None:
             self._launch()
         else:
-            self._graph.launch(self._stream)
-        self._loaded.driver.synchronize(self._stream)
+            self._stream.launch(self._graph)
+        self._stream.synchronize()
         return self._tensors[PREDICTION].array.copy()
 
     def _launch(self) -> None:
-        driver, stream = self._loaded.driver, self._stream
         for name in self._inputs:
-            tensor = self._tensors[name]
-            driver.to_device(
-                tensor.device.address, tensor.pinned.address, tensor.device.size, stream
-            )
-        if not self._context.execute_async_v3(stream):
+            self._stream.to_device(self._tensors[name].device, self._tensors[name].pinned)
+        if not self._context.execute_async_v3(self._stream.handle):
             raise _refused(self._loaded, "It does not run")
         result = self._tensors[PREDICTION]
-        driver.to_host(result.pinned.address, result.device.address, result.device.size, stream)
+        self._stream.to_host(result.pinned, result.device)
 
 
 def _context(loaded: LoadedEngine, scratch: Scratch, cache: RuntimeCache) -> Any:

@@ -12,6 +12,7 @@ from mpq_export.evaluation.doctor.memory import free_disk, free_memory
 from mpq_export.evaluation.doctor.native_library import native_library_finding
 from mpq_export.evaluation.doctor.processor import processor_finding
 from mpq_export.evaluation.doctor.tensorrt import tensorrt_findings
+from mpq_export.runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE
 
 XEON = "processor\t: 0\nmodel name\t: Xeon Test\nflags\t\t: fpu avx2 avx512f avx512_vnni\n"
 OLD_PC = "model name\t: Core Test\nflags\t\t: fpu sse2 avx2\n"
@@ -106,6 +107,21 @@ def test_tensorrt_packages_are_found_by_any_of_their_names(tmp_path, monkeypatch
     assert findings["TensorRT for RTX for Python"] == "tensorrt_rtx 1.1"
     assert findings["trtexec"] == "not found"
     assert "unknown" in findings["libnvinfer"]
+
+
+def test_the_plugin_that_is_named_must_be_there(tmp_path, monkeypatch):
+    def finding():
+        (found,) = (f for f in tensorrt_findings(fake_host(tmp_path)) if "plugin" in f.subject)
+        return found
+
+    library = tmp_path / "libmpq_tensorrt.so"
+    monkeypatch.setenv(PLUGIN_VARIABLE, str(library))
+    assert not finding().ok
+    assert str(library) in finding().detail
+    library.touch()
+    assert finding().ok
+    monkeypatch.delenv(PLUGIN_VARIABLE)
+    assert "in Python" in finding().detail
 
 
 def test_compilers_say_their_version_and_what_they_are_for(tmp_path):

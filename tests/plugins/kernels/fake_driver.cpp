@@ -1,6 +1,8 @@
 // CUDA's driver as far as loaded code is launched by it. Launches run the emulated kernels of the
 // same name on what they are given; what a driver refuses is refused, and more: no kernel may take
-// shared memory that it was not allowed by its attribute.
+// shared memory that it was not allowed by its attribute. Memory, streams and graphs have a fake of
+// their own, ../../runtimes/fake_cuda.c: there work runs late and addresses are no pointers, while
+// emulated kernels run on pointers, at once.
 #include <elf.h>
 
 #include <cstring>
@@ -101,10 +103,22 @@ int cuDriverGetVersion(int* to) {
 }
 
 // Two GPUs.
+int cuDeviceGetCount(int* to) {
+  REFUSE_IF_ASKED("cuDeviceGetCount");
+  *to = 2;
+  return kSuccess;
+}
+
 int cuDeviceGet(int* to, int ordinal) {
   REFUSE_IF_ASKED("cuDeviceGet");
   *to = 40 + ordinal;
   return ordinal == 0 || ordinal == 1 ? kSuccess : kInvalidDevice;
+}
+
+int cuDeviceGetName(char* to, int size, int device) {
+  REFUSE_IF_ASKED("cuDeviceGetName");
+  std::strncpy(to, "Fake Ada", static_cast<size_t>(size));
+  return device == 40 || device == 41 ? kSuccess : kInvalidDevice;
 }
 
 int cuDeviceGetAttribute(int* to, int attribute, int device) {

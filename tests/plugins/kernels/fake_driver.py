@@ -10,9 +10,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpq_export.runtimes.cuda.driver import Driver
 from mpq_export.runtimes.gpu_kernels.compiled import Kept
 from mpq_export.runtimes.gpu_kernels.device import KernelDevice
-from mpq_export.runtimes.gpu_kernels.driver import CudaDriver
 from mpq_export.runtimes.gpu_kernels.driver_kernels import DriverKernels
 from mpq_export.runtimes.gpu_kernels.interface import KernelLibrary, KernelPlans
 from mpq_export.runtimes.gpu_kernels.memory import EmulatedMemory
@@ -75,7 +75,7 @@ class DriverGpu:
         emulated.functions.mpq_emulation_seed.argtypes = [ctypes.c_uint64]
         plans = KernelPlans(plan_library(BUILDS))
         given = [fake_image(kernel_names())] if images is None else images
-        kernels = DriverKernels("for tests", plans, CudaDriver(str(driver_path)), given, 0)
+        kernels = DriverKernels("for tests", plans, Driver(ctypes.CDLL(str(driver_path))), given, 0)
         return cls(KernelDevice(kernels, EmulatedMemory(emulated), 1), emulated, fake)
 
     @property

@@ -1,6 +1,6 @@
-"""Golden cases through a changed copy of ``driver.py``: an exit code that is not 0 shows a fault.
+"""Golden cases through a changed copy of a module: an exit code that is not 0 shows a fault.
 
-python -m plugins.kernels.faulty_driver FILE
+python -m plugins.kernels.faulty_driver MODULE FILE
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import chain
 
-_NAME = "mpq_export.runtimes.gpu_kernels.driver"
 
-
-def main(path: str) -> int:
+def main(name: str, path: str) -> int:
     """Try the copy in the original's place."""
-    spec = spec_from_file_location(_NAME, path)
+    spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[_NAME] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     from golden.reader import layer_cases
 
@@ -32,4 +30,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpq_export.runtimes.gpu_kernels.compiled import compiled_library
+from mpq_export.runtimes.gpu_kernels.compiled import by_script, program
 
 SOURCES = Path(__file__).parents[3] / "plugins" / "tensorrt"
 _BUILDS = Path(__file__).parents[3] / "build" / "tensorrt"
@@ -154,14 +153,13 @@ class DrivenPlugin:
 
 def core_driver(kernels: Path) -> Driver:
     """The part without TensorRT's headers, compiled by the C++ compiler."""
-    compiler = Path(os.environ.get("CXX", "g++"))
-    script = SOURCES / "tests" / "build.sh"
-    return Driver.of(
-        compiled_library(
-            script, [str(kernels)], SOURCES, compiler, _BUILDS, "tensorrt-core",
-            "Compiling the TensorRT plugin's core: once, some seconds",
-        )
+    compiler = program("CXX", "g++")
+    assert compiler is not None
+    library = by_script(
+        SOURCES / "tests" / "build.sh", [str(kernels)], SOURCES, compiler, _BUILDS, "tensorrt-core",
+        "Compiling the TensorRT plugin's core: once, some seconds",
     )  # fmt: skip
+    return Driver.of(library.file())
 
 
 def _field(name: str, values: np.ndarray) -> CField:

@@ -179,7 +179,7 @@ def whole_models(plugin: Path) -> Iterator[dict[str, Any]]:
             plan, start = folder / "plan", time.perf_counter()
             run([sys.executable, "-m", "plugins.tensorrt.rtx_model", plugin,
                  bundle / "onnx" / "trt" / MODEL, plan],
-                PYTHONPATH=str(ROOT / "tests"), **environment(folder))  # fmt: skip
+                **{**environment(folder), "PYTHONPATH": str(ROOT / "tests")})  # fmt: skip
             seconds, data = time.perf_counter() - start, plan.read_bytes()
             graph = read_lowered(bundle, Target.TRT)
             values = graph.values()
