@@ -27,6 +27,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files '*.cpp' '*.h' '*.c' '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 
 # The emulated processor of tests/lowering/test_without_vnni.py; needs Debian or Ubuntu and root.
 emulator:

@@ -10,10 +10,26 @@ enum { MOST_WORK = 4096, MOST_BUFFERS = 4096 };
 static const uint64_t DEVICE = 1ull << 60;
 
 typedef void (*Function)(void*);
-typedef struct { void* to; const void* from; size_t size; Function function; void* data; } Work;
-typedef struct { Work work[MOST_WORK]; int count; } List;
-typedef struct { List queue, captured; int capturing; } Stream;
-typedef struct { void* memory; size_t size; int on_device; } Buffer;
+typedef struct {
+  void* to;
+  const void* from;
+  size_t size;
+  Function function;
+  void* data;
+} Work;
+typedef struct {
+  Work work[MOST_WORK];
+  int count;
+} List;
+typedef struct {
+  List queue, captured;
+  int capturing;
+} Stream;
+typedef struct {
+  void* memory;
+  size_t size;
+  int on_device;
+} Buffer;
 
 static Buffer buffers[MOST_BUFFERS];
 static int live, allocated, waits, launches, graphs, initialised;
@@ -24,12 +40,19 @@ static int devices = 1, version = 12060;
 static int ask(const char* name) {
   return !initialised ? 3 : strcmp(name, refused) == 0 ? 719 : OK;
 }
-#define ASK() do { int status = ask(__func__); if (status) return status; } while (0)
+#define ASK()                   \
+  do {                          \
+    int status = ask(__func__); \
+    if (status) return status;  \
+  } while (0)
 
 int fake_count(const char* what) {
-  return strcmp(what, "live") == 0 ? live : strcmp(what, "allocated") == 0 ? allocated
-       : strcmp(what, "waits") == 0 ? waits : strcmp(what, "launches") == 0 ? launches
-       : strcmp(what, "graphs") == 0 ? graphs : -1;
+  return strcmp(what, "live") == 0        ? live
+         : strcmp(what, "allocated") == 0 ? allocated
+         : strcmp(what, "waits") == 0     ? waits
+         : strcmp(what, "launches") == 0  ? launches
+         : strcmp(what, "graphs") == 0    ? graphs
+                                          : -1;
 }
 void fake_refuse(const char* name) { refused = strdup(name); }
 void fake_devices(int count) { devices = count; }
@@ -79,29 +102,58 @@ int fake_enqueue(Stream* stream, Function function, void* data) {
   return put(stream, (Work){NULL, NULL, 0, function, data});
 }
 
-int cuInit(unsigned flags) { initialised = 1; ASK(); return flags ? INVALID : OK; }
-int cuDriverGetVersion(int* number) { ASK(); *number = version; return OK; }
-int cuDeviceGetCount(int* count) { ASK(); *count = devices; return OK; }
+int cuInit(unsigned flags) {
+  initialised = 1;
+  ASK();
+  return flags ? INVALID : OK;
+}
+int cuDriverGetVersion(int* number) {
+  ASK();
+  *number = version;
+  return OK;
+}
+int cuDeviceGetCount(int* count) {
+  ASK();
+  *count = devices;
+  return OK;
+}
 int cuDeviceGet(int* device, int ordinal) {
-  ASK(); *device = 7; return ordinal < devices ? OK : NO_DEVICE;
+  ASK();
+  *device = 7;
+  return ordinal < devices ? OK : NO_DEVICE;
 }
 int cuDeviceGetName(char* name, int size, int device) {
-  ASK(); strncpy(name, "Fake Orin", (size_t)size); return device == 7 ? OK : INVALID;
+  ASK();
+  strncpy(name, "Fake Orin", (size_t)size);
+  return device == 7 ? OK : INVALID;
 }
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
   ASK();
   if (device != 7) return INVALID;
   switch (attribute) {
-    case 16: *value = 8; return OK;
-    case 75: *value = 8; return OK;
-    case 76: *value = 6; return OK;
-    default: return INVALID;
+    case 16:
+      *value = 8;
+      return OK;
+    case 75:
+      *value = 8;
+      return OK;
+    case 76:
+      *value = 6;
+      return OK;
+    default:
+      return INVALID;
   }
 }
 int cuDevicePrimaryCtxRetain(void** context, int device) {
-  ASK(); *context = buffers; return device == 7 ? OK : INVALID;
+  ASK();
+  *context = buffers;
+  return device == 7 ? OK : INVALID;
 }
-int cuCtxSetCurrent(void* context) { ASK(); current = context == buffers; return OK; }
+int cuCtxSetCurrent(void* context) {
+  ASK();
+  current = context == buffers;
+  return OK;
+}
 int cuMemAlloc_v2(uint64_t* address, size_t size) {
   ASK();
   if (!current || !size) return NO_CONTEXT;
@@ -139,8 +191,10 @@ int cuStreamSynchronize(Stream* stream) {
   ++waits;
   for (int i = 0; i < stream->queue.count; ++i) {
     Work* work = &stream->queue.work[i];
-    if (work->function) work->function(work->data);
-    else memcpy(work->to, work->from, work->size);
+    if (work->function)
+      work->function(work->data);
+    else
+      memcpy(work->to, work->from, work->size);
   }
   stream->queue.count = 0;
   return OK;
@@ -173,8 +227,16 @@ int cuGraphLaunch(List* graph, Stream* stream) {
     if (put(stream, graph->work[i])) return OUT_OF_MEMORY;
   return OK;
 }
-int cuGraphExecDestroy(List* executable) { free(executable); --graphs; return OK; }
-int cuGraphDestroy(List* graph) { free(graph); --graphs; return OK; }
+int cuGraphExecDestroy(List* executable) {
+  free(executable);
+  --graphs;
+  return OK;
+}
+int cuGraphDestroy(List* graph) {
+  free(graph);
+  --graphs;
+  return OK;
+}
 int cuGetErrorName(int status, const char** text) {
   *text = status == CAPTURING ? "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" : "CUDA_ERROR_FAKE";
   return OK;

@@ -91,9 +91,8 @@ mpq::LayerDescription describe(Bytes& bytes, Arrays& arrays) {
     return drawn == 0xFF ? bytes.any<float>() : static_cast<float>(1 + drawn) / 16.0f;
   };
   layer.act_scale = tensor(bytes, arrays.act_scale, {table}, normal);
-  layer.act_zero_point = tensor(bytes, arrays.act_zero_point, {table}, [&] {
-    return bytes.mostly(bytes.below(int64_t{1} << act_bits));
-  });
+  layer.act_zero_point = tensor(bytes, arrays.act_zero_point, {table},
+                                [&] { return bytes.mostly(bytes.below(int64_t{1} << act_bits)); });
   int64_t word = 0;
   layer.planes = tensor(bytes, arrays.planes, {stored, words}, [&]() -> uint32_t {
     const bool last = ++word % words == 0 && columns % 32 != 0;
@@ -105,8 +104,7 @@ mpq::LayerDescription describe(Bytes& bytes, Arrays& arrays) {
     const int64_t plane = element / rows - 1, row = element % rows;
     ++element;
     if (plane < 0) return bytes.mostly(-bytes.below(128));
-    const bool owned =
-        plane < planes && row < layer.plane_rows[static_cast<std::size_t>(plane)];
+    const bool owned = plane < planes && row < layer.plane_rows[static_cast<std::size_t>(plane)];
     return bytes.mostly(owned ? bytes.below(128 / planes) : 0);
   });
   layer.scale = tensor(bytes, arrays.scale, {rows}, normal);
@@ -114,9 +112,8 @@ mpq::LayerDescription describe(Bytes& bytes, Arrays& arrays) {
   layer.row_order = tensor(bytes, arrays.row_order, {rows}, [&] { return bytes.mostly(row++); });
   layer.bias = tensor(bytes, arrays.bias, {rows}, normal);
   layer.input_factor = tensor(bytes, arrays.input_factor, {channels * group}, normal);
-  layer.input_shift = tensor(bytes, arrays.input_shift, {channels * group}, [&] {
-    return bytes.mostly(bytes.below(9 - act_bits));
-  });
+  layer.input_shift = tensor(bytes, arrays.input_shift, {channels * group},
+                             [&] { return bytes.mostly(bytes.below(9 - act_bits)); });
   return layer;
 }
 
@@ -178,8 +175,8 @@ void run(Bytes& bytes, const mpq::Layer& layer, bool is_conv) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   static const std::vector<const mpq::Kernels*> kernels = mpq::available_kernels();
   Bytes bytes(data, size);
-  const auto& chosen = *kernels[static_cast<std::size_t>(
-      bytes.below(static_cast<int64_t>(kernels.size())))];
+  const auto& chosen =
+      *kernels[static_cast<std::size_t>(bytes.below(static_cast<int64_t>(kernels.size())))];
   Arrays arrays;
   const mpq::LayerDescription description = describe(bytes, arrays);
   try {
