@@ -47,6 +47,13 @@ def test_it_is_compiled_once_for_this_gpu_and_that_is_said(home, caplog):
     assert {path.suffix for path in library.parent.iterdir()} == {".so", ".lock"}
 
 
+def test_a_library_is_named_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "own.so").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(LIBRARY_VARIABLE, "own.so")
+    assert named_library() == tmp_path / "own.so"
+
+
 def test_another_compiler_is_another_library(home, nvcc, monkeypatch):
     """One whose runtime the driver does not take can be replaced."""
     first = gpu_library(ORIN)

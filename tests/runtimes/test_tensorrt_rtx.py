@@ -132,6 +132,19 @@ def test_another_layout_is_refused_with_the_reason(folder: Path) -> None:
     assert list((folder / "engine").iterdir()) == []
 
 
+def test_nothing_in_the_current_folder_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle's folder may be a stranger's, and commands are run inside it."""
+    for name in ("tensorrt_rtx", "json"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w'); __version__ = 'planted'")
+    version = installed.__wrapped__(Runtime.TRT_RTX).version
+    monkeypatch.chdir(tmp_path)
+    assert installed.__wrapped__(Runtime.TRT_RTX).version == version
+    subprocess.run(engine_builds.builder_command(), stdin=subprocess.DEVNULL, capture_output=True)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_changed_model_is_refused_before_tensorrt_sees_it(folder: Path) -> None:
     with (folder / "onnx" / "trt" / MODEL).open("ab") as stream:
         stream.write(b"\0")

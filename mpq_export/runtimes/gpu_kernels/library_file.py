@@ -29,7 +29,7 @@ def named_library() -> Path | None:
             where=f"{LIBRARY_VARIABLE}={named}",
             fix="Name one that plugins/kernels/build.sh has made, or unset the variable",
         )
-    return Path(named)
+    return Path(named).absolute()  # a bare name is looked for where libraries are, not here
 
 
 def nvcc_program() -> Path | None:

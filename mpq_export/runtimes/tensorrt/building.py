@@ -202,8 +202,8 @@ def _register_plugin(trt: ModuleType) -> None:
 
 
 def builder_command() -> list[str]:
-    """Starts the process that does a job."""
-    return [sys.executable, "-m", __name__]
+    """Starts the process that does a job; nothing in the current folder is imported."""
+    return [sys.executable, "-P", "-m", __name__]
 
 
 def line_of_builder(line: bytes) -> dict[str, Any]:

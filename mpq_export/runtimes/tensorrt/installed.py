@@ -76,7 +76,7 @@ def installed(runtime: Runtime) -> Installed:
     try:
         # Importing it loads gigabytes of libraries, and may end a process that lacks one of them.
         done = subprocess.run(
-            [sys.executable, "-c", f"import {module}; print({module}.__version__)"],
+            [sys.executable, "-P", "-c", f"import {module}; print({module}.__version__)"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LONGEST_IMPORT,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:

@@ -19,7 +19,7 @@ def named_plugin() -> Path | None:
         return None
     if not Path(named).is_file():
         raise _unusable(named, "There is no such file")
-    return Path(named)
+    return Path(named).absolute()  # a bare name is looked for where libraries are, not here
 
 
 def load_plugin(trt: ModuleType, library: Path) -> None:

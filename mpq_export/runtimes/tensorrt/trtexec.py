@@ -40,7 +40,7 @@ def trtexec_version() -> str:
     for name in _LIBRARIES:
         # Loading takes memory that this process would not get back.
         done = subprocess.run(
-            [sys.executable, "-c", _ASKING.format(__name__), name],
+            [sys.executable, "-P", "-c", _ASKING.format(__name__), name],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LONGEST_LOADING,
         )  # fmt: skip
         if done.returncode == 0:
