@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 from commands import assert_user_error, run
+from marks import needs_tensorrt_rtx
 
 from mpq_export.files import require_replaceable
 from mpq_export.lowering.names import Target
 
-with_rtx = pytest.mark.skipif(
-    find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed"
-)
 without_tensorrt = pytest.mark.skipif(
     find_spec("tensorrt") is not None or os.path.exists("/dev/nvidiactl"),
     reason="says what is missing where nothing is",
@@ -28,7 +26,7 @@ def folder(lowered_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(lowered_folder, tmp_path / "bundle"))
 
 
-@with_rtx
+@needs_tensorrt_rtx
 @pytest.mark.tensorrt
 @without_tensorrt
 def test_an_engine_and_what_it_is(folder: Path) -> None:
@@ -78,7 +76,7 @@ def test_plain_int8_belongs_to_the_trt_target(bundle_folder: Path) -> None:
     assert_user_error(run("mpq-export", "--ckpt", bundle_folder, "--plain-int8"), "--target trt")
 
 
-@with_rtx
+@needs_tensorrt_rtx
 @pytest.mark.tensorrt
 @without_tensorrt
 def test_exporting_for_tensorrt_ends_with_the_engine(bundle_folder: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mpq_export.lowering.kernel_nodes import (
     make_kernel_node,
     read_kernel_layer,
 )
-from mpq_export.lowering.names import Target
+from mpq_export.lowering.names import ENGINE_TARGETS, Target
 from mpq_export.lowering.nodes import CONV, LINEAR, all_nodes, model_from_graph
 from mpq_export.lowering.norm_nodes import GROUP_NORM_SILU
 from mpq_export.lowering.targets import read_lowered
@@ -209,12 +209,12 @@ def any_lowered(
     """A bundle of each kind of model, lowered for TensorRT."""
     if request.param is None:
         return lowered_folder
-    folder, targets = tmp_path_factory.mktemp("kind"), (Target.TRT, Target.TRT_INT8)
+    folder, targets = tmp_path_factory.mktemp("kind"), ENGINE_TARGETS
     pipeline = save_pipeline(folder / "pipeline", request.param())
     return quantized_bundle(pipeline, folder / "bundle", "rtn", targets=targets)
 
 
-@pytest.mark.parametrize("target", [Target.TRT, Target.TRT_INT8])
+@pytest.mark.parametrize("target", ENGINE_TARGETS)
 def test_models_have_operators_that_tensorrt_knows(any_lowered: Path, target: Target) -> None:
     """ONNX's of the opset, and the plugin's; nothing of what is fused for the processor."""
     graph = read_lowered(any_lowered, target)

@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from marks import needs_tensorrt_rtx
 
 from mpq_export.bundle import read_bundle
 from mpq_export.errors import UserError
@@ -129,7 +129,7 @@ def test_trtexecs_outputs_are_read(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.tensorrt
-@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+@needs_tensorrt_rtx
 def test_polygraphy_builds_the_model_with_its_plugin(folder: Path, tmp_path: Path) -> None:
     (line,) = lines_of("With Polygraphy and TensorRT-RTX")
     done = shell(line, folder, LD_LIBRARY_PATH=environment(tmp_path)["LD_LIBRARY_PATH"])

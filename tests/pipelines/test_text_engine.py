@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import fixtures
 import pytest
+from marks import needs_tensorrt_rtx
 from tiny_pipelines import save_stable_diffusion
 
 from mpq_export.bundle import read_bundle
@@ -17,7 +17,7 @@ from mpq_export.runtimes.tensorrt.engine_builds import EngineRequest, build
 
 @pytest.mark.tensorrt
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+@needs_tensorrt_rtx
 def test_an_engine_for_ranges_of_images_and_tokens(tmp_path: Path) -> None:
     pipeline = save_stable_diffusion(tmp_path / "pipeline")
     folder = fixtures.quantized_bundle(pipeline, tmp_path / "b", "rtn", targets=(Target.TRT,))

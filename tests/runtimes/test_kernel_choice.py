@@ -88,27 +88,28 @@ def test_a_named_library_comes_first_and_is_not_passed_over(machine, nvcc, monke
         gpu_kernels(ADA)
 
 
-def test_nvcc_comes_before_nvrtc(machine, home, nvcc, monkeypatch):
+@pytest.fixture
+def copying_nvcc(machine, nvcc, monkeypatch):
+    """On the machine, an nvcc that gives the emulated kernels whatever it is asked to compile."""
     monkeypatch.setenv("NVCC", str(nvcc))
     nvcc.write_text(
         "#!/bin/sh\n"
         'while [ "$1" != -o ]; do shift; done\n'
         f"cp {emulated_kernels()} $2\n"
     )  # fmt: skip
+
+
+@pytest.mark.usefixtures("copying_nvcc")
+def test_nvcc_comes_before_nvrtc(machine):
     kernels = gpu_kernels(ADA)
     assert isinstance(kernels, KernelLibrary)
     assert kernels.origin == "compiled by nvcc"
     assert machine[0].calls == 0
 
 
-def test_a_library_that_the_driver_does_not_run_is_said(machine, nvcc, monkeypatch, caplog):
+@pytest.mark.usefixtures("copying_nvcc")
+def test_a_library_that_the_driver_does_not_run_is_said(monkeypatch, caplog):
     """Nvcc's CUDA may be newer than the driver."""
-    monkeypatch.setenv("NVCC", str(nvcc))
-    nvcc.write_text(
-        "#!/bin/sh\n"
-        'while [ "$1" != -o ]; do shift; done\n'
-        f"cp {emulated_kernels()} $2\n"
-    )  # fmt: skip
 
     def refused(_):
         raise RuntimeUnavailable("The library does not run here", why="driver is insufficient")

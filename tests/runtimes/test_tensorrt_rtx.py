@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import fixtures
 import pytest
+from marks import needs_tensorrt_rtx
 
 from mpq_export.bundle import read_bundle
 from mpq_export.errors import BundleError, RuntimeUnavailable
@@ -26,10 +26,7 @@ from mpq_export.runtimes.tensorrt.engine_builds import Engine, EngineRequest, bu
 from mpq_export.runtimes.tensorrt.engine_files import fitting_record, read_record, verified_plan
 from mpq_export.runtimes.tensorrt.installed import RTX_CAPABILITIES, installed
 
-pytestmark = [
-    pytest.mark.tensorrt,
-    pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed"),
-]
+pytestmark = [pytest.mark.tensorrt, needs_tensorrt_rtx]
 SHIPPED = Path(__file__).parents[2] / "pipelines"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_the_library_is_listed_by_the_installed_package(library):
 
 def test_it_exports_three_functions_and_nothing_else(library):
     tool = shutil.which("nm")
-    if tool is None:
+    if tool is None and not os.environ.get("CI"):
         pytest.skip("nm is not installed")
     listing = subprocess.run(
         [tool, "-D", "--defined-only", library], capture_output=True, text=True, check=True
