@@ -14,7 +14,7 @@ from .export_request import ExportRequest
 from .files import TRAINING, staged_folder
 from .lowering.exporter import export_graph
 from .lowering.half_precision import to_half
-from .lowering.names import Target
+from .lowering.names import ENGINE_TARGETS, Target
 from .lowering.targets import write_lowered
 from .lowering.tool_scripts import write_tools
 from .pipeline_folder import PIPELINE, copy_components, verified_index
@@ -121,6 +121,6 @@ def _lower(
     progress.advance()
     for target in targets:
         lowered = write_lowered(bundle.path, graph, target)
-        if target in (Target.TRT, Target.TRT_INT8):
+        if target in ENGINE_TARGETS:
             write_tools(bundle, lowered.parent)
         progress.advance()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RuntimeUnavailable, UserError
-from ..lowering.names import Target
-from ..runtimes.names import Runtime
+from ..lowering.names import ENGINE_TARGETS, Target
+from ..runtimes.names import ENGINE_RUNTIMES, Runtime
 from . import console
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ EPILOG = console.examples(
     "mpq-build out/sd-w4a8 --shapes sample:2x4x64x64,tokens:77 --memory-limit 5000",
     "mpq-build out/digits-w3a4 --target trt-int8",
 )
-_RUNTIMES = (Runtime.TRT, Runtime.TRT_RTX)
-_TARGETS = (Target.TRT, Target.TRT_INT8)
 
 
 def build(
@@ -58,10 +56,10 @@ def build(
     from ..runtimes.tensorrt.engine_builds import build as build_engine
     from ..runtimes.tensorrt.installed import usual_runtime
 
-    if runtime not in (*_RUNTIMES, None) or target not in _TARGETS:
+    if runtime not in (*ENGINE_RUNTIMES, None) or target not in ENGINE_TARGETS:
         raise UserError(
             "Engines are TensorRT's",
-            where=f"--runtime {runtime}" if target in _TARGETS else f"--target {target}",
+            where=f"--runtime {runtime}" if target in ENGINE_TARGETS else f"--target {target}",
             fix="Choose --runtime trt or trt-rtx, --target trt or trt-int8",
         )
     opened = read_bundle(bundle)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import BitsError, UserError
-from ..lowering.names import Target
+from ..lowering.names import ENGINE_TARGETS, Target
 from ..precision import BitSpec
 from ..training.launch import remark_on_processes
 from ..training.limits import MAX_UPDATES
@@ -217,7 +217,7 @@ def _forecast(
 
 
 def _without_plugin(target: Target) -> Target:
-    if target not in (Target.TRT, Target.TRT_INT8):
+    if target not in ENGINE_TARGETS:
         raise UserError(
             "Plain INT8 is a form of the trt target", where="--plain-int8", fix="Add --target trt"
         )
@@ -237,7 +237,7 @@ def _report(
 
     size = size_report(bundle)
     engine, engine_words = None, ""
-    if target in (Target.TRT, Target.TRT_INT8):
+    if target in ENGINE_TARGETS:
         engine, engine_words = _engine(bundle.path, target, no_engine)
     report = {
         "bundle": str(bundle.path),
@@ -286,7 +286,7 @@ def _print(report: dict[str, Any]) -> None:
     )
     for note in report["notes"]:
         console.say(f"{note}.")
-    if report["target"] not in (Target.TRT, Target.TRT_INT8) and report["family"] is not None:
+    if report["target"] not in ENGINE_TARGETS and report["family"] is not None:
         subject = ' --prompt "a red fox"' if report["takes_text"] else ""
         console.say(f"Next: mpq-sample {report['bundle']}{subject} --num-images 4 --out grid.png")
 

@@ -16,7 +16,7 @@ from ..pipelines.registry import GENERAL
 from ..progress import ProgressReporter
 from ..runtimes.denoiser import Denoiser, open_denoiser
 from ..runtimes.graph_feeds import graph_feeds
-from ..runtimes.names import Runtime
+from ..runtimes.names import ENGINE_RUNTIMES, Runtime
 from .layer_fidelity import LayerFunction, NodeResult
 from .node_fidelity import compare_nodes
 from .whole_model import PredictionError, prediction_error
@@ -243,7 +243,7 @@ def _gpu() -> TorchGpu:
 
 
 def _require_nodes(runtime: Runtime) -> None:
-    if runtime in (Runtime.TRT, Runtime.TRT_RTX):
+    if runtime in ENGINE_RUNTIMES:
         raise RuntimeUnavailable(
             "An engine's nodes cannot be read out",
             where=f"--runtime {runtime.value}",

@@ -26,7 +26,7 @@ from ..cli import console
 from ..export import export_checkpoint
 from ..export_request import ExportRequest
 from ..files import staged_file, write_json
-from ..lowering.names import Target
+from ..lowering.names import ENGINE_TARGETS, Target
 from ..methods import recipe_of
 from ..precision import BitSpec
 from ..progress import ProgressReporter
@@ -118,8 +118,8 @@ def _bundle(model: BenchmarkModel, folder: Path, progress: ProgressReporter) -> 
     checkpoint = folder / "checkpoint"
     model.save(checkpoint)
     recipe = recipe_of("rtn").trained_for(0)
-    targets = (Target.TRT, Target.TRT_INT8)
-    request = ExportRequest(BitSpec.parse(BITS), recipe, targets, STEPS, 0, folder / "bundle")
+    out = folder / "bundle"
+    request = ExportRequest(BitSpec.parse(BITS), recipe, ENGINE_TARGETS, STEPS, 0, out)
     bundle = export_checkpoint(load_checkpoint(str(checkpoint)), request, progress)
     assert bundle is not None, "one process writes"
     return bundle

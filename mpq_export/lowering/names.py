@@ -14,3 +14,7 @@ class Target(StrEnum):
     """Packed nodes in kernel layout, for TensorRT with our plugin."""
     TRT_INT8 = "trt-int8"
     """Symmetric INT8 quantise and dequantise operators, for TensorRT without a plugin."""
+
+
+ENGINE_TARGETS = (Target.TRT, Target.TRT_INT8)
+"""Of which TensorRT builds an engine before they run."""

@@ -21,3 +21,7 @@ class Runtime(StrEnum):
     """TensorRT, on the engine that ``mpq-build`` has made on this machine."""
     TRT_RTX = "trt-rtx"
     """TensorRT-RTX, on an engine that ``mpq-build`` has made on any."""
+
+
+ENGINE_RUNTIMES = (Runtime.TRT, Runtime.TRT_RTX)
+"""Which run an engine, by preference."""

@@ -72,7 +72,7 @@ class Driver:
         if self.version < LEAST_VERSION:
             raise RuntimeUnavailable(
                 "The NVIDIA driver is too old",
-                why=f"It runs CUDA {_dotted(self.version)}; {_dotted(LEAST_VERSION)} is needed",
+                why=f"It runs CUDA {dotted(self.version)}; {dotted(LEAST_VERSION)} is needed",
                 fix="Install a newer driver",
             )
 
@@ -134,5 +134,6 @@ class Driver:
         return function
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
+    """Such as ``12.6``."""
     return ".".join(map(str, version))

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import RuntimeUnavailable
+from ..cuda.driver import dotted
 from .cache_folder import cache_folder
 from .compiled import Kept, failed, named_by_content
 from .nvrtc import Nvrtc, NvrtcError
@@ -59,7 +60,7 @@ def device_code(
         version = nvrtc.version
         target = _target(nvrtc, capability)
         if version < LEAST_NVRTC:
-            refused.append(f"{_name(nvrtc)} is older than {_dotted(LEAST_NVRTC)}")
+            refused.append(f"{_name(nvrtc)} is older than {dotted(LEAST_NVRTC)}")
         elif target is None:
             refused.append(f"{_name(nvrtc)} does not know a GPU as old")
         elif target.startswith("sm_") and version[0] <= driver[0]:
@@ -67,7 +68,7 @@ def device_code(
         elif target.startswith("compute_") and version <= driver:
             newer.append((nvrtc, target))
         else:
-            refused.append(f"{_name(nvrtc)} is newer than the driver, which runs {_dotted(driver)}")
+            refused.append(f"{_name(nvrtc)} is newer than the driver, which runs {dotted(driver)}")
     if newer:
         return _code(*newer[0])
     raise RuntimeUnavailable(
@@ -113,8 +114,4 @@ def _compile(nvrtc: Nvrtc, source: Path, flags: list[str], target: str, made: Pa
 
 
 def _name(nvrtc: Nvrtc) -> str:
-    return f"NVRTC {_dotted(nvrtc.version)}"
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
+    return f"NVRTC {dotted(nvrtc.version)}"

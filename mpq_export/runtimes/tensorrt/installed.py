@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import RuntimeUnavailable, UserError
 from ..cuda.gpu import Gpu
-from ..names import Runtime
+from ..names import ENGINE_RUNTIMES, Runtime
 from .trtexec import find_trtexec, trtexec_version
 
 MODULES = {Runtime.TRT: "tensorrt", Runtime.TRT_RTX: "tensorrt_rtx"}
@@ -94,7 +94,7 @@ def usual_runtime(gpu: Gpu | str) -> Runtime:
         RuntimeUnavailable: neither can build here.
     """
     reasons = []
-    for runtime in (Runtime.TRT, Runtime.TRT_RTX):
+    for runtime in ENGINE_RUNTIMES:
         try:
             installed(runtime).capabilities(gpu)
         except UserError as error:
