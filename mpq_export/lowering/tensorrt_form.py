@@ -3,15 +3,14 @@
 Layers are nodes of our plugin, or symmetric INT8 operators of TensorRT's own (``plain_int8``).
 
 That parser reads opset 20 at most, and takes ``GroupNormalization`` with one scale per group, as it
-was before opset 21. So normalisations of groups become ``InstanceNormalization`` of reshaped
-tensors, with the scale and the bias of every channel after it: the form that TensorRT has always
-known. No function bodies: TensorRT would run them in the place of the plugin.
+was before opset 21. So normalisations of groups become those of instances (``instance_norm``), the
+form that TensorRT has always known. No function bodies: TensorRT would run them in the place of the
+plugin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -20,6 +19,7 @@ from onnx import defs, helper
 from ..core.planes import ContractError
 from .graph import Graph
 from .half_precision import is_half
+from .instance_norm import instance_norm
 from .kernel_nodes import DOMAIN, VERSION, make_kernel_node
 from .nodes import OPSET, all_nodes, is_mpq, read_layer, residual_of
 from .plain_int8 import plain_int8_nodes
@@ -80,7 +80,7 @@ def _lowered(
             nodes.extend(own)
             values |= tensors
         elif node.op_type == "GroupNormalization":
-            nodes.extend(_instance_norm(node, len(shapes[node.input[0]]), values))
+            nodes.extend(instance_norm(node, len(shapes[node.input[0]]), values))
         else:
             nodes.append(node)
     outputs = [output.name for output in graph.model.graph.output]
@@ -88,41 +88,6 @@ def _lowered(
     del lowered.model.opset_import[:]
     lowered.model.opset_import.extend([helper.make_opsetid("", TENSORRT_OPSET), *opsets])
     return lowered
-
-
-def _instance_norm(
-    node: onnx.NodeProto, rank: int, values: dict[str, np.ndarray]
-) -> Iterator[onnx.NodeProto]:
-    """A group normalisation in operators of which none knows groups; adds their constants."""
-    x, scale, bias = node.input
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    groups, epsilon = attributes["num_groups"], attributes.get("epsilon", 1e-5)
-    if not values.keys() >= {scale, bias}:
-        raise ContractError(f"node {node.name}: its scale or bias is no constant")
-
-    def constant(name: str, value: np.ndarray) -> str:
-        values[name] = np.ascontiguousarray(value)
-        return name
-
-    dtype, at = values[scale].dtype, node.name
-    split = constant(f"trt.groups_{groups}", np.array([0, groups, -1], np.int64))
-    ones = constant(f"trt.ones_{groups}_{dtype}", np.ones(groups, dtype))
-    zeros = constant(f"trt.zeros_{groups}_{dtype}", np.zeros(groups, dtype))
-
-    def op(op_type: str, *inputs: str, to: str, **given: Any) -> onnx.NodeProto:
-        return helper.make_node(op_type, inputs, [to], name=f"{to}/{op_type.lower()}", **given)
-
-    yield op("Reshape", x, split, to=f"{at}/groups")
-    yield op(
-        "InstanceNormalization", f"{at}/groups", ones, zeros, to=f"{at}/normal", epsilon=epsilon
-    )
-    yield op("Shape", x, to=f"{at}/shape")
-    yield op("Reshape", f"{at}/normal", f"{at}/shape", to=f"{at}/channels")
-    spatial = (-1,) + (1,) * (rank - 2)
-    factors = constant(f"{at}.scale_per_channel", values[scale].reshape(spatial))
-    offsets = constant(f"{at}.bias_per_channel", values[bias].reshape(spatial))
-    yield op("Mul", f"{at}/channels", factors, to=f"{at}/scaled")
-    yield op("Add", f"{at}/scaled", offsets, to=node.output[0])
 
 
 def _require_older_meaning(nodes: list[onnx.NodeProto]) -> None:

@@ -25,8 +25,8 @@ from lowering.models import without_residuals
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import BundleError, CheckpointError
+from mpq_export.evaluation.baselines.inputs import draw_inputs
 from mpq_export.evaluation.check import check_bundle
-from mpq_export.evaluation.cpu_benchmark.inputs import draw_inputs
 from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
 from mpq_export.lowering.names import Target

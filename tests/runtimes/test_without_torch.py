@@ -26,6 +26,7 @@ FOR_WORKSTATIONS = (
     "runtimes.gpu_denoiser", "runtimes.replayed", "runtimes.torch_arrays",
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
     "evaluation.module_fidelity", "evaluation.training_profile", "evaluation.tensorrt_plans",
+    "evaluation.baselines.fp32_onnx", "evaluation.baselines.denoiser_module",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",

@@ -107,7 +107,7 @@ def _write_profiles(
     """Profile ours in this process, which has loaded no library yet."""
     os.sched_setaffinity(0, processors)
     os.environ["OMP_NUM_THREADS"] = str(len(processors))
-    from .layers import layer_table, operator_table, profile_bundle
+    from ..profiling.layers import layer_table, operator_table, profile_bundle
 
     for one in models:
         tables: dict[str, list[str]] = {"layers": [], "operators": []}

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -21,6 +19,7 @@ import mpq_export
 
 from ...files import staged_folder
 from ...packages import installed_version
+from ..timing.making import make_apart
 
 if TYPE_CHECKING:  # workers read this module, and models import torch
     from .models import BenchmarkModel
@@ -38,6 +37,7 @@ class Artefact(StrEnum):
     BUNDLE_W3A4 = "bundle-w3a4"
     BUNDLE_W4A8 = "bundle-w4a8"
     FP32_ONNX = "fp32-onnx"
+    FP32_ORT = "fp32-ort"
     INT8_ONNX = "int8-onnx"
     INT4_ONNX = "int4-onnx"
     FP32_OPENVINO = "fp32-openvino"
@@ -57,8 +57,10 @@ class Making:
 _QUANTIZING = ("core", "methods", "training", "checkpoints", "bundle.py", "quantized_bundle.py")
 _LOWERING = ("lowering", "skeleton.py")
 _HERE = "evaluation/cpu_benchmark/making"
-_MODULE = ("prediction.py", "evaluation/cpu_benchmark/denoiser_module.py")
-_TRACING = (*_MODULE, "lowering/tracing.py", f"{_HERE}/fp32_onnx.py")
+_BASELINES = "evaluation/baselines"
+_MODULE = ("prediction.py", f"{_BASELINES}/denoiser_module.py")
+_TRACING = (*_MODULE, "lowering/tracing.py", f"{_BASELINES}/fp32_onnx.py")
+_WRITTEN_OUT = (f"{_BASELINES}/onnxruntime_form.py", "lowering/instance_norm.py")
 _ORT = ("onnxruntime", "onnx")
 
 MAKINGS = {
@@ -68,8 +70,9 @@ MAKINGS = {
     Artefact.BUNDLE_W3A4: Making(Artefact.QUANTIZED_W3A4, _LOWERING, ("torch", "onnx")),
     Artefact.BUNDLE_W4A8: Making(Artefact.QUANTIZED_W4A8, _LOWERING, ("torch", "onnx")),
     Artefact.FP32_ONNX: Making(Artefact.CHECKPOINT, _TRACING, ("torch", "onnx")),
-    Artefact.INT8_ONNX: Making(Artefact.FP32_ONNX, (f"{_HERE}/int8_onnx.py",), _ORT),
-    Artefact.INT4_ONNX: Making(Artefact.FP32_ONNX, (f"{_HERE}/int4_onnx.py",), _ORT),
+    Artefact.FP32_ORT: Making(Artefact.FP32_ONNX, _WRITTEN_OUT, ("onnx",)),
+    Artefact.INT8_ONNX: Making(Artefact.FP32_ORT, (f"{_BASELINES}/int8_onnx.py",), _ORT),
+    Artefact.INT4_ONNX: Making(Artefact.FP32_ORT, (f"{_HERE}/int4_onnx.py",), _ORT),
     Artefact.FP32_OPENVINO: Making(
         Artefact.FP32_ONNX, (f"{_HERE}/fp32_openvino.py",), ("openvino",)
     ),
@@ -80,10 +83,6 @@ MAKINGS = {
         Artefact.CHECKPOINT, (*_MODULE, f"{_HERE}/int8_torch.py"), ("torch", "torchao")
     ),
 }
-
-
-class CannotBeMade(Exception):
-    """A library could not make its artefact; one line."""
 
 
 def artefact(model: BenchmarkModel, which: Artefact, work: Path) -> Path:
@@ -101,7 +100,7 @@ def artefact(model: BenchmarkModel, which: Artefact, work: Path) -> Path:
         if source is None:
             model.save(stage)
         else:
-            _make(which, source, stage)
+            make_apart(_MAKE, which.value, str(source), str(stage))
     return folder
 
 
@@ -134,11 +133,3 @@ def _digests(root: Path, names: tuple[str, ...]) -> Iterator[str]:
 def _remove_superseded(folder: Path, which: Artefact) -> None:
     for old in folder.glob(f"{which}-*"):
         shutil.rmtree(old)
-
-
-def _make(which: Artefact, source: Path, stage: Path) -> None:
-    command = [sys.executable, "-m", _MAKE, which.value, str(source), str(stage)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise CannotBeMade(lines[-1] if lines else f"exit status {done.returncode}")

@@ -12,8 +12,8 @@ from pathlib import Path
 from ...errors import RuntimeUnavailable
 from ...files import staged_file, write_json
 from ...runtimes.native_library import native_library
+from ..timing.rounds import Cell
 from .artefacts import artefact_key
-from .rounds import Cell
 from .sittings import Sitting
 
 

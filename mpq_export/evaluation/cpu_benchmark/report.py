@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...files import staged_file, write_json
+from ..timing.rounds import Cell
+from ..timing.statistics import Spread, ratio, spread_of
 from .backends import BACKENDS, OURS
-from .rounds import Cell
 from .sittings import WARM_UP_STEPS, Sitting
-from .statistics import Spread, ratio, spread_of
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ...progress import ProgressReporter
-from .artefacts import Artefact, CannotBeMade, artefact
+from ..baselines.inputs import draw_inputs
+from ..timing.making import CannotBeMade
+from ..timing.rounds import Cell, Worker, WorkerFailed, measure_in_turns
+from .artefacts import Artefact, artefact
 from .backends import OURS, Backend
-from .inputs import draw_inputs
 from .models import BenchmarkModel
-from .rounds import Cell, Worker, WorkerFailed, measure_in_turns
 
 WARM_UP_STEPS = 3
 
@@ -64,9 +65,14 @@ def hold(
             if cell.failure is not None:
                 continue
             cell.file_bytes = backend.file_bytes(folders[backend.name])
-            worker = stack.enter_context(Worker(backend, processors))
+            worker = stack.enter_context(Worker(processors))
             try:
-                answer = worker.load(folders[backend.name], scratch / "inputs.npz")
+                answer = worker.load(
+                    backend.opener,
+                    folders[backend.name],
+                    scratch / "inputs.npz",
+                    {"threads": len(processors)},
+                )
                 worker.ask("warm up", steps=WARM_UP_STEPS)
             except WorkerFailed as error:
                 cell.fail(error)

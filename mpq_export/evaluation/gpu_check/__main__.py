@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ..cpu_benchmark.failures import one_line
 from ..machine import describe_machine
+from ..timing.failures import one_line
 from .exactness import exactness, marked_tests
 from .report import NO_TIME, markdown, passed, write_report
 

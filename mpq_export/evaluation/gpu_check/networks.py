@@ -29,11 +29,11 @@ from ...prediction import predict
 from ...progress import ProgressReporter
 from ...runtimes.gpu_denoiser import GpuDenoiser
 from ...runtimes.replayed import TensorFunction
-from ..cpu_benchmark.failures import one_line
 from ..cpu_benchmark.models import MODELS
-from ..cpu_benchmark.statistics import ratio
 from ..literature import MODELS as LITERATURE
 from ..module_fidelity import compare_modules
+from ..timing.failures import one_line
+from ..timing.statistics import ratio
 from .place import Place
 from .report import NO_TIME
 from .rounding import mixed_planes, rounded_layer

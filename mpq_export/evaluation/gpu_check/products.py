@@ -21,7 +21,7 @@ from ...core.kernel_layout import to_kernel_layout
 from ...progress import ProgressReporter
 from ...runtimes.gpu_kernels.device import DeviceLayer
 from ...runtimes.gpu_kernels.operator import PackedModule
-from ..cpu_benchmark.statistics import ratio
+from ..timing.statistics import ratio
 from .place import Place
 from .report import NO_TIME
 from .rounding import mixed_planes, rounded_layer

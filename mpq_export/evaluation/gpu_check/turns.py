@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..cpu_benchmark.failures import one_line
-from ..cpu_benchmark.statistics import Spread, spread_of
+from ..timing.failures import one_line
+from ..timing.statistics import Spread, spread_of
 
 _WARM_UP_ROUNDS = 2
 

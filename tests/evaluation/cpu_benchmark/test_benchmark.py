@@ -12,11 +12,11 @@ from mpq_export.errors import UserError
 from mpq_export.evaluation.cpu_benchmark import __main__ as command
 from mpq_export.evaluation.cpu_benchmark.artefacts import Artefact, artefact_key
 from mpq_export.evaluation.cpu_benchmark.backends import BACKENDS, OURS
-from mpq_export.evaluation.cpu_benchmark.failures import one_line
 from mpq_export.evaluation.cpu_benchmark.models import MODELS, BenchmarkModel
 from mpq_export.evaluation.cpu_benchmark.records import read_record, record_path, write_record
-from mpq_export.evaluation.cpu_benchmark.rounds import Cell
 from mpq_export.evaluation.cpu_benchmark.sittings import Sitting
+from mpq_export.evaluation.timing.failures import one_line
+from mpq_export.evaluation.timing.rounds import Cell
 
 TINY_CONFIG = {
     "_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 2, "out_channels": 2,

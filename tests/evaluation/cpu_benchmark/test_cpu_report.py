@@ -9,8 +9,8 @@ from mpq_export.evaluation.cpu_benchmark.report import (
     rows_of,
     write_report,
 )
-from mpq_export.evaluation.cpu_benchmark.rounds import Cell
 from mpq_export.evaluation.cpu_benchmark.sittings import Sitting, plan
+from mpq_export.evaluation.timing.rounds import Cell
 
 SETTING = {"machine": {"processor": "P"}, "threads": 2, "rounds": 2}
 PEERS = (BACKENDS["ort-fp32"], BACKENDS["torch-int8"])

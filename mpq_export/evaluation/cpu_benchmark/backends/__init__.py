@@ -1,39 +1,14 @@
 """What is measured: one record per backend; a module per library opens its artefacts.
 
-Such a module has ``open_step(folder, inputs, threads) -> Step``. It is imported in the backend's
-own process alone, before the clock of loading starts, and imports its library at its top.
+Such a module has ``open_step(folder, inputs, threads) -> Step``, see ``timing.steps``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
 
 from ..artefacts import Artefact
-from ..inputs import Inputs
-
-
-@dataclass(frozen=True)
-class Step:
-    """An opened model.
-
-    Attributes:
-        run: one denoising step on the given inputs.
-        runs_as: how, in a few words; may be empty.
-    """
-
-    run: Callable[[], Any]
-    runs_as: str = ""
-
-
-class Opener(Protocol):
-    """``open_step`` of a backend's module."""
-
-    def __call__(self, folder: Path, inputs: Inputs, threads: int) -> Step:
-        """Open an artefact for inputs of these shapes."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +34,10 @@ class Backend:
         """Whether this is the packed model."""
         return self.module == "packed"
 
-    def opener(self) -> Opener:
-        """Import the backend's library."""
-        opener: Opener = import_module(f".{self.module}", __name__).open_step
-        return opener
+    @property
+    def opener(self) -> str:
+        """The module's whole name."""
+        return f"{__name__}.{self.module}"
 
     def file_bytes(self, folder: Path) -> int:
         """Size of what is deployed of an artefact."""
@@ -77,7 +52,7 @@ BACKENDS = {
     for backend in (
         Backend("ours-w3a4", "ours W3A4", Artefact.BUNDLE_W3A4, _PACKED, "packed"),
         Backend("ours-w4a8", "ours W4A8", Artefact.BUNDLE_W4A8, _PACKED, "packed"),
-        Backend("ort-fp32", "ONNX Runtime fp32", Artefact.FP32_ONNX, _ONNX, "standard_onnx"),
+        Backend("ort-fp32", "ONNX Runtime fp32", Artefact.FP32_ORT, _ONNX, "standard_onnx"),
         Backend(
             "ort-int8",
             "ONNX Runtime int8 (static QDQ)",

@@ -3,8 +3,8 @@ have it."""
 
 from pathlib import Path
 
-from ..inputs import Inputs
-from . import Step
+from ...baselines.inputs import Inputs
+from ...timing.steps import Step
 from .openvino_model import opened
 
 

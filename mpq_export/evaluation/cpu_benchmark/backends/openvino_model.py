@@ -4,9 +4,9 @@ from pathlib import Path
 
 import openvino
 
-from ..graph_files import OPENVINO
-from ..inputs import Inputs
-from . import Step
+from ...baselines.graph_files import OPENVINO
+from ...baselines.inputs import Inputs
+from ...timing.steps import Step
 
 
 def opened(folder: Path, inputs: Inputs, threads: int, **settings: str) -> Step:

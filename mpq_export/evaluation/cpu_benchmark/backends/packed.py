@@ -6,8 +6,8 @@ import onnxruntime  # noqa: F401 - importing it is no part of loading a model
 
 from ....bundle import read_bundle
 from ....runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
-from ..inputs import Inputs
-from . import Step
+from ...baselines.inputs import Inputs
+from ...timing.steps import Step
 
 
 def open_step(folder: Path, inputs: Inputs, threads: int) -> Step:

@@ -6,9 +6,9 @@ import onnxruntime
 
 from ....conditions import BATCH
 from ....lowering.graph_inputs import SAMPLE
-from ..graph_files import MODEL
-from ..inputs import Inputs
-from . import Step
+from ...baselines.graph_files import MODEL
+from ...baselines.inputs import Inputs
+from ...timing.steps import Step
 
 
 def open_step(folder: Path, inputs: Inputs, threads: int) -> Step:

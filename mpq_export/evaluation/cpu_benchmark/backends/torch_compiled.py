@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from ..failures import one_line
-from . import Step
+from ...timing.failures import one_line
+from ...timing.steps import Step
 
 
 def compiled(module: nn.Module, tensors: Sequence[torch.Tensor]) -> Step:

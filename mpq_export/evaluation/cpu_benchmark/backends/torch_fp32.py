@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from ....checkpoints import load_checkpoint
-from ..denoiser_module import PositionalDenoiser, positional
-from ..inputs import Inputs
-from . import Step
+from ...baselines.denoiser_module import PositionalDenoiser, positional
+from ...baselines.inputs import Inputs
+from ...timing.steps import Step
 from .torch_compiled import compiled
 
 

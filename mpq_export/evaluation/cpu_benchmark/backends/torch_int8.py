@@ -8,10 +8,10 @@ import torch
 import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
 
 from ....lowering.graph_inputs import SAMPLE
-from ..denoiser_module import positional
-from ..graph_files import TORCH
-from ..inputs import Inputs
-from . import Step
+from ...baselines.denoiser_module import positional
+from ...baselines.graph_files import TORCH
+from ...baselines.inputs import Inputs
+from ...timing.steps import Step
 from .torch_compiled import compiled
 
 

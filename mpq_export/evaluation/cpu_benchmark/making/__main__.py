@@ -6,20 +6,22 @@ import traceback
 from pathlib import Path
 
 from ....cli import console
+from ...timing.failures import one_line
 from ..artefacts import Artefact
-from ..failures import one_line
 
+_BASELINES = "...baselines"
 _MODULES = {
-    Artefact.QUANTIZED_W3A4: ("quantized", "w3a4"),
-    Artefact.QUANTIZED_W4A8: ("quantized", "w4a8"),
-    Artefact.BUNDLE_W3A4: ("lowered",),
-    Artefact.BUNDLE_W4A8: ("lowered",),
-    Artefact.FP32_ONNX: ("fp32_onnx",),
-    Artefact.INT8_ONNX: ("int8_onnx",),
-    Artefact.INT4_ONNX: ("int4_onnx",),
-    Artefact.FP32_OPENVINO: ("fp32_openvino",),
-    Artefact.INT8_OPENVINO: ("int8_openvino",),
-    Artefact.INT8_TORCH: ("int8_torch",),
+    Artefact.QUANTIZED_W3A4: (".quantized", "w3a4"),
+    Artefact.QUANTIZED_W4A8: (".quantized", "w4a8"),
+    Artefact.BUNDLE_W3A4: (".lowered",),
+    Artefact.BUNDLE_W4A8: (".lowered",),
+    Artefact.FP32_ONNX: (f"{_BASELINES}.fp32_onnx",),
+    Artefact.FP32_ORT: (f"{_BASELINES}.onnxruntime_form",),
+    Artefact.INT8_ONNX: (".int8_onnx",),
+    Artefact.INT4_ONNX: (".int4_onnx",),
+    Artefact.FP32_OPENVINO: (".fp32_openvino",),
+    Artefact.INT8_OPENVINO: (".int8_openvino",),
+    Artefact.INT8_TORCH: (".int8_torch",),
 }
 
 
@@ -28,7 +30,7 @@ def main(which: str, source: str, folder: str) -> None:
     console.quiet_libraries()
     module, *words = _MODULES[Artefact(which)]
     try:
-        importlib.import_module(f".{module}", __package__).make(Path(source), Path(folder), *words)
+        importlib.import_module(module, __package__).make(Path(source), Path(folder), *words)
     except Exception as error:  # libraries raise anything, and messages of pages
         traceback.print_exc()
         sys.exit(one_line(error))

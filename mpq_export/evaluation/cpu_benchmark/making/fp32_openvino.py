@@ -5,7 +5,7 @@ from pathlib import Path
 
 import openvino
 
-from ..graph_files import CONFIG, MODEL, OPENVINO
+from ...baselines.graph_files import CONFIG, MODEL, OPENVINO
 
 
 def make(source: Path, folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from ..graph_files import CONFIG, MODEL
+from ...baselines.graph_files import CONFIG, MODEL
 
 _BLOCK = 32
 _INT8_ACTIVATIONS = 4

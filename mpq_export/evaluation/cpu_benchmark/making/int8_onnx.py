@@ -1,48 +1,12 @@
-"""ONNX Runtime's own static int8: QDQ, weights per channel."""
+"""ONNX Runtime's static int8, fitted to a few drawn inputs, since only its speed is measured."""
 
-import shutil
 from pathlib import Path
 
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
-
-from ..graph_files import CONFIG, MODEL, config_of
-from ..inputs import Inputs, calibration_inputs
-
-_LARGE_BYTES = 1 << 30
-
-
-class _Draws(CalibrationDataReader):
-    def __init__(self, draws: list[Inputs]) -> None:
-        self._draws = iter(draws)
-
-    def get_next(self) -> Inputs | None:
-        """One batch after another, then None."""
-        return next(self._draws, None)
+from ...baselines import int8_onnx
+from ...baselines.graph_files import config_of
+from ...baselines.inputs import calibration_inputs
 
 
 def make(source: Path, folder: Path) -> None:
-    """Quantise the fp32 graph as ONNX Runtime's documentation advises for x86."""
-    large = sum(file.stat().st_size for file in source.iterdir()) > _LARGE_BYTES
-    prepared = folder / "prepared.onnx"
-    quant_pre_process(
-        source / MODEL, prepared, skip_symbolic_shape=True, save_as_external_data=large
-    )
-    quantize_static(
-        prepared,
-        folder / MODEL,
-        _Draws(calibration_inputs(config_of(source))),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        use_external_data_format=large,
-    )
-    for file in folder.glob("prepared.onnx*"):
-        file.unlink()
-    shutil.copy(source / CONFIG, folder)
+    """Quantise the fp32 graph."""
+    int8_onnx.make(source, folder, calibration_inputs(config_of(source)))

@@ -6,8 +6,8 @@ from pathlib import Path
 import nncf
 import openvino
 
-from ..graph_files import CONFIG, MODEL, OPENVINO, config_of
-from ..inputs import calibration_inputs
+from ...baselines.graph_files import CONFIG, MODEL, OPENVINO, config_of
+from ...baselines.inputs import calibration_inputs
 
 
 def make(source: Path, folder: Path) -> None:

@@ -8,9 +8,9 @@ from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
 from ....checkpoints import load_checkpoint
 from ....files import write_json
-from ..denoiser_module import PositionalDenoiser, positional
-from ..graph_files import CONFIG, TORCH
-from ..inputs import Inputs, calibration_inputs
+from ...baselines.denoiser_module import PositionalDenoiser, positional
+from ...baselines.graph_files import CONFIG, TORCH
+from ...baselines.inputs import Inputs, calibration_inputs
 
 BATCHES = (1, 2)
 

@@ -1,9 +1,10 @@
-"""A backend's own process: it opens one model and runs a step whenever its parent says so.
+"""A model's own process: it opens one model and runs it whenever its parent says so.
 
-One JSON object per line each way. Requests are ``{"do": "load", "backend": ..., "artefact": ...,
-"inputs": ..., "threads": ...}``, then ``{"do": "warm up", "steps": ...}``, ``{"do": "round"}`` as
-often as wanted, and ``{"do": "memory"}``; each is answered by one object, ``{"error": ...}`` where
-it failed. At the end of the requests the process ends.
+One JSON object per line each way. Requests are ``{"do": "load", "opener": MODULE, "folder": ...,
+"inputs": FILE, "words": {...}}`` (see ``steps``), then ``{"do": "warm up", "steps": ...}``,
+``{"do": "round"}`` and ``{"do": "images"}`` as often as wanted, and ``{"do": "memory"}``; each is
+answered by one object, ``{"error": ...}`` where it failed. At the end of the requests the process
+ends.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from .backends import BACKENDS, Step
 from .failures import one_line
+from .steps import Step
 
 
 class _Session:
@@ -32,15 +34,16 @@ class _Session:
             "load": self.load,
             "warm up": self.warm_up,
             "round": self.round,
+            "images": self.images,
             "memory": self.memory,
         }
 
-    def load(self, backend: str, artefact: str, inputs: str, threads: int) -> dict[str, Any]:
-        open_step = BACKENDS[backend].opener()
+    def load(self, opener: str, folder: str, inputs: str, words: dict[str, Any]) -> dict[str, Any]:
+        open_step = import_module(opener).open_step
         with np.load(inputs) as arrays:
             drawn = dict(arrays)
         started = time.perf_counter()
-        self.step = open_step(Path(artefact), drawn, threads)
+        self.step = open_step(Path(folder), drawn, **words)
         return {"seconds": time.perf_counter() - started, "runs_as": self.step.runs_as}
 
     def warm_up(self, steps: int) -> dict[str, Any]:
@@ -52,6 +55,12 @@ class _Session:
         self.step.run()  # another process had the caches
         started = time.perf_counter()
         self.step.run()
+        return {"ms": 1e3 * (time.perf_counter() - started)}
+
+    def images(self) -> dict[str, Any]:
+        assert self.step.draw is not None, "the opener was not asked for images"
+        started = time.perf_counter()
+        self.step.draw()
         return {"ms": 1e3 * (time.perf_counter() - started)}
 
     def memory(self) -> dict[str, Any]:

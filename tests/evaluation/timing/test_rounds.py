@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from mpq_export.evaluation.cpu_benchmark import rounds
 from mpq_export.evaluation.cpu_benchmark.backends import BACKENDS
-from mpq_export.evaluation.cpu_benchmark.rounds import Cell, Worker, WorkerFailed, measure_in_turns
-from mpq_export.evaluation.cpu_benchmark.worker import _peak_bytes
+from mpq_export.evaluation.timing import rounds
+from mpq_export.evaluation.timing.rounds import Cell, Worker, WorkerFailed, measure_in_turns
+from mpq_export.evaluation.timing.worker import _peak_bytes
 
 
 class ScriptedWorker:
@@ -55,16 +55,16 @@ def test_a_worker_that_fails_is_left_out_and_says_why():
 def test_a_model_that_cannot_be_opened_is_an_answer(tmp_path):
     np.savez(tmp_path / "inputs.npz", sample=np.zeros((1, 1, 2, 2), np.float32))
     with (
-        Worker(BACKENDS["ort-fp32"], [0]) as worker,
+        Worker([0]) as worker,
         pytest.raises(WorkerFailed, match=r"model\.onnx"),
     ):
-        worker.load(tmp_path, tmp_path / "inputs.npz")
+        worker.load(BACKENDS["ort-fp32"].opener, tmp_path, tmp_path / "inputs.npz", {"threads": 1})
 
 
 def test_a_worker_that_dies_is_told_from_one_that_answers(monkeypatch):
     monkeypatch.setattr(rounds, "_WORKER", "no.such.module")
     with (
-        Worker(BACKENDS["ort-fp32"], [0]) as worker,
+        Worker([0]) as worker,
         pytest.raises(WorkerFailed, match="ended with status 1"),
     ):
         worker.ask("round")
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_is_told_from_one_that_answers(monkeypatch):
 
 def test_importing_the_worker_imports_no_library():
     code = (
-        "import sys, mpq_export.evaluation.cpu_benchmark.worker; "
+        "import sys, mpq_export.evaluation.timing.worker; "
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'diffusers'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

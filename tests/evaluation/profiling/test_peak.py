@@ -4,7 +4,7 @@ import pytest
 from plugins.onnxruntime.sessions import require_library
 
 from mpq_export.errors import RuntimeUnavailable
-from mpq_export.evaluation.cpu_benchmark.peak import measured_peak
+from mpq_export.evaluation.profiling.peak import measured_peak
 from mpq_export.runtimes.native_library import KERNELS_VARIABLE, kernel_names
 
 

@@ -16,7 +16,7 @@ from ...lowering.targets import read_lowered
 from ...runtimes.graph_feeds import graph_feeds
 from ...runtimes.names import Runtime
 from ...runtimes.onnxruntime_denoiser import make_session, run, runnable_graph
-from .inputs import draw_inputs
+from ..baselines.inputs import draw_inputs
 from .peak import measured_peak
 from .profiles import NodeTime, read_profile
 

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from mpq_export.evaluation.cpu_benchmark import layers
-from mpq_export.evaluation.cpu_benchmark.layers import (
+from mpq_export.evaluation.profiling import layers
+from mpq_export.evaluation.profiling.layers import (
     assigned,
     layer_table,
     operator_table,
     profile_bundle,
 )
-from mpq_export.evaluation.cpu_benchmark.profiles import read_profile
+from mpq_export.evaluation.profiling.profiles import read_profile
 
 
 def event(name, op_type, microseconds, shape):

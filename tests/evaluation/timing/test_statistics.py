@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpq_export.evaluation.cpu_benchmark.statistics import ratio, spread_of
+from mpq_export.evaluation.timing.statistics import ratio, spread_of
 
 
 def test_the_spread_holds_percentiles():

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from ....checkpoints import load_checkpoint
-from ....files import write_json
-from ....lowering.graph_inputs import TIMESTEP
-from ....lowering.tracing import trace
-from ..denoiser_module import PositionalDenoiser
-from ..graph_files import CONFIG, MODEL
+from ...checkpoints import load_checkpoint
+from ...files import write_json
+from ...lowering.graph_inputs import TIMESTEP
+from ...lowering.tracing import trace
+from .denoiser_module import PositionalDenoiser
+from .graph_files import CONFIG, MODEL
 
 _ONE_FILE_BYTES = 1 << 30
 

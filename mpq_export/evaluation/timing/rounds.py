@@ -7,15 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .backends import Backend
-
-_WORKER = "mpq_export.evaluation.cpu_benchmark.worker"
+_WORKER = "mpq_export.evaluation.timing.worker"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _REST_SECONDS = 0.05
 """Between two turns: thread pools keep spinning for a moment after their work."""
@@ -26,11 +24,10 @@ class WorkerFailed(Exception):
 
 
 class Worker:
-    """A backend in a process of its own, on the given processors; a context manager."""
+    """A model in a process of its own, on the given processors; a context manager."""
 
-    def __init__(self, backend: Backend, processors: Sequence[int]) -> None:
-        self.backend, self._threads = backend, len(processors)
-        threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
+    def __init__(self, processors: Sequence[int]) -> None:
+        threads = dict.fromkeys(_THREAD_VARIABLES, str(len(processors)))
         self._process = subprocess.Popen(
             [sys.executable, "-m", _WORKER],
             stdin=subprocess.PIPE,
@@ -73,20 +70,21 @@ class Worker:
             raise WorkerFailed(answer["error"])
         return answer
 
-    def load(self, artefact: Path, inputs: Path) -> dict[str, Any]:
-        """Open an artefact; the answer has ``seconds`` and ``runs_as``."""
+    def load(
+        self, opener: str, folder: Path, inputs: Path, words: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Open a model by a module's ``open_step``; the answer has ``seconds`` and ``runs_as``."""
         return self.ask(
-            "load",
-            backend=self.backend.name,
-            artefact=str(artefact),
-            inputs=str(inputs),
-            threads=self._threads,
+            "load", opener=opener, folder=str(folder), inputs=str(inputs), words=dict(words)
         )
 
 
 @dataclass
 class Cell:
-    """One backend in one sitting: times of every round in milliseconds, or why there are none."""
+    """One model in one sitting: times of every round in milliseconds, or why there are none.
+
+    ``ms`` are single steps, ``image_ms`` whole drawings where those are timed, too.
+    """
 
     backend: str
     runs_as: str = ""
@@ -95,10 +93,11 @@ class Cell:
     peak_bytes: int = 0
     ms: list[float] = field(default_factory=list)
     failure: str | None = None
+    image_ms: list[float] = field(default_factory=list)
 
     def fail(self, error: Exception) -> None:
         """There is no result but this."""
-        self.failure, self.ms = str(error), []
+        self.failure, self.ms, self.image_ms = str(error), [], []
 
 
 def measure_in_turns(
@@ -107,23 +106,47 @@ def measure_in_turns(
     rounds: int,
     on_round: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fill in the times and the memory of loaded workers; a worker that fails is left out.
+    """Fill in the steps' times and the memory of loaded workers; one that fails is left out."""
+    running = list(zip(workers, cells, strict=True))
+    for worker, cell in _turns(running, "round", lambda cell: cell.ms, rounds, on_round):
+        try:
+            cell.peak_bytes = worker.ask("memory")["peak_bytes"]
+        except WorkerFailed as error:
+            cell.fail(error)
 
-    The order of the turns rotates, so that no backend always follows the same one.
+
+def draw_in_turns(
+    workers: Sequence[Worker],
+    cells: Sequence[Cell],
+    rounds: int,
+    on_round: Callable[[], None] = lambda: None,
+) -> None:
+    """Fill in the times of whole drawings of workers whose steps draw; one that fails is left out.
+
+    Each draws once before, untimed.
     """
     running = list(zip(workers, cells, strict=True))
+    running = _turns(running, "images", lambda cell: [], 1, lambda: None)
+    _turns(running, "images", lambda cell: cell.image_ms, rounds, on_round)
+
+
+def _turns(
+    running: list[tuple[Worker, Cell]],
+    request: str,
+    times: Callable[[Cell], list[float]],
+    rounds: int,
+    on_round: Callable[[], None],
+) -> list[tuple[Worker, Cell]]:
+    """Those that never failed. The order of the turns rotates, so that none always follows the
+    same one."""
     for number in range(rounds):
         first = number % max(len(running), 1)
         for worker, cell in running[first:] + running[:first]:
             time.sleep(_REST_SECONDS)
             try:
-                cell.ms.append(worker.ask("round")["ms"])
+                times(cell).append(worker.ask(request)["ms"])
             except WorkerFailed as error:
                 cell.fail(error)
         running = [(worker, cell) for worker, cell in running if cell.failure is None]
         on_round()
-    for worker, cell in running:
-        try:
-            cell.peak_bytes = worker.ask("memory")["peak_bytes"]
-        except WorkerFailed as error:
-            cell.fail(error)
+    return running

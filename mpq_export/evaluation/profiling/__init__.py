@@ -1,0 +1,1 @@
+"""Where a step's time goes: ONNX Runtime's profile by layer and operator, the measured peak."""

@@ -1,0 +1,27 @@
+"""What a worker runs: a module's ``open_step(folder, inputs, **words) -> Step``.
+
+``inputs`` are those of a denoising step by the names that graphs give them; ``words`` are what JSON
+can hold. Such a module is imported in the worker's process alone, before the clock of loading
+starts, and imports its library at its top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """An opened model.
+
+    Attributes:
+        run: one denoising step on the given inputs.
+        runs_as: how, in a few words; may be empty.
+        draw: images from noise, all steps; None where no images are timed.
+    """
+
+    run: Callable[[], Any]
+    runs_as: str = ""
+    draw: Callable[[], Any] | None = None
