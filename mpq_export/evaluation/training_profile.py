@@ -20,7 +20,7 @@ from ..cli import console
 from ..export import export_checkpoint
 from ..export_request import ExportRequest
 from ..files import staged_file, write_json
-from ..methods import recipe_of
+from ..methods import DEFAULT_METHOD, recipe_of
 from ..precision import BitSpec
 from .machine import describe_machine
 
@@ -138,7 +138,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 def main(
     ckpt: Annotated[Path, typer.Option(help="A checkpoint's folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("docs/results"),
-    method: Annotated[str, typer.Option(help="Whose training.")] = "mpq",
+    method: Annotated[str, typer.Option(help="Whose training.")] = DEFAULT_METHOD,
     bits: Annotated[str, typer.Option(help="Such as w3a4.")] = "w3a4",
     updates: Annotated[int, typer.Option(min=2, help="Updates that are profiled.")] = 30,
     seed: Annotated[int, typer.Option(help="Of calibration and training.")] = 0,

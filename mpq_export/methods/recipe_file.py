@@ -28,7 +28,8 @@ from ..precision import BitSpec
 from ..yaml_files import read_yaml
 from .recipe import Recipe, recipe_of
 
-DEFAULT_METHOD = "mpq"
+DEFAULT_METHOD = "mpq-dmv2"
+"""The recommended one: nearest to full precision of all on photographs (docs/methods.md)."""
 
 
 @dataclass(frozen=True)

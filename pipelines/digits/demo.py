@@ -22,7 +22,7 @@ from ...export import export_checkpoint
 from ...export_request import ExportRequest
 from ...files import staged_file, write_json
 from ...lowering.names import Target
-from ...methods import recipe_of
+from ...methods import DEFAULT_METHOD, recipe_of
 from ...precision import BitSpec
 from ...runtimes.names import Runtime
 from ...sampling import draw_images
@@ -140,7 +140,7 @@ def main(
     ),
     num_images: Annotated[int, typer.Option(min=100, help="Images per row.")] = 500,
     steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 20,
-    method: Annotated[str, typer.Option(help="Quantisation method.")] = "mpq",
+    method: Annotated[str, typer.Option(help="Quantisation method.")] = DEFAULT_METHOD,
     train_steps: Annotated[
         int | None, typer.Option(min=1, help="Updates of training; default the method's.")
     ] = None,

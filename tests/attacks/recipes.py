@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mpq_export.files import text_lines
-from mpq_export.methods import chosen_recipe
+from mpq_export.methods import DEFAULT_METHOD, chosen_recipe
 
 from .attack import CORRECT, Attack, Place
 
@@ -16,7 +16,7 @@ AREA = "recipes"
 def read_recipe(path: Path) -> None:
     """The door: what ``--recipe`` does with a file."""
     choice = chosen_recipe(None, path, "w3a4")
-    assert choice.recipe.method == "mpq"
+    assert choice.recipe.method == DEFAULT_METHOD
 
 
 def read_prompts(path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from mpq_export import numpy_sampling
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
+from mpq_export.methods import DEFAULT_METHOD
 from mpq_export.numpy_sampling import labels_in_turn
 from mpq_export.runtimes.denoiser import open_denoiser
 from mpq_export.runtimes.names import Runtime
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 def demo(tmp_path_factory):
     """The demo with fewer images."""
     out = tmp_path_factory.mktemp("demo")
-    main(out=out, num_images=100, steps=20, method="mpq", train_steps=12, seed=0)
+    main(out=out, num_images=100, steps=20, method=DEFAULT_METHOD, train_steps=12, seed=0)
     return out
 
 

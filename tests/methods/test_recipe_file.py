@@ -9,7 +9,7 @@ from mpq_export.core.weight_form import WeightForm
 from mpq_export.errors import BitsError, RecipeError
 from mpq_export.methods import METHODS, Recipe, chosen_recipe, recipe_of
 from mpq_export.precision import BitSpec
-from mpq_export.training.choices import RelationKind, Trained
+from mpq_export.training.choices import RelationKind
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def write(tmp_path: Path):
 
 def test_without_a_file_the_method_is_the_recipe():
     assert chosen_recipe("rtn", None, "w3a4").recipe == recipe_of("rtn")
-    assert chosen_recipe(None, None, "w3a4").recipe == recipe_of("mpq")
+    assert chosen_recipe(None, None, "w3a4").recipe == recipe_of("mpq-dmv2")
 
 
 def test_a_file_changes_what_it_names(write):
@@ -144,7 +144,7 @@ def test_methods_train_as_published():
     kinds = {
         name: (r.training.low_rank_base, r.training.low_rank_start, r.training.relation)
         for name, r in METHODS.items()
-        if r.training.updates and r.training.trained is Trained.LOW_RANK
+        if r.training.updates
     }
     assert kinds == {
         "efficientdm": ("quantized", "zero", "none"),
@@ -152,7 +152,6 @@ def test_methods_train_as_published():
         "mpq-dmv2": ("quantized", "quantization-error", "memory"),
     }
     assert recipe_of("rtn").training.updates == 0
-    assert recipe_of("mpq").training.trained is Trained.FULL
 
 
 def test_recipes_survive_json():
