@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
+from ...methods import Recipe
 from ..registry import family_registration
 from .grid import Cell
 
 EPOCH = 4
 """Raise this by hand when the code of quantising, training or measuring comes to mean something
 else: what was measured before is then measured anew."""
+SINCE_EPOCH: tuple[str, ...] = ()
+"""Fields of a recipe, ``training.`` before those of its training, that are younger than the epoch:
+at their defaults they mean what was measured without them, and stay out of the names."""
 _PIPELINES = Path(__file__).parents[1]
 
 
@@ -32,14 +36,26 @@ def keys_of(cell: Cell) -> Keys:
     """Raises CheckpointError where the family's model or its judge is not there."""
     model = _files_digest(_model_files(cell))
     judge = _files_digest(_judge_files(cell))
-    recipe = cell.recipe.model_dump(mode="json", exclude={"summary"})
-    if not cell.recipe.training.updates:
-        del recipe["training"]
+    recipe = _deciding(cell.recipe)
     shared = {"epoch": EPOCH, "model": model, "num_steps": cell.num_steps, "seed": cell.seed}
     bundle = _key({**shared, "bits": cell.bits, "recipe": recipe})
     reference = _key({**shared, "judge": judge, "num_images": cell.num_images})
     result = _key({"bundle": bundle, "reference": reference, "measure": cell.measure.value})
     return Keys(bundle, reference, result)
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides what its bundles are."""
+    content = recipe.model_dump(mode="json", exclude={"summary"})
+    for path in SINCE_EPOCH:
+        where, _, name = path.rpartition(".")
+        choices, own = (recipe.training, content["training"]) if where else (recipe, content)
+        field = type(choices).model_fields[name]
+        if getattr(choices, name) == field.get_default(call_default_factory=True):
+            del own[name]
+    if not recipe.training.updates:
+        del content["training"]
+    return content
 
 
 def _model_files(cell: Cell) -> list[Path]:

@@ -37,7 +37,7 @@ def reference_of(cell: Cell, store: Store, judge: Judge, progress: ProgressRepor
     """From the store, or drawn and measured now."""
     key = keys_of(cell).reference
     with store.locked(key, wait=True):
-        if store.figures(key) is None:
+        if not store.has_images(key) or store.figures(key) is None:
             store.write(key, _measured(cell, judge, progress))
     return Reference(torch.from_numpy(store.images(key)), store.figures(key) or {})
 

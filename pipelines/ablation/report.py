@@ -69,11 +69,14 @@ class PartReport:
         title = self.part.title
         by_bits = self.part.name in ("digits", "digits-dit")
         write_chart(folder / f"{stem}.png", title, self.rows, by_bits)
-        shown = _sample_rows(self.entries, store)
-        if shown:
-            write_samples(folder / f"{stem}_samples.png", shown)
-        pictures = [f"{stem}.png", f"{stem}_samples.png"] if shown else [f"{stem}.png"]
-        text = self._text(targets, pictures if any(row.done for row in self.rows) else [])
+        shown, samples = _drawn(self.entries), folder / f"{stem}_samples.png"
+        # Of cells that were measured elsewhere the picture of that run stays.
+        if shown and all(store.has_images(key) for key in _sample_keys(shown)):
+            write_samples(samples, _sample_rows(shown, store))
+        pictures = [f"{stem}.png"] if any(row.done for row in self.rows) else []
+        if shown and samples.is_file():
+            pictures.append(samples.name)
+        text = self._text(targets, pictures)
         with staged_file(folder / f"{stem}.md") as stage:
             stage.write_text(text, encoding="utf-8")
 
@@ -174,16 +177,23 @@ def _reference_lines(entries: Sequence[Entry]) -> list[str]:
     return [*lines.values(), ""] if lines else []
 
 
-def _sample_rows(entries: Sequence[Entry], store: Store) -> list[tuple[str, np.ndarray]]:
-    """Full precision first, then every cell of the same family and seed, the first of its row."""
+def _drawn(entries: Sequence[Entry]) -> list[Entry]:
+    """What is shown: of every family the cells of its first seed that drew images."""
+    drawn = [entry for entry in entries if entry.figures and entry.cell.num_images]
+    first = {entry.cell.family: entry.cell.seed for entry in reversed(drawn)}
+    return [entry for entry in drawn if entry.cell.seed == first[entry.cell.family]]
+
+
+def _sample_keys(shown: Sequence[Entry]) -> list[str]:
+    return [str(e.key) for e in shown] + [keys_of(e.cell).reference for e in shown]
+
+
+def _sample_rows(shown: Sequence[Entry], store: Store) -> list[tuple[str, np.ndarray]]:
+    """Full precision first, then every cell of the same family."""
     rows: list[tuple[str, np.ndarray]] = []
-    families = dict.fromkeys(entry.cell.family for entry in entries)
-    for family in families:
-        own = [e for e in entries if e.cell.family == family and e.figures and e.cell.num_images]
-        own = [entry for entry in own if entry.cell.seed == own[0].cell.seed]
-        if own:
-            full = store.images(keys_of(own[0].cell).reference)[:SHOWN]
-            rows.append((f"{family} fp32", full))
+    for family in dict.fromkeys(entry.cell.family for entry in shown):
+        own = [entry for entry in shown if entry.cell.family == family]
+        rows.append((f"{family} fp32", store.images(keys_of(own[0].cell).reference)[:SHOWN]))
         rows += [(_sample_name(entry), store.images(str(entry.key))) for entry in own]
     return rows
 

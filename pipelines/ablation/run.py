@@ -3,13 +3,14 @@
 python -m mpq_export.pipelines.ablation.run --part digits
 
 Every cell that has ended is kept under ``--out``, and the reports under ``--results`` are written
-again after each; where the command is stopped, the same command goes on.
+again after each; where the command is stopped, the same command goes on. So does it on another
+machine, from the reports: cells that they hold are not measured again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from ...errors import Interrupted, UserError
 from ...progress import ProgressReporter
 from .display import CellLine, GridDisplay
 from .grid import Cell, Overrides, Part, grid
+from .published import adopt, published_cells
 from .report import PartReport, cell_name
 from .rows import FRECHET
 from .schedule import Planned, jobs_of, plan_of, seconds_left
@@ -155,6 +157,9 @@ def main(
     images: Annotated[
         int | None, typer.Option(min=100, help="For trials: another number of images.")
     ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Measure again what the reports hold already.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="List the cells, done or not; run nothing.")
     ] = False,
@@ -166,9 +171,11 @@ def main(
     command = f"python -m mpq_export.pipelines.ablation.run{named}{overrides.options()}"
     store = Store(out)
     if plan:
-        _print_plan(parts, store)
+        _print_plan(parts, store, [] if anew else published_cells(results))
         return
     run = GridRun(parts, command, store, results, _prepared(workers))
+    if not anew and (taken := adopt(results, run.planned, store)):
+        console.say(f"{taken} cells are taken from {results}; --anew measures them again.")
     run.run()
     console.say(f"{run.done} of {len(run.planned)} cells are done; reports are in {results}.")
     if run.failures:
@@ -201,12 +208,14 @@ def _prepared(workers: int | None) -> int:
     return chosen
 
 
-def _print_plan(parts: Sequence[Part], store: Store) -> None:
+def _print_plan(parts: Sequence[Part], store: Store, published: Container[str]) -> None:
     for part in parts:
         console.say(f"{part.name}: {part.title}")
         for cell in part.cells:
             planned = Planned.of(cell)
             state = "done" if planned.is_done(store) else planned.why or "to do"
+            if state == "to do" and planned.keys and planned.keys.result in published:
+                state = "published"
             console.say(f"  {cell_name(cell)}: {state}")
 
 

@@ -47,6 +47,10 @@ class Store:
         path = self._figures(key)
         return parse_json(path.read_bytes(), path, UserError) if path.is_file() else None
 
+    def has_images(self, key: str) -> bool:
+        """Whether the images of a record are here; figures may have come without."""
+        return self._images(key).is_file()
+
     def images(self, key: str) -> np.ndarray:
         """The images of a record."""
         images: np.ndarray = load_file(self._images(key))[_IMAGES]
@@ -57,8 +61,12 @@ class Store:
         json.dumps(record.figures, allow_nan=False)  # a figure that is no number is an error here
         with staged_tensor_file(self._images(key)) as stage:
             save_file({_IMAGES: np.ascontiguousarray(record.images)}, stage)
+        self.write_figures(key, record.figures)
+
+    def write_figures(self, key: str, figures: Mapping[str, Any]) -> None:
+        """Write figures whose images are elsewhere."""
         with staged_file(self._figures(key)) as stage:
-            write_json(stage, record.figures)
+            write_json(stage, figures)
 
     @contextmanager
     def locked(self, key: str, wait: bool) -> Iterator[None]:

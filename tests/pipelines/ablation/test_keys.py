@@ -1,15 +1,19 @@
 """A result is found again exactly while everything that decided it is the same."""
 
+import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mpq_export.pipelines.ablation import keys
-from mpq_export.pipelines.ablation.grid import Measure
-from mpq_export.pipelines.ablation.keys import keys_of
+from mpq_export.pipelines.ablation.grid import Measure, grid
+from mpq_export.pipelines.ablation.keys import EPOCH, keys_of
 
 from mpq_export.errors import CheckpointError
 from mpq_export.methods import recipe_of
+
+RESULTS = Path(__file__).parents[3] / "docs/results"
 
 
 def retrained(cell, **changes):
@@ -65,6 +69,27 @@ def test_weights_and_epoch_decide_everything(cell, tmp_path, monkeypatch):
     later = keys_of(cell)
     for name in ("bundle", "reference", "result"):
         assert len({getattr(k, name) for k in (before, changed, later)}) == 3, name
+
+
+def test_a_younger_field_at_its_default_is_not_in_the_name(cell, monkeypatch):
+    before = keys_of(cell)
+    monkeypatch.setattr(keys, "SINCE_EPOCH", ("eta", "training.output_bias"))
+    younger = keys_of(cell)
+    assert younger != before
+    assert keys_of(replace(cell, recipe=cell.recipe.model_copy(update={"eta": 0.5}))) != younger
+    output_bias = cell.recipe.training.output_bias
+    assert keys_of(retrained(cell, output_bias=not output_bias)) != younger
+
+
+def test_published_cells_keep_their_names():
+    """Whoever adds a field to recipes names it in ``SINCE_EPOCH``; whoever changes what a cell
+    means raises ``EPOCH``."""
+    reports = [json.loads(path.read_bytes()) for path in RESULTS.glob("ablation_*.json")]
+    published = {
+        entry["key"] for report in reports if report["epoch"] == EPOCH for entry in report["cells"]
+    }
+    planned = {keys_of(cell).result for part in grid().values() for cell in part.cells}
+    assert published & planned, "every published cell would be measured again"
 
 
 def test_a_checkpoint_that_is_not_there_is_named(cell, tmp_path):
