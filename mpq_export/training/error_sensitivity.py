@@ -7,7 +7,7 @@ in the middle, unless it is fine and the model removes it again as the noise tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,93 +100,133 @@ def error_sensitivity(
     ``[S, 2]`` on the CPU, for coarse and fine errors. Raises RecipeError where a walk or the
     student leaves the finite numbers.
     """
-    shape = (_IMAGES, *architecture_of(model_config).sample_shape(model_config))
-    guidance = Guidance(settings.guidance, shape[1])
-    own_seed = derived_seed("sensitivity", seed)
-    rows = condition_rows(model_config, conditions, guided=guidance.copies == 2)(_IMAGES, own_seed)
-    parts = torch.arange(_IMAGES).tensor_split(
-        calls_per_step(model_config, _IMAGES * guidance.copies)
-    )
-    entries = torch.from_numpy(sampling_schedule(scheduler_config, settings.num_steps).entries)
-    num_steps = len(entries)
+    walks = _Walks(model_config, scheduler_config, settings, seed, conditions, device)
+    probes = probed_steps(walks.num_steps)
+    places: list[_Place] = []
+    predictions: list[torch.Tensor] = []
 
-    def predicted(
-        model: nn.Module, images: torch.Tensor, timestep: torch.Tensor, step: int
-    ) -> torch.Tensor:
-        return torch.cat(
-            [predicted_part(model, images, timestep, step, part) for part in parts if len(part)]
-        )
+    def recorded(place: _Place) -> torch.Tensor:
+        places.append(place)
+        predictions.append(walks.predicted(teacher, place))
+        return predictions[-1]
 
-    def predicted_part(
-        model: nn.Module,
-        images: torch.Tensor,
-        timestep: torch.Tensor,
-        step: int,
-        part: torch.Tensor,
-    ) -> torch.Tensor:
-        own_rows = torch.cat([part + copy * _IMAGES for copy in range(guidance.copies)])
-        both = images[part].repeat(guidance.copies, 1, 1, 1)
-        conditions = {name: value[own_rows].to(device) for name, value in rows.items()}
-        student.entries.value = entries[step].expand(len(own_rows)).to(device)
-        prediction = predict(model, model_config, both, timestep.to(device), conditions)
-        return guidance.combined(prediction.float())
-
-    def walked(known: Sequence[torch.Tensor]) -> _Walked:
-        walk = SamplingWalk(
-            scheduler_config, settings.num_steps, shape, own_seed, settings.eta, device
-        )
-        predictions, errors = list(known), []
-        for step in range(num_steps):
-            images = walk.model_input()  # schedulers remember that they were asked
-            if step == len(predictions):
-                predictions.append(predicted(teacher, images, walk.timestep, step))
-            if not known and step in probes:
-                own = predicted(student.module, images, walk.timestep, step)
-                errors.append((own - predictions[step])[:, : shape[1]])
-            walk.advance(predictions[step])
-        return _Walked(walk.sample, predictions, errors)
-
-    probes = probed_steps(num_steps)
     progress.start("sensitivity", 1 + NUM_BANDS * len(probes))
-    plain = walked(())
-    _require_finite(plain, settings)
+    plain = walks.walked(recorded)
+    _require_finite_image(plain, settings)
     progress.advance()
 
     def change(probe: int, error: torch.Tensor) -> float:
-        prediction = plain.predictions[probe].clone()
-        size = _root_mean_square(prediction[:, : shape[1]]).clamp_min(_LEAST_PREDICTION)
+        disturbed = predictions[probe].clone()
+        own = disturbed[:, : error.shape[1]]
+        size = _root_mean_square(own).clamp_min(_LEAST_PREDICTION)
         # A student without such an error leaves the image as it is.
         scale = _RELATIVE_ERROR * size / _root_mean_square(error).clamp_min(_LEAST_ERROR * size)
-        prediction[:, : shape[1]] += scale * error
-        image = walked([*plain.predictions[:probe], prediction]).image
-        progress.advance()
-        return float(_root_mean_square(image - plain.image) / (_RELATIVE_ERROR * size))
+        own += scale * error
 
-    changes = [
-        [change(probe, band) for band in banded(error)]
-        for probe, error in zip(probes, plain.errors, strict=True)
-    ]
-    return _interpolated(probes, torch.tensor(changes), num_steps)
+        def prediction_of(place: _Place) -> torch.Tensor:
+            if place.step > probe:
+                return walks.predicted(teacher, place)
+            return disturbed if place.step == probe else predictions[place.step]
+
+        image = walks.walked(prediction_of)
+        progress.advance()
+        return float(_root_mean_square(image - plain) / (_RELATIVE_ERROR * size))
+
+    changes = []
+    for probe in probes:
+        student.entries.value = walks.entries_of(places[probe]).to(device)
+        error = walks.predicted(student.module, places[probe]) - predictions[probe]
+        _require_finite_error(error)
+        changes.append([change(probe, band) for band in banded(error[:, : walks.shape[1]])])
+    return _interpolated(probes, torch.tensor(changes), walks.num_steps)
 
 
 @dataclass(frozen=True)
-class _Walked:
-    """An image, all predictions on the way to it, and the student's errors at the probed steps."""
+class _Place:
+    """Where walks are asked for a prediction: the model's input ``[B, C, H, W]``, the timestep
+    ``[1]`` and the number of the step."""
 
-    image: torch.Tensor
-    predictions: list[torch.Tensor]
-    errors: list[torch.Tensor]
+    images: torch.Tensor
+    timestep: torch.Tensor
+    step: int
 
 
-def _require_finite(walked: _Walked, settings: PoolSettings) -> None:
-    if not bool(walked.image.isfinite().all()):
+class _Walks:
+    """The same few images on their way through the sampler, as often as wanted.
+
+    Attributes:
+        shape: of the images, ``(B, C, H, W)``.
+        num_steps: of the sampler, which may take more than it was asked for.
+    """
+
+    def __init__(
+        self,
+        model_config: Mapping[str, Any],
+        scheduler_config: Mapping[str, Any],
+        settings: PoolSettings,
+        seed: int,
+        conditions: Mapping[str, torch.Tensor] | None,
+        device: torch.device,
+    ) -> None:
+        self.shape = (_IMAGES, *architecture_of(model_config).sample_shape(model_config))
+        self._model_config, self._scheduler_config = model_config, scheduler_config
+        self._settings, self._device = settings, device
+        self._seed = derived_seed("sensitivity", seed)
+        self._guidance = Guidance(settings.guidance, self.shape[1])
+        guided = self._guidance.copies == 2
+        self._rows = condition_rows(model_config, conditions, guided)(_IMAGES, self._seed)
+        calls = calls_per_step(model_config, _IMAGES * self._guidance.copies)
+        self._parts = [p for p in torch.arange(_IMAGES).tensor_split(calls) if len(p)]
+        schedule = sampling_schedule(scheduler_config, settings.num_steps)
+        self._entries = torch.from_numpy(schedule.entries)
+        self.num_steps = len(self._entries)
+
+    def entries_of(self, place: _Place) -> torch.Tensor:
+        """The row of the activation tables that a place has, int64 ``[1]``."""
+        return self._entries[place.step : place.step + 1]
+
+    def predicted(self, model: nn.Module, place: _Place) -> torch.Tensor:
+        """What a model predicts there, guided, float32 ``[B, C', H, W]``."""
+        return torch.cat([self._predicted_part(model, place, part) for part in self._parts])
+
+    def walked(self, prediction_of: Callable[[_Place], torch.Tensor]) -> torch.Tensor:
+        """The images ``[B, C, H, W]`` in which a walk with these predictions ends."""
+        settings = self._settings
+        walk = SamplingWalk(
+            self._scheduler_config,
+            settings.num_steps,
+            self.shape,
+            self._seed,
+            settings.eta,
+            self._device,
+        )
+        for step in range(self.num_steps):
+            # Schedulers remember that they were asked for the model's input.
+            walk.advance(prediction_of(_Place(walk.model_input(), walk.timestep, step)))
+        return walk.sample
+
+    def _predicted_part(self, model: nn.Module, place: _Place, part: torch.Tensor) -> torch.Tensor:
+        copies = self._guidance.copies
+        own_rows = torch.cat([part + copy * _IMAGES for copy in range(copies)])
+        images = place.images[part].repeat(copies, 1, 1, 1)
+        conditions = {name: rows[own_rows].to(self._device) for name, rows in self._rows.items()}
+        timestep = place.timestep.to(self._device)
+        prediction = predict(model, self._model_config, images, timestep, conditions)
+        return self._guidance.combined(prediction.float())
+
+
+def _require_finite_image(image: torch.Tensor, settings: PoolSettings) -> None:
+    if not bool(image.isfinite().all()):
         raise RecipeError(
             "The full-precision model's images are not finite",
             where="sampling",
             why=f"Guidance is {settings.guidance}, eta {settings.eta}",
             fix="Sample from the checkpoint with these first; lower the guidance",
         )
-    if not all(bool(error.isfinite().all()) for error in walked.errors):
+
+
+def _require_finite_error(error: torch.Tensor) -> None:
+    if not bool(error.isfinite().all()):
         raise RecipeError(
             "The quantised model's predictions are not finite before training",
             where="sampling",
