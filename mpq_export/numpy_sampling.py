@@ -23,10 +23,14 @@ BATCH = 50
 """Images drawn at once; all noise is one stream, so that another number gives other images."""
 
 Conditions = Mapping[str, NDArray[np.int64]]
+Noise = Callable[[tuple[int, ...]], Array]
+"""Standard normal numbers of a shape ``[B, C, H, W]``."""
 
 
-def labels_in_turn(model_config: Mapping[str, Any], num_images: int) -> dict[str, NDArray[Any]]:
+def labels_in_turn(model_config: Mapping[str, Any], images: range) -> dict[str, NDArray[Any]]:
     """Every class in turn for each label input of the model, int64 ``[N]``; none if it has none.
+
+    ``images`` are the numbers of the images, each of which decides its label.
 
     Raises :class:`BundleError` if the model takes anything else.
     """
@@ -39,7 +43,7 @@ def labels_in_turn(model_config: Mapping[str, Any], num_images: int) -> dict[str
                 why="Without torch, images are drawn for class labels or nothing",
                 fix="Call the bundle's Denoiser from a pipeline of your own",
             )
-        labels[spec.name] = np.arange(num_images) % spec.classes
+        labels[spec.name] = np.asarray(images, np.int64) % spec.classes
     return labels
 
 
@@ -71,18 +75,19 @@ def draw(
     for start in range(0, num_images, BATCH):
         part = {name: rows[start : start + BATCH] for name, rows in conditions.items()}
         count = min(BATCH, num_images - start)
-        images.append(_draw_batch(denoiser, sampler, part, (count, *shape), noise))
+        images.append(draw_batch(denoiser, sampler, part, (count, *shape), noise))
         on_images(count)
     return np.concatenate(images)
 
 
-def _draw_batch(
+def draw_batch(
     denoiser: Denoiser[np.ndarray],
     sampler: Sampler,
     conditions: Conditions,
     shape: tuple[int, ...],
-    noise: TorchNoise,
+    noise: Noise,
 ) -> Array:
+    """Images float32 of ``shape`` ``[B, C, H, W]`` in [0, 1], all at once; see :func:`draw`."""
     sample = noise(shape) * np.float32(sampler.initial_noise_scale)
     history: tuple[Array, ...] = ()
     for index, timestep in enumerate(sampler.timesteps):

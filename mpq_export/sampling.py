@@ -45,10 +45,11 @@ def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:
 
     The one call that opens what ``mpq-export`` made of a pipeline folder.
     """
-    return _pipeline_around(bundle, open_denoiser(bundle, runtime))
+    return pipeline_around(bundle, open_denoiser(bundle, runtime))
 
 
-def _pipeline_around(bundle: Bundle, denoiser: Denoiser[Any]) -> Any:
+def pipeline_around(bundle: Bundle, denoiser: Denoiser[Any]) -> Any:
+    """The pipeline of a bundle's family, with any denoiser in the model's place."""
     from .pipelines.denoiser_module import DenoiserModule
 
     family = load_family(bundle.quantization.family)
@@ -77,7 +78,7 @@ def _draw_with_diffusers(
     sampling_schedule(bundle.scheduler_config, request.num_steps)
     family = load_family(bundle.quantization.family)
     denoiser = open_denoiser(bundle, runtime)
-    pipeline = _pipeline_around(bundle, denoiser)
+    pipeline = pipeline_around(bundle, denoiser)
     progress.start("sample", request.num_images)
     return np.asarray(family.draw(pipeline, request, progress.advance)), denoiser
 
@@ -87,22 +88,9 @@ def _draw_with_numpy(
 ) -> tuple[np.ndarray, Denoiser[Any]]:
     from .numpy_sampling import draw, labels_in_turn
 
-    family = family_registration(bundle.quantization.family)
-    if not (family.pixel_space or _is_alone(bundle)):
-        raise RuntimeUnavailable(
-            f"Drawing images of the family '{family.name}' needs torch and diffusers, which are "
-            "not installed",
-            why="Its pipeline has further models, such as a text encoder or a VAE",
-            fix="Install them with: pip install 'mpq-export[cpu]'; or call the bundle's Denoiser "
-            "from a pipeline of your own",
-        )
-    denoiser = open_denoiser(bundle, runtime)
-    if denoiser.array_type is not np.ndarray:
-        from .runtimes.torch_arrays import NumpyDenoiser
-
-        denoiser = NumpyDenoiser(denoiser)
-    request = request.without_text(family.name)
-    labels = labels_in_turn(bundle.model_config, request.num_images)
+    _require_drawable_without_torch(bundle)
+    denoiser = numpy_denoiser(bundle, open_denoiser(bundle, runtime), request)
+    labels = labels_in_turn(bundle.model_config, range(request.num_images))
     progress.start("sample", request.num_images)
     images = draw(
         denoiser,
@@ -114,6 +102,35 @@ def _draw_with_numpy(
         progress.advance,
     )
     return images, denoiser
+
+
+def numpy_denoiser(
+    bundle: Bundle, denoiser: Denoiser[Any], request: DrawRequest
+) -> Denoiser[np.ndarray]:
+    """A denoiser for the steps in numpy.
+
+    Raises RuntimeUnavailable where the bundle's images need torch, RecipeError where the request
+    is for a text model.
+    """
+    _require_drawable_without_torch(bundle)
+    request.without_text(str(bundle.quantization.family))
+    if denoiser.array_type is np.ndarray:
+        return denoiser
+    from .runtimes.torch_arrays import NumpyDenoiser
+
+    return NumpyDenoiser(denoiser)
+
+
+def _require_drawable_without_torch(bundle: Bundle) -> None:
+    family = family_registration(bundle.quantization.family)
+    if not (family.pixel_space or _is_alone(bundle)):
+        raise RuntimeUnavailable(
+            f"Drawing images of the family '{family.name}' needs torch and diffusers, which are "
+            "not installed",
+            why="Its pipeline has further models, such as a text encoder or a VAE",
+            fix="Install them with: pip install 'mpq-export[cpu]'; or call the bundle's Denoiser "
+            "from a pipeline of your own",
+        )
 
 
 def _is_alone(bundle: Bundle) -> bool:

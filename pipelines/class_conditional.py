@@ -20,6 +20,9 @@ from ..numpy_sampling import BATCH
 from ..schedulers import build_scheduler
 from .registry import DrawRequest, family_of_pipeline_class
 
+Generators = torch.Generator | list[torch.Generator]
+"""Where noise comes from: one stream for a batch, or one for each of its images."""
+
 
 class ClassConditionalPipeline(DiffusionPipeline):
     """Class-conditional sampling of images in pixel space.
@@ -48,7 +51,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         class_labels: Sequence[int] | torch.Tensor,
         num_inference_steps: int = 20,
         eta: float = 0.0,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
         """Draw one image per label.
@@ -57,7 +60,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             class_labels: what to draw, each 0 to ``num_classes - 1``.
             num_inference_steps: sampler steps, any number up to the training timesteps.
             eta: for DDIM: 0 is deterministic, 1 adds DDPM's noise. Other schedulers ignore it.
-            generator: source of the initial noise, and of the scheduler's.
+            generator: source of the initial noise, and of the scheduler's; a list has one for
+                every label.
             output_type: ``"pil"``, ``"np"`` (``[N, H, W, C]`` in [0, 1]) or ``"pt"``
                 (``[N, C, H, W]`` in [0, 1]).
         """
@@ -114,9 +118,9 @@ class DiTPixelPipeline(ClassConditionalPipeline):
         return self.transformer
 
 
-def classes_in_turn(num_images: int, num_classes: int) -> torch.Tensor:
-    """The class asked for in every image, int64 ``[N]``."""
-    return torch.arange(num_images) % num_classes
+def classes_in_turn(images: range, num_classes: int) -> torch.Tensor:
+    """The class asked for in every image, by its number, int64 ``[N]``."""
+    return torch.tensor(images, dtype=torch.long) % num_classes
 
 
 def draw(
@@ -128,12 +132,23 @@ def draw(
 
     They are drawn in batches; ``on_images`` reports progress.
     """
-    family = family_of_pipeline_class(type(pipeline).__name__)
-    request = request.without_text(family or type(pipeline).__name__)
     generator = torch.Generator().manual_seed(request.seed)
     images = []
-    for part in classes_in_turn(request.num_images, pipeline.num_classes).split(BATCH):
-        drawn = pipeline(part, request.num_steps, generator=generator, output_type="pt")
-        images.append(drawn.images)
+    for start in range(0, request.num_images, BATCH):
+        part = range(start, min(start + BATCH, request.num_images))
+        images.append(draw_batch(pipeline, request, part, generator))
         on_images(len(part))
     return torch.cat(images)
+
+
+def draw_batch(
+    pipeline: ClassConditionalPipeline, request: DrawRequest, part: range, noise: Generators
+) -> torch.Tensor:
+    """The images of these numbers, float32 ``[B, C, H, W]`` in [0, 1], all at once."""
+    family = family_of_pipeline_class(type(pipeline).__name__)
+    request = request.without_text(family or type(pipeline).__name__)
+    labels = classes_in_turn(part, pipeline.num_classes)
+    drawn: torch.Tensor = pipeline(
+        labels, request.num_steps, generator=noise, output_type="pt"
+    ).images
+    return drawn

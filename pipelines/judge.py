@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +40,17 @@ class Judge(Protocol):
     def frechet(self, images: torch.Tensor, reference: torch.Tensor) -> float:
         """Frechet distance between two sets of images."""
 
+    @property
+    def extractor(self) -> str:
+        """Whose features these are: a name and a hash of its weights."""
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features ``[N, F]`` of images ``[N, C, H, W]`` in [0, 1], of which distances are."""
+
+    def as_asked(self, images: torch.Tensor, numbers: range) -> int | None:
+        """How many of the images of these numbers show what was asked for, labels in turn; None
+        where nothing is asked."""
+
 
 class Classifier(nn.Module):
     """Images ``[N, C, H, W]`` in [-1, 1] to logits ``[N, num_classes]``, by way of features."""
@@ -62,12 +74,30 @@ class ClassifierJudge:
     def __init__(self, classifier: Classifier, data: torch.Tensor) -> None:
         self._classifier, self.data = classifier, data
 
+    @property
+    def extractor(self) -> str:
+        """The classifier's class, and the beginning of its weights' sha256."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self._classifier.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().numpy().tobytes())
+        return f"{type(self._classifier).__name__} {digest.hexdigest()[:16]}"
+
+    @torch.no_grad()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The classifier's features ``[N, F]`` of images ``[N, C, H, W]`` in [0, 1]."""
+        return self._classifier.features(images * 2 - 1)
+
+    @torch.no_grad()
+    def as_asked(self, images: torch.Tensor, numbers: range) -> int:
+        """How many images the classifier labels as asked."""
+        predicted = self._classifier(images * 2 - 1).argmax(1)
+        return int((predicted == classes_in_turn(numbers, self._classifier.num_classes)).sum())
+
     @torch.no_grad()
     def measure(self, images: torch.Tensor, full_precision: torch.Tensor | None) -> ImageQuality:
         """Judge images ``[N, C, H, W]`` in [0, 1] that were drawn for labels in turn."""
-        predicted = self._classifier(images * 2 - 1).argmax(1)
-        asked = classes_in_turn(len(images), self._classifier.num_classes)
-        accuracy = (predicted == asked).float().mean().item()
+        accuracy = self.as_asked(images, range(len(images))) / len(images)
         to_data = self.frechet(images, self.data)
         if full_precision is None:
             return ImageQuality(accuracy, to_data, None, None)
@@ -76,8 +106,4 @@ class ClassifierJudge:
 
     def frechet(self, images: torch.Tensor, reference: torch.Tensor) -> float:
         """Frechet distance over the classifier's features."""
-
-        def features(batch: torch.Tensor) -> torch.Tensor:
-            return self._classifier.features(batch * 2 - 1)
-
-        return frechet_distance(images, reference, features, self._classifier.num_features)
+        return frechet_distance(images, reference, self.features, self._classifier.num_features)

@@ -62,6 +62,10 @@ class Family(Protocol):
     def draw(self, pipeline: Any, request: DrawRequest, on_images: Callable[[int], None]) -> Any:
         """Images, float32 ``[N, C, H, W]`` in [0, 1]."""
 
+    def draw_batch(self, pipeline: Any, request: DrawRequest, part: range, noise: Any) -> Any:
+        """The images of these numbers alone, all at once, with the noise of torch's generator or
+        of a list of one for each of them."""
+
 
 @dataclass(frozen=True)
 class Registration:

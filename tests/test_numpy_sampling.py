@@ -39,7 +39,7 @@ class Recorder:
 
 def recorded(num_images, extra_channels=0, steps=4, config=DDIM):
     denoiser = Recorder(MODEL, extra_channels)
-    labels = labels_in_turn(MODEL, num_images)
+    labels = labels_in_turn(MODEL, range(num_images))
     scheduler = config | {"prediction_type": "sample"}
     done = []
     images = draw(denoiser, scheduler, labels, num_images, steps, 0, done.append)
@@ -72,13 +72,13 @@ def test_channels_of_a_learned_variance_are_not_used():
 
 
 def test_unconditional_models_have_no_labels():
-    assert labels_in_turn({**MODEL, "num_class_embeds": None}, 3) == {}
+    assert labels_in_turn({**MODEL, "num_class_embeds": None}, range(3)) == {}
 
 
 def test_models_that_take_text_are_refused():
     config = {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 32, "sample_size": 8}
     with pytest.raises(BundleError, match="encoder_hidden_states"):
-        labels_in_turn(config, 3)
+        labels_in_turn(config, range(3))
 
 
 def test_images_that_are_not_finite_are_refused():

@@ -7,6 +7,7 @@ Mersenne Twister words, 24 bits of each as a uniform number, and Box-Muller pair
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,6 +37,17 @@ class TorchNoise:
     def _uniform(self, count: int) -> Array:
         words = self._words.randint(0, 2**32, count, dtype=np.uint32)
         return (words & _UNIFORM_MASK).astype(np.float32) * np.float32(2**-24)
+
+
+class NoiseOfImages:
+    """A stream for every image of a batch, as diffusers draws it from a list of generators."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [TorchNoise(seed) for seed in seeds]
+
+    def __call__(self, shape: tuple[int, ...]) -> Array:
+        """Standard normal numbers ``[B, ...]``, a row from each stream."""
+        return np.concatenate([stream((1, *shape[1:])) for stream in self._streams])
 
 
 def _box_muller(uniform: Array) -> Array:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..class_conditional import draw
+from ..class_conditional import draw, draw_batch
 from .pipeline import DigitsDiTPipeline
 
-__all__ = ["build_pipeline", "draw"]
+__all__ = ["build_pipeline", "draw", "draw_batch"]
 
 
 def build_pipeline(

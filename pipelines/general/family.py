@@ -16,7 +16,8 @@ from ...schedulers import build_scheduler
 from ..registry import DrawRequest
 from .components import build, called
 
-_BATCH = 4
+BATCH = 4
+"""Images drawn at once."""
 
 
 def build_pipeline(denoiser: Any, scheduler_config: Mapping[str, Any], bundle: Path) -> Any:
@@ -29,11 +30,26 @@ def draw(
     pipeline: Any, request: DrawRequest, on_images: Callable[[int], None] = lambda _: None
 ) -> np.ndarray:
     """Images ``[N, C, H, W]`` in [0, 1], a few at a time; ``on_images`` reports progress."""
-    accepted = inspect.signature(pipeline.__call__).parameters
     generator = torch.Generator().manual_seed(request.seed)
+    images = []
+    for start in range(0, request.num_images, BATCH):
+        part = range(start, min(start + BATCH, request.num_images))
+        images.append(draw_batch(pipeline, request, part, generator))
+        on_images(len(part))
+    return np.concatenate(images)
+
+
+def draw_batch(
+    pipeline: Any,
+    request: DrawRequest,
+    part: range,
+    noise: torch.Generator | list[torch.Generator],
+) -> np.ndarray:
+    """The images of these numbers, float32 ``[B, C, H, W]`` in [0, 1], all at once."""
+    accepted = inspect.signature(pipeline.__call__).parameters
     options: dict[str, Any] = {
         "num_inference_steps": request.num_steps,
-        "generator": generator,
+        "generator": noise,
         "output_type": "np",
     }
     if request.guidance is not None:
@@ -41,20 +57,15 @@ def draw(
             name = type(pipeline).__name__
             raise RecipeError(f"{name} takes no guidance", where="--guidance", fix="Leave it out")
         options["guidance_scale"] = request.guidance
-    images = []
-    for start in range(0, request.num_images, _BATCH):
-        places = range(start, min(start + _BATCH, request.num_images))
-        subjects = _subjects(pipeline, accepted, request, places)
-        drawn = np.asarray(called(pipeline, **subjects, **options).images, np.float32)
-        if not np.isfinite(drawn).all():
-            raise BundleError(
-                "The images are not finite",
-                where=type(pipeline).__name__,
-                why="The model or its guidance left the range of float32",
-            )
-        images.append(drawn.transpose(0, 3, 1, 2))
-        on_images(len(places))
-    return np.concatenate(images)
+    subjects = _subjects(pipeline, accepted, request, part)
+    drawn = np.asarray(called(pipeline, **subjects, **options).images, np.float32)
+    if not np.isfinite(drawn).all():
+        raise BundleError(
+            "The images are not finite",
+            where=type(pipeline).__name__,
+            why="The model or its guidance left the range of float32",
+        )
+    return drawn.transpose(0, 3, 1, 2)
 
 
 def _subjects(

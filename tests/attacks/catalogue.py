@@ -11,6 +11,7 @@ from . import (
     outputs,
     pipelines,
     recipes,
+    references,
 )
 from .attack import Attack
 
@@ -32,6 +33,7 @@ CATALOGUE = _catalogue(
     checkpoints.ATTACKS,
     pipelines.ATTACKS,
     recipes.ATTACKS,
+    references.ATTACKS,
     outputs.ATTACKS,
 )
 AREAS = tuple(dict.fromkeys(area for area, _ in CATALOGUE))

@@ -89,6 +89,6 @@ def test_every_scheduler_draws_what_is_asked_without_torch(demo, scheduler):
     config = with_scheduler(bundle.scheduler_config, scheduler)
     if "euler" in scheduler:
         config["timestep_spacing"] = "leading"
-    labels = labels_in_turn(bundle.model_config, 50)
+    labels = labels_in_turn(bundle.model_config, range(50))
     images = torch.from_numpy(numpy_sampling.draw(denoiser, config, labels, 50, 10, 1))
     assert DigitsJudge().measure(images, None).accuracy >= 0.9

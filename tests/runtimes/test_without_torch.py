@@ -27,6 +27,7 @@ FOR_WORKSTATIONS = (
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
     "evaluation.module_fidelity", "evaluation.training_profile", "evaluation.tensorrt_plans",
     "evaluation.baselines.fp32_onnx", "evaluation.baselines.denoiser_module",
+    "runtimes.full_precision",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",
@@ -35,6 +36,7 @@ FOR_BOARDS = {
     "pipelines.registry", "pipelines.images", "runtimes.selection", "runtimes.gpu_choice",
     "runtimes.gpu_kernels.device", "cli.build", "runtimes.tensorrt.denoiser",
     "runtimes.tensorrt.engine_builds", "runtimes.cuda.code", "runtimes.cuda.stream",
+    "drawing", "image_folder", "evaluation.reference",
 }  # fmt: skip
 
 
