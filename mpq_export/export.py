@@ -28,21 +28,21 @@ from .training.log import write_log
 def export_checkpoint(
     checkpoint: Checkpoint, request: ExportRequest, progress: ProgressReporter
 ) -> Bundle | None:
-    """Quantise a checkpoint, train it if the recipe says so, write its bundle with the lowered
-    targets, and return it as read back.
+    """Quantise a checkpoint, reconstruct and train it if the recipe says so, write its bundle with
+    the lowered targets, and return it as read back.
 
     ``request.out`` appears whole or not at all. The checkpoint's model is consumed. Where several
     processes train together one writes; None is what the others return.
     """
     parameters = sum(p.numel() for p in checkpoint.model.parameters())
     training = None
-    if request.recipe.training.updates:
+    if request.recipe.takes_long:
         training = TrainedQuantization.of(checkpoint, request)
         if not training.is_writer:
             training.assist()
             return None
     elif request.resume:
-        raise RecipeError("Nothing is trained, so there is nothing to resume", where="--resume")
+        raise RecipeError("Nothing is learned, so there is nothing to resume", where="--resume")
     alone = nullcontext() if training is None else training.alone()
     with alone, staged_folder(request.out) as stage:
         conditions = _with_components(stage, checkpoint, request)
@@ -50,8 +50,9 @@ def export_checkpoint(
             quantized = quantized_by(request, checkpoint, checkpoint.model, conditions, progress)
         else:
             quantized, log = training.run(conditions, progress)
-            (stage / TRAINING).mkdir()
-            write_log(log, stage / TRAINING)
+            if log is not None:
+                (stage / TRAINING).mkdir()
+                write_log(log, stage / TRAINING)
         write_bundle(stage, bundle_of(stage, checkpoint, request, quantized, parameters))
         bundle = read_bundle(stage)
         _lower(bundle, request.targets, request.float16, progress)

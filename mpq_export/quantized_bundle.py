@@ -16,6 +16,7 @@ from .methods.plan import plan_layers
 from .methods.quantize import QuantizedModel, quantize_model
 from .pipelines.registry import GENERAL
 from .progress import ProgressReporter
+from .reconstruction.finished import NOTHING_KEPT, FinishedParts
 
 
 def family_of(checkpoint: Checkpoint) -> str | None:
@@ -31,6 +32,7 @@ def quantized_by(
     model: nn.Module,
     conditions: Mapping[str, torch.Tensor] | None,
     progress: ProgressReporter,
+    finished: FinishedParts = NOTHING_KEPT,
 ) -> QuantizedModel:
     """Quantise ``model``, the checkpoint's or a copy of it, which is consumed; no training."""
     return quantize_model(
@@ -43,6 +45,7 @@ def quantized_by(
         request.seed,
         progress,
         conditions,
+        finished,
     )
 
 

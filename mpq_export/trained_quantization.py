@@ -1,4 +1,5 @@
-"""Quantising with training, in one process or several, in a run that can be resumed."""
+"""Quantising with reconstruction or training, in one process or several, in a run that can be
+resumed."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from .methods.recipe import Recipe
 from .methods.train import TrainingRun, train_model
 from .progress import ProgressReporter, Silence
 from .quantized_bundle import bundle_of, quantized_by, quantized_of
+from .reconstruction.finished import KeptParts
 from .training.condition_rows import condition_rows
 from .training.launch import require_usable_precision
 from .training.log import TrainingLog
@@ -37,7 +39,7 @@ _LONGEST_WAIT = timedelta(days=2)
 
 @dataclass(frozen=True)
 class TrainedQuantization:
-    """A checkpoint under training, as one of the processes that train it sees it."""
+    """A checkpoint that is quantised by learning, as one of the processes that train it sees it."""
 
     checkpoint: Checkpoint
     request: ExportRequest
@@ -87,33 +89,48 @@ class TrainedQuantization:
 
     def run(
         self, conditions: Mapping[str, torch.Tensor] | None, progress: ProgressReporter
-    ) -> tuple[QuantizedModel, TrainingLog]:
-        """Quantise, unless that has been done, and train."""
+    ) -> tuple[QuantizedModel, TrainingLog | None]:
+        """Quantise, unless that has been done, and train; no log where the recipe does not."""
         if not self.request.resume:
-            self._begin(conditions, progress)
+            self._begin(conditions)
+        elif not self.folder.is_quantized():
+            conditions = self.folder.conditions()
+        if not self.folder.is_quantized():
+            self._quantize(conditions, progress)
         return self._train(progress)
 
     def assist(self) -> None:
         """Train with the process that writes, which tells of the progress of all."""
         self._train(Silence())
 
-    def _begin(
+    def _begin(self, conditions: Mapping[str, torch.Tensor] | None) -> None:
+        recipe = self.request.recipe
+        if recipe.training.updates:
+            _require_guidance(self.checkpoint, recipe, conditions)
+        self.folder.clear()
+        if recipe.is_reconstructed:  # else there is nothing to go on with before it is quantised
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.begin(self.identity, conditions)
+
+    def _quantize(
         self, conditions: Mapping[str, torch.Tensor] | None, progress: ProgressReporter
     ) -> None:
         checkpoint, request = self.checkpoint, self.request
-        _require_guidance(checkpoint, request.recipe, conditions)
-        self.folder.clear()
         model = shared_copy(checkpoint.model)
-        start = quantized_by(request, checkpoint, model, conditions, progress)
+        finished = KeptParts(self.folder.parts)
+        start = quantized_by(request, checkpoint, model, conditions, progress, finished)
         parameters = sum(p.numel() for p in checkpoint.model.parameters())
         with staged_folder(self.folder.start) as stage:
             write_bundle(stage, bundle_of(stage, checkpoint, request, start, parameters))
-        self.folder.begin(self.identity, conditions)
+        if not self.folder.is_begun():
+            self.folder.begin(self.identity, conditions)
 
-    def _train(self, progress: ProgressReporter) -> tuple[QuantizedModel, TrainingLog]:
+    def _train(self, progress: ProgressReporter) -> tuple[QuantizedModel, TrainingLog | None]:
         self.processes.wait_for_everyone()
         checkpoint, request = self.checkpoint, self.request
         start = quantized_of(self.folder.start_bundle(), checkpoint.model, request)
+        if not request.recipe.training.updates:
+            return start, None
         run = TrainingRun(
             checkpoint.model,
             checkpoint.model_config,

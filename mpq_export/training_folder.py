@@ -1,4 +1,4 @@
-"""The working folder of a training run: what it began with, and how far it is.
+"""The working folder of a run that learns: what it is, what it has finished, how far it is.
 
 It stands beside the output until that is complete, and is all that ``--resume`` needs. The
 processes of one run find the same start in it.
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from .checkpoints import Checkpoint
     from .export_request import ExportRequest
 
-_RUN, _START, _CONDITIONS, _STATE = (
+_RUN, _START, _PARTS, _CONDITIONS, _STATE = (
     "run.json",
     "start",
+    "parts",
     "conditions.safetensors",
     "state.safetensors",
 )
@@ -122,13 +123,22 @@ class TrainingFolder:
         return self.path / _START
 
     @property
+    def parts(self) -> Path:
+        """What of the reconstruction is finished; a folder that need not be there."""
+        return self.path / _PARTS
+
+    @property
     def state_file(self) -> Path:
         """The latest saved state, if any."""
         return self.path / _STATE
 
     def is_begun(self) -> bool:
-        """Whether a whole start lies there."""
+        """Whether a run lies there."""
         return (self.path / _RUN).is_file()
+
+    def is_quantized(self) -> bool:
+        """Whether a whole start lies there, which appears in one piece."""
+        return self.start.is_dir()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -191,7 +201,8 @@ class TrainingFolder:
             )
 
     def begin(self, identity: RunIdentity, conditions: Mapping[str, torch.Tensor] | None) -> None:
-        """The start has been written: write what belongs to it, and with that begin the run."""
+        """Write what belongs to the run, and with that begin it: where nothing is reconstructed, as
+        soon as the start has been written, else before that."""
         from safetensors.torch import save_file
 
         plain = {name: value.contiguous() for name, value in (conditions or {}).items()}
@@ -251,6 +262,8 @@ class TrainingFolder:
         (self.path / _RUN).unlink(missing_ok=True)
         remove_leftovers(self.start)
         shutil.rmtree(self.start, ignore_errors=True)
+        if not self.parts.is_symlink():
+            shutil.rmtree(self.parts, ignore_errors=True)
         for file in self.path.iterdir():
             if _is_own_file(file):
                 file.unlink()
@@ -269,7 +282,7 @@ class TrainingFolder:
             return self.path if os.path.lexists(self.path) else None
         for path in self.path.iterdir():
             half_written = path.name.startswith(f".{_START}.")
-            if path.name != _START and not half_written and not _is_own_file(path):
+            if path.name not in (_START, _PARTS) and not half_written and not _is_own_file(path):
                 return path
         return None
 

@@ -72,11 +72,11 @@ def nearest_codes(
 ) -> torch.Tensor:
     """The code of the nearest level, uint8 ``[O, K]``: equal to
     :func:`~mpq_export.core.planes.nearest_codes`. Arguments as in :func:`weight_integers`."""
-    levels = _Levels(scale, offset, steps)
+    levels = Levels(scale, offset, steps)
     return levels.codes.gather(1, levels.positions(weights))
 
 
-class _Levels:
+class Levels:
     """All ``2**P`` levels of every row in ascending order, and the borders between them.
 
     ``integers`` float32 ``[O, L]``, ``codes`` uint8 ``[O, L]`` (of equal levels the smallest),
@@ -168,7 +168,7 @@ class _WeightIntegers(torch.autograd.Function):
         offset: torch.Tensor,
         steps: torch.Tensor,
     ) -> torch.Tensor:
-        levels = _Levels(scale, offset, steps)
+        levels = Levels(scale, offset, steps)
         positions = levels.positions(weights)
         real = levels.integers * scale[:, None]
         inside = (weights >= real[:, :1]) & (weights <= real[:, -1:])

@@ -23,6 +23,10 @@ from ..core.weight_quantizer import quantize_weight
 from ..errors import LayerError
 from ..precision import BitSpec
 from ..progress import ProgressReporter
+from ..reconstruction.blocks import blocks_of
+from ..reconstruction.finished import NOTHING_KEPT, FinishedParts
+from ..reconstruction.rounding import learn_rounding
+from ..reconstruction.walk import CalibrationWalk
 from ..schedulers import sampling_schedule
 from ..training.calibration import InputStatistics, record_inputs
 from ..training.trajectories import calls_per_step, full_precision_trajectory
@@ -62,12 +66,14 @@ def quantize_model(
     seed: int,
     progress: ProgressReporter,
     conditions: Mapping[str, torch.Tensor] | None = None,
+    finished: FinishedParts = NOTHING_KEPT,
 ) -> QuantizedModel:
     """Calibrate on the model's own trajectories and quantise every planned layer; no training.
 
     The model is consumed: a layer's full-precision weight is let go as soon as it is packed, and
-    nothing of it is left at the end, so that memory stays near the model's own. ``conditions`` are
-    drawn at random where none are given.
+    nothing of it is left at the end, so that memory stays near the model's own; where a recipe
+    learns the rounding, all of it stays until then. ``conditions`` are drawn at random where none
+    are given. What is learned goes on behind what is in ``finished``.
     """
     plan = plan_layers(model, architecture_of(model_config), bits, recipe)
     schedule = sampling_schedule(scheduler_config, num_steps)
@@ -76,6 +82,9 @@ def quantize_model(
     trajectory = full_precision_trajectory(
         model, model_config, scheduler_config, num_steps, images, seed, conditions
     )
+    walk = CalibrationWalk()
+    if recipe.rounding is not None:
+        trajectory = walk.keeping(trajectory)
     statistics = record_inputs(
         {name: _layer(model, name) for name in plan.layers},
         trajectory,
@@ -93,8 +102,23 @@ def quantize_model(
     ]
     for name, layer in zip(plan.layers, _quantized_in_order(jobs), strict=True):
         layers[name] = layer
-        replace_module(model, name, nn.Identity())
+        if recipe.rounding is None:
+            replace_module(model, name, nn.Identity())
         progress.advance(layer.weight.rows * layer.weight.columns)
+    if recipe.rounding is not None:
+        layers = learn_rounding(
+            model,
+            model_config,
+            walk,
+            layers,
+            blocks_of(model, [name for name, bits in plan.bits.items() if bits.weight < 8]),
+            recipe.rounding,
+            seed,
+            finished,
+            progress,
+        )
+        for name in layers:
+            replace_module(model, name, nn.Identity())
     # Copies: a view would keep the whole checkpoint mapped.
     parameters = {key: value.float().numpy().copy() for key, value in model.state_dict().items()}
     model.to("meta")

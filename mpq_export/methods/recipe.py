@@ -10,6 +10,7 @@ from ..core.bit_allocation import Allocation
 from ..core.weight_form import WeightForm
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
+from ..reconstruction.choices import RoundingChoices
 from ..training.choices import TrainingChoices
 
 
@@ -52,6 +53,7 @@ class Recipe(BaseModel):
         calibration_images: how many images are walked for that.
         guidance: classifier-free guidance scale that drives training's trajectories; 1 is none.
         eta: DDIM's, of training's trajectories; None is the scheduler's own, which is 0.
+        rounding: how the rounding of weights is learned before training; None is to nearest.
         training: how the quantised model learns from the full-precision one.
         layers: rules for single layers; of several that match one the last counts.
     """
@@ -66,8 +68,19 @@ class Recipe(BaseModel):
     calibration_images: int = Field(32, ge=1, le=4096)
     guidance: float = Field(1.0, ge=0, le=1000)
     eta: float | None = Field(None, ge=0, le=1000)
+    rounding: RoundingChoices | None = None
     training: TrainingChoices = TrainingChoices()
     layers: tuple[LayerRule, ...] = Field((), max_length=10_000)
+
+    @property
+    def is_reconstructed(self) -> bool:
+        """Whether something is learned before training."""
+        return self.rounding is not None
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether something is learned at all, so that a run that was stopped can be resumed."""
+        return self.is_reconstructed or self.training.updates > 0
 
     def trained_for(self, updates: int) -> Recipe:
         """The same recipe with another number of updates; 0 leaves training out."""

@@ -63,7 +63,7 @@ def bundle_of_cell(cell: Cell, store: Store, progress: ProgressReporter) -> Bund
     path = store.bundle(keys_of(cell).bundle)
     if (path / MANIFEST).is_file():
         return read_bundle(path)
-    resume = bool(cell.recipe.training.updates) and TrainingFolder.of(path).is_begun()
+    resume = cell.recipe.takes_long and TrainingFolder.of(path).is_begun()
     request = ExportRequest(
         BitSpec.parse(cell.bits),
         cell.recipe,

@@ -155,7 +155,7 @@ def test_there_must_be_something_to_resume(export, request_for, tmp_path):
     request = request_for(tmp_path / "b", resume=True)
     with pytest.raises(ResumeError, match="no training run to resume"):
         export(request)
-    with pytest.raises(RecipeError, match="Nothing is trained"):
+    with pytest.raises(RecipeError, match="Nothing is learned"):
         export(replace(request, recipe=request.recipe.trained_for(0)))
     assert list(tmp_path.iterdir()) == []
 

@@ -22,7 +22,7 @@ FOR_WORKSTATIONS = (
     "forecast", "evaluation.literature", "evaluation.scale_benchmark", "evaluation.size_table",
     "lowering.exporter", "lowering.translations", "runtimes.torch_denoiser",
     "evaluation.image_quality", "evaluation.weight_fit_benchmark", "quantized_bundle",
-    "trained_quantization", "evaluation.cpu_benchmark", "lowering.tracing",
+    "trained_quantization", "reconstruction", "evaluation.cpu_benchmark", "lowering.tracing",
     "runtimes.gpu_denoiser", "runtimes.replayed", "runtimes.torch_arrays",
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
     "evaluation.module_fidelity", "evaluation.training_profile", "evaluation.tensorrt_plans",

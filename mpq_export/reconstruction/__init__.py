@@ -1,0 +1,1 @@
+"""Post-training reconstruction: blocks of a model fitted to full precision on calibration data."""

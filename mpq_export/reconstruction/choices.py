@@ -1,0 +1,38 @@
+"""What the stages of a reconstruction may choose; parts of a recipe."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RoundingChoices(BaseModel):
+    """How the rounding of weights is learned, block by block (AdaRound, BRECQ).
+
+    Attributes:
+        iterations: updates of a block; published: 20,000.
+        samples: calls of a block that are kept, spread over all steps of the sampler.
+        batch: of them in an update; published: 32.
+        rate: of Adam; published: 1e-3, for runs that are so much longer.
+        penalty: weight of the sum of ``1 - |2h - 1|^beta`` beside the squared error.
+        beta_start, beta_end: of the exponent, which falls linearly.
+        warm_up: share of the updates before there is a penalty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    iterations: int = Field(400, ge=1, le=1_000_000)
+    samples: int = Field(256, ge=1, le=65_536)
+    batch: int = Field(16, ge=1, le=4096)
+    rate: float = Field(1e-2, gt=0, le=1)
+    penalty: float = Field(0.01, ge=0, le=1000)
+    beta_start: float = Field(20.0, ge=1, le=1000)
+    beta_end: float = Field(2.0, ge=1, le=1000)
+    warm_up: float = Field(0.2, ge=0, lt=1)
+
+    def beta(self, iteration: int) -> float | None:
+        """The exponent at an update, None while there is no penalty."""
+        first = self.warm_up * self.iterations
+        if iteration < first:
+            return None
+        passed = (iteration - first) / (self.iterations - first)
+        return self.beta_start + (self.beta_end - self.beta_start) * passed

@@ -1,0 +1,50 @@
+"""The calibration trajectories, kept: a block's calls can be had from them again at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..prediction import predict
+from ..training.trajectories import TrajectoryStep
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """Some images, int64 ``[n]``, at one step."""
+
+    step: TrajectoryStep
+    images: torch.Tensor
+
+
+@dataclass
+class CalibrationWalk:
+    """The samples of all steps, which are small; activations inside the model are made anew."""
+
+    steps: list[TrajectoryStep] = field(default_factory=list)
+
+    def keeping(self, trajectory: Iterable[TrajectoryStep]) -> Iterator[TrajectoryStep]:
+        """The same steps, each kept as it passes."""
+        for step in trajectory:
+            self.steps.append(step)
+            yield step
+
+    def chosen(self, per_step: int, seed: int) -> list[ChosenImages]:
+        """So many images of every step, at most all, others at each."""
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            ChosenImages(step, torch.randperm(len(step.sample), generator=generator)[:per_step])
+            for step in self.steps
+        ]
+
+
+@torch.no_grad()
+def replay(model: nn.Module, model_config: Mapping[str, Any], chosen: ChosenImages) -> torch.Tensor:
+    """The model's prediction for images that were chosen."""
+    step, rows = chosen.step, chosen.images
+    conditions = {name: value[rows] for name, value in step.conditions.items()}
+    return predict(model, model_config, step.sample[rows], step.timestep, conditions)

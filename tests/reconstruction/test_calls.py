@@ -1,0 +1,90 @@
+"""Calls of blocks, recorded from the model's own trajectories."""
+
+import fixtures
+import pytest
+import torch
+from torch import nn
+
+from mpq_export.errors import LayerError
+from mpq_export.reconstruction import calls as calls_room
+from mpq_export.reconstruction.blocks import blocks_of
+from mpq_export.reconstruction.calls import record_calls, running_order, samples_per_step
+from mpq_export.reconstruction.walk import CalibrationWalk, replay
+from mpq_export.training.trajectories import full_precision_trajectory
+
+CONFIG = {**fixtures.tiny_unet().config, "_class_name": "UNet2DModel"}
+SCHEDULER = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
+BLOCK = "up_blocks.0.resnets.0"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fixtures.tiny_unet()
+
+
+@pytest.fixture(scope="module")
+def walk(model):
+    walk = CalibrationWalk()
+    trajectory = full_precision_trajectory(model, CONFIG, SCHEDULER, fixtures.NUM_STEPS, 4, 0)
+    assert len(list(walk.keeping(trajectory))) == fixtures.NUM_STEPS
+    return walk
+
+
+def test_a_replayed_prediction_is_the_trajectorys(model, walk):
+    for chosen in walk.chosen(3, seed=1):
+        torch.testing.assert_close(
+            replay(model, CONFIG, chosen), chosen.step.prediction[chosen.images]
+        )
+
+
+def test_a_recorded_call_gives_the_recorded_output(model, walk):
+    block = model.get_submodule(BLOCK)
+    calls = record_calls(model, CONFIG, walk.chosen(2, seed=0), block)
+    rows = torch.tensor([5, 0, 3])
+    args, kwargs = calls.arguments(rows)
+    torch.testing.assert_close(block(*args, **kwargs), calls.outputs[rows])
+    assert calls.entries.tolist() == [0, 0, 1, 1, 2, 2]
+    assert not block._forward_hooks
+
+
+def test_a_model_of_other_weights_gives_other_inputs(model, walk):
+    other = fixtures.tiny_unet(seed=8)
+    chosen = walk.chosen(1, seed=0)
+    own, foreign = (
+        record_calls(which, CONFIG, chosen, which.get_submodule(BLOCK)) for which in (model, other)
+    )
+    assert own.inputs.keys() == foreign.inputs.keys()
+    assert not any(torch.equal(own.inputs[i], foreign.inputs[i]) for i in own.inputs)
+
+
+def test_large_samples_are_fewer(model, walk, monkeypatch):
+    block = model.get_submodule(BLOCK)
+    assert samples_per_step(model, CONFIG, walk, block, 7) == 3
+    one = record_calls(model, CONFIG, walk.chosen(1, 0)[:1], block)
+    size = 4 * (one.outputs.numel() + sum(x.numel() for x in one.inputs.values()))
+    monkeypatch.setattr(calls_room, "MAX_BYTES", 2 * fixtures.NUM_STEPS * size)
+    assert samples_per_step(model, CONFIG, walk, block, 7) == 2
+    monkeypatch.setattr(calls_room, "MAX_BYTES", 1)
+    assert samples_per_step(model, CONFIG, walk, block, 7) == 1
+
+
+def test_a_block_that_does_not_run_is_named(model, walk):
+    with pytest.raises(LayerError, match="does not run"):
+        record_calls(model, CONFIG, walk.chosen(1, 0), nn.Linear(1, 1))
+
+
+def test_blocks_hold_every_layer_once_and_are_told_in_running_order(model, walk):
+    layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    blocks = blocks_of(model, layers)
+    held = [layer for block in blocks for layer in block.layers]
+    assert sorted(held) == sorted(layers)
+    by_name = {block.name: block for block in blocks}
+    assert "mid_block.resnets.0.conv1" in by_name["mid_block.resnets.0"].layers
+    assert by_name["conv_in"].layers == ("conv_in",)
+    order = running_order(model, CONFIG, walk, by_name)
+    assert sorted(order) == sorted(by_name)
+    places = [
+        order.index(name)
+        for name in ("time_embedding.linear_1", "conv_in", "mid_block.resnets.0", BLOCK, "conv_out")
+    ]
+    assert places == sorted(places)
