@@ -24,7 +24,7 @@ from torch import nn
 from ..checkpoints import load_checkpoint
 from ..cli import console
 from ..evaluation.machine import describe_machine
-from ..files import staged_file, write_json
+from ..evaluation.report_files import machine_line, write_report
 from ..schedulers import sampling_schedule
 from .model_report import drawn, shipped_checkpoint
 from .registry import load_judge
@@ -129,12 +129,11 @@ def disturbed_report(
 def markdown(report: dict[str, Any]) -> str:
     """The report as a table."""
     scheduler = ", ".join(f"{name} {value}" for name, value in report["scheduler"].items())
-    machine = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     lines = [
         f"# {report['family']}: full precision with noise on its predictions",
         "",
         f"Command: `{report['command']}`. {report['num_images']} images in {report['num_steps']} "
-        f"steps; scheduler: {scheduler}. Machine: {machine}.",
+        f"steps; scheduler: {scheduler}. {machine_line(report['machine'])}",
         "",
         "Noise is normal and independent at every step. FD and PSNR compare with the same model "
         "undisturbed, from the same noise; two undisturbed sets of other noise are the unpaired "
@@ -159,11 +158,8 @@ def main(
 ) -> None:
     """Disturb a shipped model's predictions and see how far its images move."""
     report = disturbed_report(family, shipped_checkpoint(family), num_images, seed)
-    with staged_file(out / f"{family}_disturbed.json") as stage:
-        write_json(stage, report)
     text = markdown(report)
-    with staged_file(out / f"{family}_disturbed.md") as stage:
-        stage.write_text(text, encoding="utf-8")
+    write_report(out, f"{family}_disturbed", report, text)
     console.say_lines(text)
 
 

@@ -23,9 +23,9 @@ from typing import Annotated, Any
 import typer
 
 from ..cli import console
-from ..files import staged_file, write_json
 from .literature import MODELS, LiteratureModel
 from .machine import describe_machine
+from .report_files import machine_line, write_report
 
 _NAMES = ("Stable Diffusion 1.x UNet", "DiT-XL/2 256")
 _BITS = "w4a8"
@@ -83,7 +83,7 @@ def table(rows: Sequence[ScaleRow]) -> str:
         "# Exporting a billion weights",
         "",
         f"Command: `make bench-scale`; {_BITS}, default method, one calibration step of 32 images.",
-        f"Machine: {', '.join(f'{k} {v}' for k, v in describe_machine().items())}.",
+        machine_line(describe_machine()),
         "",
         "| model | fp32 MB | packed MB | export | peak memory | of fp32 | check | its peak | nodes "
         "equal to the reference |",
@@ -156,10 +156,8 @@ def _rows(path: Path) -> dict[str, ScaleRow]:
 
 
 def _write(out: Path, rows: Sequence[ScaleRow]) -> None:
-    with staged_file(out / "scale.json") as stage:
-        write_json(stage, {"machine": describe_machine(), "rows": [asdict(row) for row in rows]})
-    with staged_file(out / "scale.md") as stage:
-        stage.write_text(table(rows), encoding="utf-8")
+    figures = {"machine": describe_machine(), "rows": [asdict(row) for row in rows]}
+    write_report(out, "scale", figures, table(rows))
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ from ..core.bit_allocation import KURTOSIS_SHARES, by_salience
 from ..core.integer_reference import PackedLayer, input_channels
 from ..core.layers import Quantizable, geometry_of
 from ..core.planes import LIMIT, PlaneMatrix, pack, words_per_row
-from ..files import staged_file, write_json
 from ..forecast.size import forecast_size, mixes_rows, quantizable
 from ..methods.mpq_dmv2 import RECIPE
 from ..methods.plan import LayerChoices, LayerPlan, plan_layers
 from ..precision import BitSpec
 from .literature import MODELS, LiteratureModel
 from .machine import describe_machine
+from .report_files import machine_line, write_report
 
 STEPS = 20
 WIDTHS = tuple(BitSpec(bits, 8) for bits in (2, 3, 4))
@@ -232,7 +232,7 @@ def markdown(rows: list[SizeRow], machine: dict[str, str]) -> str:
         "# Bytes of the literature's denoisers",
         "",
         f"Command: `make size-table`; tables for {STEPS} sampler steps, plan of `{RECIPE.method}`.",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}.",
+        machine_line(machine),
         "",
         "Bytes are those of `weights.safetensors`, packed, written and read back by the program's",
         "own code and removed again. Weights are random and the fit is left out: codes are drawn",
@@ -298,10 +298,7 @@ def report(
         "machine": machine,
         "rows": [asdict(row) | {"deviation": row.deviation} for row in rows],
     }
-    with staged_file(out / "size_table.json") as stage:
-        write_json(stage, data)
-    with staged_file(out / "size_table.md") as stage:
-        stage.write_text(markdown(rows, machine), encoding="utf-8")
+    write_report(out, "size_table", data, markdown(rows, machine))
     return rows
 
 

@@ -25,7 +25,6 @@ from ..checkpoints import load_checkpoint
 from ..cli import console
 from ..export import export_checkpoint
 from ..export_request import ExportRequest
-from ..files import staged_file, write_json
 from ..lowering.names import ENGINE_TARGETS, Target
 from ..methods import recipe_of
 from ..precision import BitSpec
@@ -34,6 +33,7 @@ from ..runtimes.names import Runtime
 from ..runtimes.tensorrt.engine_builds import Engine, EngineRequest, build
 from .cpu_benchmark.models import MODELS, BenchmarkModel
 from .machine import describe_machine
+from .report_files import write_report
 
 BITS, STEPS = "w3a4", 2
 _SHIPPED = ("digits", "digits_dit", "photos")
@@ -176,10 +176,8 @@ def plans(
         with tempfile.TemporaryDirectory() as folder, console.TaskProgress() as progress:
             rows[subject.name] = measure(subject, Path(folder), progress)
         ordered = [rows[known.name] for known in SUBJECTS if known.name in rows]
-        with staged_file(file) as stage:
-            write_json(stage, {"machine": machine, "rows": [asdict(row) for row in ordered]})
-        with staged_file(out / "tensorrt_plans.md") as stage:
-            stage.write_text(table(ordered, machine), encoding="utf-8")
+        figures = {"machine": machine, "rows": [asdict(row) for row in ordered]}
+        write_report(out, "tensorrt_plans", figures, table(ordered, machine))
         console.say(f"{subject.name}: {rows[subject.name].deviation:+.1%}")
 
 

@@ -19,10 +19,10 @@ from ..checkpoints import load_checkpoint
 from ..cli import console
 from ..export import export_checkpoint
 from ..export_request import ExportRequest
-from ..files import staged_file, write_json
 from ..methods import DEFAULT_METHOD, recipe_of
 from ..precision import BitSpec
 from .machine import describe_machine
+from .report_files import machine_line, write_report
 
 _NUM_STEPS = 20
 _GROUPS = {
@@ -119,12 +119,12 @@ def profiled_training(
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as a table."""
-    machine = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     lines = [
         "# Where an update of training spends its time",
         "",
         f"Command: `{report['command']}`. {report['updates']} updates, teacher's forward included; "
-        f"under the profiler {report['seconds_per_update']:.2f} s each. Machine: {machine}.",
+        f"under the profiler {report['seconds_per_update']:.2f} s each. "
+        + machine_line(report["machine"]),
         "",
         f"The quantiser's forward pass takes {report['quantiser_forward']:.0%}.",
         "",
@@ -145,11 +145,8 @@ def main(
 ) -> None:
     """Profile a short training run."""
     report = profiled_training(ckpt, method, bits, updates, seed)
-    with staged_file(out / "training_profile.json") as stage:
-        write_json(stage, report)
     text = markdown(report)
-    with staged_file(out / "training_profile.md") as stage:
-        stage.write_text(text, encoding="utf-8")
+    write_report(out, "training_profile", report, text)
     console.say_lines(text)
 
 

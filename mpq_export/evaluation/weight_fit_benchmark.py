@@ -22,8 +22,8 @@ from ..core.bit_allocation import Allocation, by_error_gain, by_kurtosis, total_
 from ..core.plane_fit import SortedRows
 from ..core.weight_form import WeightForm
 from ..core.weight_quantizer import fit_rows, quantize_weight
-from ..files import staged_file, write_json
 from .machine import describe_machine
+from .report_files import machine_line, write_report
 
 ROWS, COLUMNS, SEEDS = 256, 1152, 5
 STUDY = {
@@ -132,7 +132,7 @@ def _markdown(
         "# Weight fitting: error and time",
         "",
         "Command: `make bench-fit`; seeds 0-4; 256 rows of 1152; squared error over energy x 1000.",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}.",
+        machine_line(machine),
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
@@ -165,11 +165,8 @@ def main(
     seconds = {bits: extrapolate(rows, 50e6) for bits, rows in timed.items()}
     machine = describe_machine()
     report = {"machine": machine, "errors": errors, "timed": timed, "seconds_per_50M": seconds}
-    with staged_file(out / "weight_fit.json") as stage:
-        write_json(stage, report)
     text = _markdown(errors, seconds, machine)
-    with staged_file(out / "weight_fit.md") as stage:
-        stage.write_text(text, encoding="utf-8")
+    write_report(out, "weight_fit", report, text)
     print(text)
 
 

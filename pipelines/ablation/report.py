@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...evaluation.machine import describe_machine
-from ...files import staged_file, write_json
+from ...evaluation.report_files import write_report
 from .grid import Cell, Measure, Part
 from .keys import EPOCH, Keys, keys_of
 from .measures import SHOWN
@@ -64,8 +64,6 @@ class PartReport:
         """Write ``ablation_PART.md``, ``.json``, ``.png`` and ``_samples.png`` into a folder."""
         stem = f"ablation_{self.part.name.replace('-', '_')}"
         targets = targets_of(self.part.name, self.rows)
-        with staged_file(folder / f"{stem}.json") as stage:
-            write_json(stage, self._data(targets))
         title = self.part.title
         by_bits = self.part.name in ("digits", "digits-dit")
         write_chart(folder / f"{stem}.png", title, self.rows, by_bits)
@@ -77,8 +75,7 @@ class PartReport:
         if shown and samples.is_file():
             pictures.append(samples.name)
         text = self._text(targets, pictures)
-        with staged_file(folder / f"{stem}.md") as stage:
-            stage.write_text(text, encoding="utf-8")
+        write_report(folder, stem, self._data(targets), text)
 
     def _data(self, targets: Sequence[Target]) -> dict[str, Any]:
         return {

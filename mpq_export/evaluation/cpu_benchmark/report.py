@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...files import staged_file, write_json
+from .. import report_files
+from ..report_files import machine_line
 from ..timing.rounds import Cell
 from ..timing.statistics import Spread, ratio, spread_of
 from .backends import BACKENDS, OURS
@@ -86,10 +87,8 @@ def read_rows(out: Path, setting: Mapping[str, Any]) -> list[Row]:
 
 def write_report(out: Path, rows: Sequence[Row], setting: Mapping[str, Any]) -> None:
     """Write both files."""
-    with staged_file(out / "cpu.json") as stage:
-        write_json(stage, {**setting, "rows": [asdict(row) for row in rows]})
-    with staged_file(out / "cpu.md") as stage:
-        stage.write_text(markdown(rows, setting), encoding="utf-8")
+    figures = {**setting, "rows": [asdict(row) for row in rows]}
+    report_files.write_report(out, "cpu", figures, markdown(rows, setting))
 
 
 def markdown(rows: Sequence[Row], setting: Mapping[str, Any]) -> str:
@@ -99,7 +98,7 @@ def markdown(rows: Sequence[Row], setting: Mapping[str, Any]) -> str:
         "# One denoising step on the CPU",
         "",
         f"Command: `make bench-cpu`; {setting['threads']} threads, {setting['rounds']} rounds.",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in setting['machine'].items())}.",
+        machine_line(setting["machine"]),
         "",
         "| model | batch | backend | ms per step (p10 to p90) | "
         f"{ours} | file MB | peak RSS MB | load s |",

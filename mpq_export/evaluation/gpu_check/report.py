@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files import staged_file, write_json
+from .. import report_files
+from ..report_files import machine_line
 
 Result = Mapping[str, Any]
 NO_TIME = "no time was left"
@@ -16,16 +17,12 @@ _OUR_STEPS = ("packed, CUDA graph", "packed, operator by operator")
 
 def write_report(out: Path, result: Result) -> None:
     """Write both files."""
-    with staged_file(out / "gpu.json") as stage:
-        write_json(stage, result)
-    with staged_file(out / "gpu.md") as stage:
-        stage.write_text(markdown(result), encoding="utf-8")
+    report_files.write_report(out, "gpu", result, markdown(result))
 
 
 def markdown(result: Result) -> str:
     """The tables of the parts that were asked for."""
-    machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
-    lines = ["# The GPU kernels on this machine", "", f"Machine: {machine}.", ""]
+    lines = ["# The GPU kernels on this machine", "", machine_line(result["machine"]), ""]
     if result["emulated"]:
         lines += ["**Emulated: times say nothing, exactness does.**", ""]
     for name, write in _PARTS.items():
