@@ -24,8 +24,6 @@ from .errors import UserError
 from .files import MAX_JSON_BYTES, parse_json, staged_file, write_json
 from .leftovers import locked_stage, remove_leftovers
 
-MOST_IMAGES = 1_000_000
-"""Six digits."""
 REQUEST, IMAGES = "sampling.json", "images"
 _DIGITS = 6
 _PNG_BEGINNING, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"

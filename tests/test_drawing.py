@@ -1,6 +1,8 @@
 """Images by their numbers: the same whoever draws them, in any order, with and without torch."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +108,12 @@ def test_full_precision_is_drawn_from_the_same_noise(bundle, digits_folder):
     paired = np.square(full - quantised[:8]).mean()
     unpaired = np.square(full - quantised[8:]).mean()
     assert paired < unpaired / 2
+
+
+def test_the_readmes_lines_draw(digits_folder):
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "open_drawer" in b]
+    block = block.replace('"out/b"', "folder").replace("=20", "=2")
+    names = {"read_bundle": read_bundle, "Runtime": Runtime, "folder": digits_folder}
+    exec(block, names)
+    assert names["images"].shape == (16, 1, 8, 8)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
-from ..errors import CheckpointError, RuntimeUnavailable
+from ..errors import RuntimeUnavailable
 from ..pipelines.registry import GENERAL
 from ..progress import ProgressReporter
 from ..runtimes.denoiser import Denoiser, open_denoiser
@@ -19,6 +19,7 @@ from ..runtimes.graph_feeds import graph_feeds
 from ..runtimes.names import ENGINE_RUNTIMES, Runtime
 from .layer_fidelity import LayerFunction, NodeResult
 from .node_fidelity import compare_nodes
+from .original import require_same_model
 from .whole_model import PredictionError, prediction_error
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def check_bundle(
     _require_nodes(runtime)
     gpu = _gpu() if runtime is Runtime.TORCH else None
     if checkpoint is not None:
-        _require_same_model(bundle, checkpoint)
+        require_same_model(bundle, checkpoint)
     steps = np.unique(np.linspace(0, len(bundle.timesteps) - 1, num_steps).round().astype(int))
     if checkpoint is None:
         inputs = _noise_inputs(bundle, steps, num_images, seed)
@@ -117,20 +118,6 @@ def check_bundle(
 def _badness(node: NodeResult) -> tuple[float, float]:
     snr = node.output_snr_db if node.output_snr_db is not None else np.inf
     return (-node.differing - node.not_finite, snr)
-
-
-def _require_same_model(bundle: Bundle, checkpoint: Checkpoint) -> None:
-    """Layers of another model have nothing to compare."""
-    ours, theirs = bundle.model_config, checkpoint.model_config
-    keys = sorted(key for key in {*ours, *theirs} if not key.startswith("_"))
-    different = [key for key in keys if ours.get(key) != theirs.get(key)]
-    if different:
-        raise CheckpointError(
-            "The checkpoint is not the one that was quantised",
-            where=checkpoint.source,
-            why=f"Its config differs in {', '.join(different[:3])}",
-            fix=f"The bundle was made from '{bundle.quantization.source}'",
-        )
 
 
 def _has_torch() -> bool:

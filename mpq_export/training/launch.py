@@ -39,8 +39,8 @@ def require_usable_precision() -> None:
         )
 
 
-def remark_on_processes() -> str | None:
-    """What to tell the user where several processes were asked for and one runs, or None.
+def remark_on_processes(works: str = "trains") -> str | None:
+    """What to tell the user where several processes were asked for and one ``works``, or None.
 
     accelerate's launcher starts a single process on the CPU of one machine, whatever its
     ``--num_processes``. It names the place where several would meet then, but no number of them.
@@ -48,7 +48,8 @@ def remark_on_processes() -> str | None:
     alone = not any(name in os.environ for name in _NUMBERS_OF_PROCESSES)
     if alone and _PRECISION in os.environ and _MEETING_POINT in os.environ:
         return (
-            "Only this one process trains: on the CPU of one machine accelerate launch starts one, "
-            "whatever its --num_processes. torchrun with ACCELERATE_USE_CPU=true starts several."
+            f"Only this one process {works}: on the CPU of one machine accelerate launch starts "
+            "one, whatever its --num_processes. torchrun with ACCELERATE_USE_CPU=true starts "
+            "several."
         )
     return None

@@ -36,7 +36,7 @@ FOR_BOARDS = {
     "pipelines.registry", "pipelines.images", "runtimes.selection", "runtimes.gpu_choice",
     "runtimes.gpu_kernels.device", "cli.build", "runtimes.tensorrt.denoiser",
     "runtimes.tensorrt.engine_builds", "runtimes.cuda.code", "runtimes.cuda.stream",
-    "drawing", "image_folder", "evaluation.reference",
+    "drawing", "folder_drawing", "image_folder", "evaluation.reference",
 }  # fmt: skip
 
 
