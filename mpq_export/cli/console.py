@@ -42,6 +42,7 @@ _EXTRA_OF_PACKAGE = {
     "skimage": "cpu",
     "polygraphy": "check",
     "onnxruntime": "runtime",
+    "jinja2": "runtime",
     "PIL": "runtime",
 }
 

@@ -14,7 +14,7 @@ from .graph_files import CONFIG, MODEL
 _ONE_FILE_BYTES = 1 << 30
 
 
-def make(source: Path, folder: Path) -> None:
+def make(source: str | Path, folder: Path) -> None:
     """Write ``model.onnx``, beside it the weights where they are large, and ``config.json``."""
     checkpoint = load_checkpoint(source)
     config = checkpoint.model_config

@@ -20,12 +20,14 @@ class NodeTime:
     Attributes:
         ms: the median over the runs.
         elements: of its first output; None if the profile does not say.
+        types: of its inputs, such as ``float`` and ``int8``.
     """
 
     name: str
     op_type: str
     ms: float
     elements: int | None
+    types: tuple[str, ...] = ()
 
 
 def read_profile(path: Path, skip: int) -> list[NodeTime]:
@@ -41,9 +43,25 @@ def read_profile(path: Path, skip: int) -> list[NodeTime]:
             own[-1]["args"]["op_name"],
             median(event["dur"] for event in own[skip:]) / 1e3,
             _elements(own[-1]["args"].get("output_type_shape")),
+            tuple(next(iter(one)) for one in own[-1]["args"].get("input_type_shape", ()) if one),
         )
         for name, own in runs.items()
     ]
+
+
+def read_time_between(path: Path, skip: int) -> float:
+    """Milliseconds of a run that no node accounts for, without the first ``skip`` runs.
+
+    The least of all runs: when the system lets another process run, that lands here as well.
+    """
+    between, in_nodes = [], 0
+    for event in json.loads(path.read_text(encoding="utf-8")):
+        if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
+            in_nodes += event["dur"]
+        elif event["name"] == "model_run":
+            between.append(event["dur"] - in_nodes)
+            in_nodes = 0
+    return max(0, min(between[skip:])) / 1e3
 
 
 def _elements(outputs: list[dict[str, list[int]]] | None) -> int | None:

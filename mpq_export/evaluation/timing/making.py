@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class CannotBeMade(Exception):
     """A library could not make its artefact; one line."""
 
 
-def make_apart(module: str, *words: str) -> None:
-    """``python -m MODULE WORDS``; raises CannotBeMade with the process's last words on stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise CannotBeMade(lines[-1] if lines else f"exit status {done.returncode}")
+def make_apart(
+    module: str,
+    *words: str,
+    threads: int | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> None:
+    """``python -m MODULE WORDS``; raises CannotBeMade with the process's last words on stderr.
+
+    Args:
+        module: what is run.
+        words: its arguments.
+        threads: of its libraries; None is their own choice.
+        on_line: called with every line that it prints.
+    """
+    limits = {} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads))
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, **limits},
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                on_line(line.strip())
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+        if status:
+            stderr.seek(0)
+            lines = [line.strip() for line in stderr if line.strip()]
+            raise CannotBeMade(lines[-1] if lines else f"exit status {status}")

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .making import THREAD_VARIABLES
+
 _WORKER = "mpq_export.evaluation.timing.worker"
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
 _REST_SECONDS = 0.05
 """Between two turns: thread pools keep spinning for a moment after their work."""
 
@@ -27,7 +29,7 @@ class Worker:
     """A model in a process of its own, on the given processors; a context manager."""
 
     def __init__(self, processors: Sequence[int]) -> None:
-        threads = dict.fromkeys(_THREAD_VARIABLES, str(len(processors)))
+        threads = dict.fromkeys(THREAD_VARIABLES, str(len(processors)))
         self._process = subprocess.Popen(
             [sys.executable, "-m", _WORKER],
             stdin=subprocess.PIPE,

@@ -1,0 +1,116 @@
+"""``python -m mpq_export.evaluation.bench.baselines KIND SOURCE FOLDER [TRAJECTORY]``.
+
+Full precision and int8 of a checkpoint, each made in a process of its own and kept by content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...cli import console
+from ...errors import CheckpointError, UserError
+from ..timing.failures import one_line
+from ..timing.making import CannotBeMade, make_apart
+from .rows import Kind, Row, baseline_row
+from .store import Store
+from .trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from ...bundle import Bundle
+    from ...checkpoints import Checkpoint
+
+_TRACED = "traced"
+
+
+def load_original(source: str, bundle: Bundle) -> tuple[Checkpoint, str]:
+    """The checkpoint of a bundle, and a hash of its weights and config.
+
+    Raises CheckpointError if it is of another model.
+    """
+    from ...checkpoints import load_checkpoint
+
+    checkpoint = load_checkpoint(source)
+    ours, theirs = bundle.model_config, checkpoint.model_config
+    keys = sorted(key for key in {*ours, *theirs} if not key.startswith("_"))
+    different = [key for key in keys if ours.get(key) != theirs.get(key)]
+    if different:
+        raise CheckpointError(
+            "The checkpoint is not the one that was quantised",
+            where=checkpoint.source,
+            why=f"Its config differs in {', '.join(different[:3])}",
+            fix=f"The bundle was made from '{bundle.quantization.source}'",
+        )
+    return checkpoint, _digest(checkpoint)
+
+
+def full_precision(store: Store, source: str, parts: dict[str, Any], threads: int) -> Row:
+    """The row of full precision in ONNX Runtime; ``parts`` name the checkpoint's content."""
+
+    def make(kind: str, of: str | Path) -> Any:
+        return lambda folder: _made(kind, str(of), folder, threads)
+
+    traced = store.made(_TRACED, parts, make(_TRACED, source))
+    folder = store.made(Kind.FP32, {**parts, "of": traced.name}, make(Kind.FP32, traced))
+    return baseline_row(Kind.FP32, folder)
+
+
+def static_int8(store: Store, fp32: Row, trajectory: Path, threads: int) -> Row:
+    """The row of ONNX Runtime's int8, its ranges fitted to full precision's own trajectory."""
+
+    def make(folder: Path) -> None:
+        _made(Kind.INT8, str(fp32.folder), folder, threads, str(trajectory))
+
+    parts = {"of": fp32.folder.name, "draws": trajectory.parent.name}
+    return baseline_row(Kind.INT8, store.made(Kind.INT8, parts, make))
+
+
+def _made(kind: str, source: str, folder: Path, threads: int, *words: str) -> None:
+    """Make an artefact apart; a library's failure is the user's to know."""
+    try:
+        make_apart(__name__, kind, source, str(folder), *words, threads=threads)
+    except CannotBeMade as error:
+        raise UserError(
+            f"The baseline {kind} cannot be made",
+            where=source,
+            why=str(error),
+            fix="Leave it out of --baselines, or leave out --ckpt",
+        ) from error
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    """sha256 of all weights by name, and of the model's config."""
+    digest = hashlib.sha256(repr(sorted(checkpoint.model_config.items(), key=str)).encode())
+    for name, value in checkpoint.model.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(memoryview(value.contiguous().numpy().reshape(-1)).cast("B"))
+    return digest.hexdigest()
+
+
+def main(kind: str, source: str, folder: str, *words: str) -> None:
+    """Make one; the last line on stderr says what went wrong."""
+    console.quiet_libraries()
+    try:
+        if kind == _TRACED:
+            from ..baselines import fp32_onnx
+
+            fp32_onnx.make(source, Path(folder))
+        elif kind == Kind.FP32:
+            from ..baselines import onnxruntime_form
+
+            onnxruntime_form.make(Path(source), Path(folder))
+        else:
+            from ..baselines import int8_onnx
+
+            draws = Trajectory.read(Path(words[0])).graph_inputs()
+            int8_onnx.make(Path(source), Path(folder), draws)
+    except Exception as error:  # libraries raise anything, and messages of pages
+        traceback.print_exc()
+        sys.exit(one_line(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

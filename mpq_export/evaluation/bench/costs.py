@@ -1,0 +1,155 @@
+"""What a step's time is spent on, in words, and what would take it away."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..profiling.profiles import NodeTime
+from .profile import LayerCost, ProfiledCost
+from .rows import Kind
+
+_SHOWN = 3
+_FAR_FROM_PEAK = 0.25
+
+
+class Cost(StrEnum):
+    """What nodes are for."""
+
+    PRODUCTS = "products of layers"
+    CONVERSIONS = "conversions between floating point and integers"
+    COPIES = "copies that only move data"
+    NORMS = "normalisations"
+    ATTENTION = "attention"
+    ELEMENTWISE = "element-wise operators"
+    BETWEEN = "time between the nodes"
+
+
+_OPERATORS = {
+    Cost.CONVERSIONS: ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"),
+    Cost.COPIES: (
+        "Transpose", "ReorderInput", "ReorderOutput", "Reshape", "Concat", "Slice", "Split",
+        "Resize", "Upsample", "Expand", "Gather", "Pad", "Unsqueeze", "Squeeze", "Shape", "Im2Col",
+        "QLinearConcat", "Identity", "Flatten", "Tile",
+    ),
+    Cost.NORMS: (
+        "InstanceNormalization", "GroupNormalization", "LayerNormalization", "MPQGroupNorm",
+        "MPQGroupNormSiLU", "MPQLayerNorm", "MPQAdaptiveLayerNorm", "SkipLayerNormalization",
+    ),
+    Cost.ATTENTION: (
+        "Softmax", "QLinearSoftmax", "MPQAttention", "MultiHeadAttention", "Attention",
+    ),
+}  # fmt: skip
+_KIND_OF = {operator: cost for cost, operators in _OPERATORS.items() for operator in operators}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Everything that the words are made of.
+
+    Attributes:
+        kind: a bundle, or which baseline.
+        nodes: all of a step's, with the module that each belongs to or None.
+        layers: the modules that are quantised in bundles.
+        run_ms: of the whole step.
+    """
+
+    kind: Kind
+    nodes: Sequence[tuple[NodeTime, str | None]]
+    layers: Sequence[LayerCost]
+    run_ms: float
+
+
+def is_copy(operator: str) -> bool:
+    """Whether an operator only moves or converts data."""
+    return _KIND_OF.get(operator) in (Cost.COPIES, Cost.CONVERSIONS)
+
+
+def biggest_costs(spent: Spent) -> list[ProfiledCost]:
+    """The three that take most, first the largest."""
+    by_cost: defaultdict[Cost, float] = defaultdict(float)
+    names = {layer.layer for layer in spent.layers}
+    for node, module in spent.nodes:
+        by_cost[_cost_of(node, module in names)] += node.ms
+    by_cost[Cost.BETWEEN] = max(0.0, spent.run_ms - sum(node.ms for node, _ in spent.nodes))
+    ranked = sorted(by_cost.items(), key=lambda item: -item[1])[:_SHOWN]
+    return [
+        ProfiledCost(title=cost.value, ms=ms, share=ms / spent.run_ms, remedy=_remedy(cost, spent))
+        for cost, ms in ranked
+        if ms > 0
+    ]
+
+
+def _cost_of(node: NodeTime, in_layer: bool) -> Cost:
+    known = _KIND_OF.get(node.op_type)
+    if known is not None:
+        return known
+    if in_layer:
+        return Cost.PRODUCTS
+    return Cost.ATTENTION if "MatMul" in node.op_type else Cost.ELEMENTWISE
+
+
+def _remedy(cost: Cost, spent: Spent) -> str:
+    if cost is Cost.PRODUCTS:
+        return _of_products(spent)
+    if cost is Cost.BETWEEN:
+        return (
+            f"{len(spent.nodes)} nodes are started one after another, and the profiler stops its "
+            "clock for each. Fewer nodes help, or more work in each: a larger batch."
+        )
+    return _REMEDIES[cost][spent.kind is Kind.BUNDLE]
+
+
+def _of_products(spent: Spent) -> str:
+    if spent.kind is Kind.FP32:
+        return "Products run in float32. Integers are what removes most of this: int8, or a bundle."
+    rated = [layer for layer in spent.layers if layer.of_peak is not None and layer.macs]
+    if not rated:
+        return "Fewer products: a smaller model, fewer steps."
+    macs = sum(layer.macs or 0 for layer in rated)
+    reached = sum(layer.ms * (layer.of_peak or 0) for layer in rated) / sum(
+        layer.ms for layer in rated
+    )
+    said = f"They reach {reached:.0%} of the processor's int8 peak over {macs / 1e6:.0f} M MAC. "
+    if reached < _FAR_FROM_PEAK:
+        worst = max(rated, key=lambda layer: layer.ms * (1 - (layer.of_peak or 0)))
+        return said + (
+            "Small layers do not fill the kernels: a larger batch or wider layers come nearer to "
+            f"it. Most is lost in {worst.layer} ({worst.weight}), at {worst.of_peak:.0%}."
+        )
+    return said + "The kernels are near what they can do: only fewer products help."
+
+
+_REMEDIES = {
+    Cost.CONVERSIONS: (
+        "They lie around every quantised node. Operators that take and give floating point and "
+        "convert inside, as a bundle's packed nodes do, have none.",
+        "The portable form converts in nodes of its own; --runtime ort converts inside the layers.",
+    ),
+    Cost.COPIES: (
+        "Data is turned or joined between nodes; a fused form, or one layout for all nodes, would "
+        "spare it.",
+        "Upsampling, skip connections and heads are moved by ONNX Runtime's own nodes, which read "
+        "and write all data once more; fusing them into the layers that read them would spare it.",
+    ),
+    Cost.NORMS: (
+        "Normalisations run in float32 whatever the weights are. A fused normalisation with the "
+        "activation after it, as bundles have, takes a fraction.",
+        "They stay in float32, and are fused with the activation after them already; memory bounds "
+        "them, so only fewer or smaller ones help.",
+    ),
+    Cost.ATTENTION: (
+        "Scores and their softmax are written to memory and read again; fused attention, as "
+        "bundles have, keeps them in the caches.",
+        "It is no product with weights, so quantising does not shorten it; fewer tokens do, or "
+        "attention at fewer resolutions.",
+    ),
+    Cost.ELEMENTWISE: (
+        "Sums and activations run as nodes of their own in float32; fused into the layers before "
+        "them they would cost nothing.",
+        "What is not fused into a layer runs in float32 as a node of its own.",
+    ),
+}
+"""For baselines, and for bundles."""

@@ -1,0 +1,125 @@
+"""``python -m mpq_export.evaluation.bench.drawing JSON``: the images of one row, apart.
+
+Writes ``images.npy``, float32 ``[N, C, H, W]`` in [0, 1]; ``drawn.json`` with what ran; where
+``record`` is asked for ``trajectory.npz``; and where ``along`` names a trajectory the errors of the
+predictions at each of its steps. Every line on stdout is a number of images more that are done.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle import read_bundle
+from ...cli import console
+from ...drawing import drawer_around
+from ...files import write_json
+from ...pipelines.registry import DrawRequest
+from ..timing.failures import one_line
+from ..timing.making import make_apart
+from .opening import open_row
+from .rows import Row
+from .trajectory import Recorder, Trajectory, errors_along
+
+IMAGES, DRAWN, TRAJECTORY = "images.npy", "drawn.json", "trajectory.npz"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What one process is to do.
+
+    Attributes:
+        folder: the row's.
+        runtime: of a bundle.
+        pipeline: the folder of the bundle in whose pipeline images are drawn.
+        request: what is drawn.
+        record: keep the trajectory of the first batch.
+        along: a trajectory of full precision to follow, or None.
+        out: an empty folder.
+    """
+
+    folder: str
+    runtime: str | None
+    pipeline: str
+    request: DrawRequest
+    record: bool
+    along: str | None
+    out: str
+
+
+def draw_apart(
+    row: Row,
+    pipeline: Path,
+    request: DrawRequest,
+    along: Path | None,
+    out: Path,
+    threads: int,
+    on_images: Callable[[int], None],
+) -> None:
+    """Draw a row's images in a process of its own; raises CannotBeMade.
+
+    Where no trajectory is followed, full precision's is recorded.
+    """
+    drawing = Drawing(
+        str(row.folder),
+        None if row.runtime is None else row.runtime.value,
+        str(pipeline),
+        request,
+        row.runtime is None and along is None,
+        None if along is None else str(along),
+        str(out),
+    )
+    make_apart(
+        __name__,
+        json.dumps(asdict(drawing)),
+        threads=threads,
+        on_line=lambda line: on_images(int(line)),
+    )
+
+
+def draw_row(drawing: Drawing, on_images: Callable[[int], None]) -> None:
+    """What the process does."""
+    out, request = Path(drawing.out), drawing.request
+    denoiser = open_row(Path(drawing.folder), drawing.runtime)
+    recorder = Recorder(denoiser, drawing.record)
+    drawer = drawer_around(read_bundle(drawing.pipeline), recorder, request)
+    parts = []
+    for part in drawer.batches(range(request.num_images)):
+        parts.append(drawer.draw_batch(part))
+        recorder.recording = False
+        on_images(min(len(part), request.num_images - part.start))
+    np.save(out / IMAGES, np.concatenate(parts)[: request.num_images], allow_pickle=False)
+    if drawing.record:
+        recorder.trajectory().save(out / TRAJECTORY)
+    drawn: dict[str, Any] = {"runs_as": str(denoiser.selection), "timesteps": [], "errors": []}
+    if drawing.along is not None:
+        trajectory = Trajectory.read(Path(drawing.along))
+        drawn["timesteps"] = trajectory.timesteps.tolist()
+        drawn["errors"] = errors_along(trajectory, denoiser)
+    write_json(out / DRAWN, drawn)
+
+
+def main(words: str) -> None:
+    """Draw; the last line on stderr says what went wrong."""
+    console.quiet_libraries()
+    data = json.loads(words)
+    request = data["request"]
+    request["prompts"] = tuple(request["prompts"])
+    try:
+        draw_row(
+            Drawing(**{**data, "request": DrawRequest(**request)}), lambda n: print(n, flush=True)
+        )
+    except Exception as error:  # whatever a library raises is this row's result
+        traceback.print_exc()
+        sys.exit(one_line(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,68 @@
+"""Opening a row's denoiser, and the step that a worker times."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle import read_bundle
+from ...drawing import drawer_around
+from ...lowering.graph_inputs import SAMPLE, TIMESTEP
+from ...pipelines.registry import DrawRequest, family_registration
+from ...runtimes.denoiser import Denoiser, open_denoiser
+from ...runtimes.names import Runtime
+from ..baselines.inputs import Inputs
+from ..baselines.onnx_denoiser import OnnxDenoiser
+from ..timing.steps import Step
+
+
+def open_row(folder: Path, runtime: str | None, batch: int | None = None) -> Denoiser[Any]:
+    """The denoiser of a bundle in a runtime, or of a baseline where that is None.
+
+    ``batch`` is that of all its calls, where that is known.
+    """
+    if runtime is not None:
+        return open_denoiser(read_bundle(folder), Runtime(runtime))
+    return OnnxDenoiser(folder, threads_of_process(), batch)
+
+
+def threads_of_process() -> int:
+    """What OMP_NUM_THREADS says, which whoever starts a row's process sets."""
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+def open_step(
+    folder: Path, inputs: Inputs, runtime: str | None, pipeline: str, request: dict[str, Any]
+) -> Step:
+    """A step on ``inputs``, and images as ``request`` wants them.
+
+    Args:
+        folder: the bundle's or the baseline's.
+        inputs: of a denoising step.
+        runtime: of a bundle.
+        pipeline: the folder of the bundle in whose pipeline images are drawn.
+        request: the fields of a DrawRequest; all its images are one batch.
+    """
+    sample, timestep = inputs[SAMPLE], float(inputs[TIMESTEP][0])
+    around = read_bundle(pipeline)
+    alone = family_registration(around.quantization.family).pixel_space
+    denoiser = open_row(folder, runtime, len(sample) if alone else None)
+    named: dict[str, Any] = {k: v for k, v in inputs.items() if k not in (SAMPLE, TIMESTEP)}
+    asked: Any = sample
+    if denoiser.array_type is not np.ndarray:
+        import torch
+
+        asked = torch.from_numpy(sample)
+        named = {name: torch.from_numpy(value) for name, value in named.items()}
+    wanted = DrawRequest(**{**request, "prompts": tuple(request["prompts"])})
+    drawers: list[Any] = []  # made when images are first asked for: it may import torch
+
+    def draw() -> Any:
+        if not drawers:
+            drawers.append(drawer_around(around, denoiser, wanted))
+        return drawers[0].draw_batch(range(wanted.num_images))
+
+    return Step(lambda: denoiser(asked, timestep, **named), str(denoiser.selection), draw)

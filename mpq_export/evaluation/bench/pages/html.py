@@ -1,0 +1,77 @@
+"""``report.html``: one file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....errors import missing_package
+from ....pipelines.images import grid
+from ..quality import SENSES
+from ..report import Report
+from .curves import error_curves
+from .pareto import pareto_plot
+from .svg import DARK, LIGHT, colour, variables
+from .words import (
+    cost_sentences,
+    megabytes,
+    metrics_of,
+    milliseconds,
+    percentiles,
+    quality_cell,
+    verdicts,
+)
+
+_TEMPLATE = "report.html.j2"
+_SAMPLES, _COLUMNS = 20, 10
+_LAYERS = 15
+
+
+def html_page(report: Report, images: Mapping[str, np.ndarray]) -> str:
+    """The page; ``images`` by row, float32 ``[N, C, H, W]`` in [0, 1]."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise missing_package("jinja2", "runtime", "The report") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"mb": megabytes, "ms": milliseconds, "tails": percentiles}
+    template = environment.get_template(_TEMPLATE)
+    return template.render(**_context(report, images))
+
+
+def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    metrics = metrics_of(report)
+    return {
+        "report": report,
+        "light": variables(LIGHT),
+        "dark": variables(DARK),
+        "pareto": pareto_plot(report),
+        "curves": error_curves(report),
+        "colours": {row.name: colour(index) for index, row in enumerate(report.rows)},
+        "metrics": [(metric, SENSES[metric]) for metric in metrics],
+        "quality": {
+            row.name: [quality_cell(row, metric) for metric in metrics] for row in report.rows
+        },
+        "verdicts": verdicts(report),
+        "costs": {row.name: cost_sentences(row) for row in report.rows},
+        "samples": {name: _data_uri(own) for name, own in images.items()},
+        "shown_layers": _LAYERS,
+        "failures": {row.title: row.failure for row in report.rows if row.failure},
+    }
+
+
+def _data_uri(images: np.ndarray) -> str:
+    stream = io.BytesIO()
+    grid(images[:_SAMPLES], min(_COLUMNS, len(images))).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

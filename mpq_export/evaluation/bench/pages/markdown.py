@@ -1,0 +1,102 @@
+"""``report.md``: the tables, for pull requests."""
+
+from __future__ import annotations
+
+from ..quality import SENSES
+from ..report import Report, RowReport
+from .words import (
+    cost_sentences,
+    megabytes,
+    metrics_of,
+    milliseconds,
+    percentiles,
+    quality_cell,
+    verdicts,
+)
+
+
+def markdown_page(report: Report) -> str:
+    """The whole page."""
+    setting = report.setting
+    lines = [
+        "# Latency against quality",
+        "",
+        f"Command: `{report.command}`.",
+        f"{setting.model}, {setting.scheduler}, {setting.steps} steps; {setting.rounds} rounds in "
+        f"turns after {setting.warm_up_steps} steps of warm-up, batch {setting.batch}, "
+        f"{setting.threads} threads; {setting.num_images} images, seed {setting.seed}.",
+        *(f"**{note}**" for note in report.notes),
+        "",
+        "![time against quality](pareto.svg)",
+        "",
+        *_times(report),
+        *_quality(report),
+        *(f"- {sentence}" for sentence in verdicts(report)),
+        "",
+        *_costs(report),
+        *_not_measured(report),
+        "Environment: " + ", ".join(f"{k} {v}" for k, v in report.environment.items()) + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _times(report: Report) -> list[str]:
+    lines = [
+        "| model | ms per step, p50 (95 %) | p90 / p99 | ms per image, p50 | p90 / p99 | load s "
+        "| peak MB | file MB | weight bits | activation bits |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report.rows:
+        load = "" if row.load_seconds is None else f"{row.load_seconds:.2f}"
+        lines.append(
+            f"| {row.title} | {milliseconds(row.step)} | {percentiles(row.step)} "
+            f"| {milliseconds(row.image)} | {percentiles(row.image)} | {load} "
+            f"| {megabytes(row.peak_bytes)} | {megabytes(row.file_bytes)} | {row.weight_bits:.2f} "
+            f"| {row.activation_bits} |"
+        )
+    return [*lines, ""]
+
+
+def _quality(report: Report) -> list[str]:
+    metrics = metrics_of(report)
+    if not metrics:
+        return []
+    heads = " | ".join(
+        SENSES[metric].title + (" (dB)" if SENSES[metric].unit == "dB" else "")
+        for metric in metrics
+    )
+    lines = [f"| model | {heads} |", "|---" * (1 + len(metrics)) + "|"]
+    for row in report.rows:
+        cells = " | ".join(quality_cell(row, metric) for metric in metrics)
+        lines.append(f"| {row.title} | {cells} |")
+    return [
+        *lines,
+        "",
+        "In brackets 95 % intervals by the bootstrap; what overlaps is not called different.",
+        "",
+    ]
+
+
+def _costs(report: Report) -> list[str]:
+    lines = []
+    for row in report.rows:
+        sentences = cost_sentences(row)
+        if sentences:
+            lines += [f"**Why {row.title} is not faster** ({_runs(row)})", ""]
+            lines += [f"{number}. {said}" for number, said in enumerate(sentences, 1)]
+            lines.append("")
+    return lines
+
+
+def _runs(row: RowReport) -> str:
+    assert row.profile is not None
+    return f"{row.profile.run_ms:.2f} ms under the profiler, kernels: {row.profile.kernels}"
+
+
+def _not_measured(report: Report) -> list[str]:
+    failed = {row.title: row.failure for row in report.rows if row.failure}
+    entries = {**report.not_measured, **failed}
+    if not entries:
+        return []
+    return ["Not measured:", "", *(f"- {what}: {why}." for what, why in entries.items()), ""]

@@ -1,0 +1,75 @@
+"""Figures as readers get them, the same on all pages."""
+
+from __future__ import annotations
+
+from ..estimates import Estimate
+from ..quality import SENSES, Metric
+from ..report import Report, RowReport, Times
+
+
+def interval(estimate: Estimate, digits: int = 2, factor: float = 1) -> str:
+    """A figure and its interval."""
+    figures = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (f"{factor * figure:.{digits}f}" for figure in figures)
+    return value if low == high else f"{value} ({low} to {high})"
+
+
+def milliseconds(times: Times | None) -> str:
+    """The median with its interval, or that there is none."""
+    return "not run" if times is None else interval(times.p50)
+
+
+def percentiles(times: Times | None) -> str:
+    """90th and 99th."""
+    return "" if times is None else f"{times.p90:.2f} / {times.p99:.2f}"
+
+
+def quality_cell(row: RowReport, metric: Metric) -> str:
+    """A metric of a row; empty where it was not measured."""
+    if metric not in row.quality:
+        return ""
+    if metric is Metric.ACCURACY:
+        return f"{interval(row.quality[metric], 1, 100)} %"
+    return interval(row.quality[metric], 3 if metric is Metric.SSIM else 2)
+
+
+def metrics_of(report: Report) -> list[Metric]:
+    """Those that some row has."""
+    return [metric for metric in SENSES if any(metric in row.quality for row in report.rows)]
+
+
+def megabytes(count: int | None) -> str:
+    """Bytes for people."""
+    return "" if count is None else f"{count / 1e6:.2f}" if count < 1e7 else f"{count / 1e6:.0f}"
+
+
+def verdicts(report: Report) -> list[str]:
+    """A sentence for every row against the first, on what is told apart and what is not."""
+    sentences = []
+    titles = {row.name: row.title for row in report.rows}
+    for row in report.rows:
+        own = [entry for entry in report.comparisons if entry.row == row.name]
+        if not own:
+            continue
+        by_verdict = {
+            verdict: [_figure(entry.figure) for entry in own if entry.verdict == verdict]
+            for verdict in ("better", "worse", "not told apart")
+        }
+        said = [f"{verdict}: {', '.join(names)}" for verdict, names in by_verdict.items() if names]
+        sentences.append(f"{row.title} against {titles[own[0].to]}: {'; '.join(said)}.")
+    return sentences
+
+
+def _figure(name: str) -> str:
+    known = {metric.value: sense.title for metric, sense in SENSES.items()}
+    return known.get(name, name)
+
+
+def cost_sentences(row: RowReport) -> list[str]:
+    """The biggest costs of a row and what would remove them."""
+    if row.profile is None:
+        return []
+    return [
+        f"{cost.title}: {cost.ms:.2f} ms, {cost.share:.0%}. {cost.remedy}"
+        for cost in row.profile.costs
+    ]

@@ -1,0 +1,222 @@
+"""``python -m mpq_export.evaluation.bench.profiling JSON``: a row's step by layer, apart.
+
+ONNX Runtime's profiler names nodes of the graph as it optimised them; what they were before, and
+so which module they belong to, is read from those names: a bundle's nodes are named by their
+layers, the tracer says the module of a baseline's.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from ...bundle import Bundle, read_bundle
+from ...cli import console
+from ...core.integer_reference import PackedLayer
+from ...files import write_json
+from ...lowering.nodes import all_nodes, is_mpq
+from ...runtimes.graph_feeds import graph_feeds
+from ...runtimes.names import Runtime
+from ...runtimes.native_library import chosen_kernels
+from ...runtimes.onnxruntime_denoiser import ONNX_RUNTIMES, make_session, run, runnable_graph
+from ...runtimes.selection import select
+from ..baselines.graph_files import MODEL
+from ..baselines.inputs import draw_inputs
+from ..baselines.onnx_denoiser import OnnxDenoiser
+from ..profiling.peak import measured_peak
+from ..profiling.profiles import NodeTime, read_profile, read_time_between
+from ..timing.failures import one_line
+from ..timing.making import make_apart
+from .costs import Spent, biggest_costs, is_copy
+from .opening import threads_of_process
+from .profile import LayerCost, OperatorCost, Profile
+from .rows import Kind, Row
+
+PROFILE = "profile.json"
+_WARM_UP_STEPS, _STEPS = 3, 20
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_WRAPPER = "model."
+"""The tracer's modules lie in one that takes inputs by position."""
+
+
+def can_be_profiled(row: Row) -> bool:
+    """Whether ONNX Runtime runs it."""
+    return row.runtime is None or row.runtime in ONNX_RUNTIMES
+
+
+def profile_apart(row: Row, bundle: Path, batch: int, threads: int, out: Path) -> None:
+    """Write ``profile.json`` into a folder; raises CannotBeMade."""
+    words = {
+        "kind": row.kind.value,
+        "folder": str(row.folder),
+        "runtime": None if row.runtime is None else row.runtime.value,
+        "bundle": str(bundle),
+        "batch": batch,
+        "out": str(out),
+    }
+    make_apart(__name__, json.dumps(words), threads=threads)
+
+
+def profile_row(kind: str, folder: str, runtime: str | None, bundle: str, batch: int) -> Profile:
+    """What the process does; ``bundle`` says what the layers are."""
+    layers = read_bundle(bundle)
+    if runtime is None:
+        nodes, between = _baseline_nodes(Path(folder), layers, batch)
+        module_of = _traced_modules(Path(folder))
+        kernels = "ONNX Runtime's own"
+    else:
+        nodes, between, names = _bundle_nodes(read_bundle(folder), Runtime(runtime), batch)
+        module_of = _layer_names(names)
+        native = select(Runtime(runtime)).runs is Runtime.ORT
+        kernels = f"ours, {chosen_kernels()}" if native else "ONNX Runtime's own"
+    peak = measured_peak(threads_of_process())
+    run_ms = between + sum(node.ms for node in nodes)
+    owned = [(node, module_of(node.name)) for node in nodes]
+    costs = [
+        _layer_cost(name, layer, [n for n, module in owned if module == name], run_ms, peak)
+        for name, layer in layers.layers.items()
+    ]
+    costs.sort(key=lambda cost: -cost.ms)
+    return Profile(
+        run_ms=run_ms,
+        node_ms=sum(node.ms for node in nodes),
+        peak_macs_per_ns=peak,
+        kernels=kernels,
+        layers=costs,
+        operators=_operators(nodes, run_ms),
+        costs=biggest_costs(Spent(Kind(kind), owned, costs, run_ms)),
+    )
+
+
+def _bundle_nodes(
+    bundle: Bundle, runtime: Runtime, batch: int
+) -> tuple[list[NodeTime], float, set[str]]:
+    """Nodes, the time between them, and the names of those that are layers."""
+    inputs = draw_inputs(bundle.model_config, batch, np.random.default_rng(1))
+    sample, timestep, *conditions = inputs.values()
+    named = dict(zip(list(inputs)[2:], conditions, strict=True))
+    feeds = graph_feeds(bundle.model_config, bundle.timesteps, sample, float(timestep[0]), named)
+    graph = runnable_graph(bundle, runtime)
+    names = {node.name for node in all_nodes(graph.model.graph.node) if is_mpq(node)}
+    with tempfile.TemporaryDirectory() as scratch:
+        session = make_session(graph, profile=Path(scratch) / "profile")
+        for _ in range(_WARM_UP_STEPS + _STEPS):
+            run(session, feeds)
+        path = Path(session.end_profiling())
+        profiled = read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
+    return *profiled, names | set(bundle.layers)
+
+
+def _baseline_nodes(folder: Path, bundle: Bundle, batch: int) -> tuple[list[NodeTime], float]:
+    inputs = draw_inputs(bundle.model_config, batch, np.random.default_rng(1))
+    sample, timestep, *conditions = inputs.values()
+    named = dict(zip(list(inputs)[2:], conditions, strict=True))
+    with tempfile.TemporaryDirectory() as scratch:
+        denoiser = OnnxDenoiser(folder, threads_of_process(), batch, Path(scratch) / "profile")
+        for _ in range(_WARM_UP_STEPS + _STEPS):
+            denoiser(sample, float(timestep[0]), **named)
+        path = Path(denoiser.session.end_profiling())
+        return read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
+
+
+def _layer_names(names: set[str]) -> Callable[[str], str | None]:
+    """A node of a bundle keeps its layer's name, or becomes several whose names go on with a
+    slash."""
+
+    def module_of(node: str) -> str | None:
+        own = node.partition("/")[0]
+        return own if own in names else None
+
+    return module_of
+
+
+def _traced_modules(folder: Path) -> Callable[[str], str | None]:
+    """The module of a baseline's node. Optimisers call a node after it or after its output, and
+    append what they did to it."""
+    modules: dict[str, str] = {}
+    for node in onnx.load(folder / MODEL, load_external_data=False).graph.node:
+        scopes = {prop.key: prop.value for prop in node.metadata_props}.get(_SCOPES)
+        if scopes is not None:
+            module = ast.literal_eval(scopes)[-2].removeprefix(_WRAPPER)
+            modules |= {name: module for name in (node.name, *node.output)}
+
+    def module_of(node: str) -> str | None:
+        own = node
+        while own and own not in modules:
+            cut = max(own.rfind("_"), own.rfind("/"), 0)
+            own = own[:cut]
+        return modules.get(own)
+
+    return module_of
+
+
+def _layer_cost(
+    name: str, layer: PackedLayer, nodes: list[NodeTime], run_ms: float, peak: float | None
+) -> LayerCost:
+    work = [node for node in nodes if not is_copy(node.op_type)]
+    ms = sum(node.ms for node in nodes)
+    main = max(work, key=lambda node: node.ms, default=None)
+    kind = "linear" if layer.conv is None else "conv"
+    sizes = [node.elements for node in work if node.elements]
+    macs = max(sizes) * layer.weight.columns if sizes else None
+    rate = None if macs is None or not ms else macs / (1e6 * ms)
+    arithmetic, weights = ("", "") if main is None else _arithmetic(main)
+    integers = arithmetic.startswith("int8")
+    return LayerCost(
+        layer=name,
+        weight=f"{kind} {layer.weight.rows}x{layer.weight.columns}",
+        ms=ms,
+        share=ms / run_ms,
+        operators=sorted({node.op_type for node in nodes}),
+        arithmetic=arithmetic,
+        weights=weights,
+        macs=macs,
+        macs_per_ns=rate,
+        of_peak=rate / peak if rate is not None and peak and integers else None,
+        copies=sum(is_copy(node.op_type) for node in nodes),
+    )
+
+
+def _arithmetic(node: NodeTime) -> tuple[str, str]:
+    """The type that a product runs in, and how its weights lie in memory."""
+    if node.op_type.startswith("MPQ"):
+        return "int8", "packed bit planes"
+    if {"int8", "uint8"} & set(node.types):
+        return "int8", "expanded to int8"
+    return "float32", "float32"
+
+
+def _operators(nodes: list[NodeTime], run_ms: float) -> list[OperatorCost]:
+    by_type: dict[str, list[float]] = {}
+    for node in nodes:
+        by_type.setdefault(node.op_type, []).append(node.ms)
+    costs = [
+        OperatorCost(operator=name, nodes=len(ms), ms=sum(ms), share=sum(ms) / run_ms)
+        for name, ms in by_type.items()
+    ]
+    return sorted(costs, key=lambda cost: -cost.ms)
+
+
+def main(words: str) -> None:
+    """Profile; the last line on stderr says what went wrong."""
+    console.quiet_libraries()
+    given: Mapping[str, object] = json.loads(words)
+    arguments = {name: value for name, value in given.items() if name != "out"}
+    try:
+        profile = profile_row(**arguments)  # type: ignore[arg-type]
+        write_json(Path(str(given["out"])) / PROFILE, profile.model_dump())
+    except Exception as error:  # whatever a library raises is this row's result
+        traceback.print_exc()
+        sys.exit(one_line(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

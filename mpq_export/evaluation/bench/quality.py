@@ -1,0 +1,129 @@
+"""How good a row's images are, by its family's judge and beside full precision's of equal noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+
+import numpy as np
+
+from ...pipelines.registry import family_registration, load_judge
+from .estimates import Estimate, frechet_of, mean_of, psnr_of
+
+_LEAST_SIDE_OF_SSIM = 11
+"""Its window."""
+
+
+class Metric(StrEnum):
+    """Names in reports."""
+
+    FRECHET_DATA = "frechet_data"
+    FRECHET_FULL = "frechet_full_precision"
+    ACCURACY = "accuracy"
+    PSNR = "psnr"
+    SSIM = "ssim"
+
+
+@dataclass(frozen=True)
+class Sense:
+    """How a metric is read: its title, its unit, and whether more is better."""
+
+    title: str
+    unit: str
+    more_is_better: bool
+
+
+SENSES = {
+    Metric.FRECHET_DATA: Sense("Frechet distance to data", "", False),
+    Metric.FRECHET_FULL: Sense("Frechet distance to full precision", "", False),
+    Metric.ACCURACY: Sense("images as asked", "%", True),
+    Metric.PSNR: Sense("PSNR to full precision", "dB", True),
+    Metric.SSIM: Sense("SSIM to full precision", "", True),
+}
+
+
+class Judging:
+    """Measures sets of images of one family.
+
+    Args:
+        family: of the bundles.
+        original: full precision's images ``[N, C, H, W]``, or None where there are none.
+    """
+
+    def __init__(self, family: str | None, original: np.ndarray | None) -> None:
+        self._judge = None
+        self.not_measured: dict[str, str] = {}
+        self._original = original
+        if original is None:
+            for metric in (Metric.FRECHET_FULL, Metric.PSNR, Metric.SSIM):
+                self.not_measured[SENSES[metric].title] = "there is no full precision: give --ckpt"
+        missing = [name for name in ("torch", "torchmetrics") if find_spec(name) is None]
+        if missing:
+            for metric in (Metric.FRECHET_DATA, Metric.FRECHET_FULL, Metric.ACCURACY, Metric.SSIM):
+                self.not_measured[SENSES[metric].title] = f"{missing[0]} is not installed"
+        elif family_registration(family).judge is None:
+            for metric in (Metric.FRECHET_DATA, Metric.FRECHET_FULL, Metric.ACCURACY):
+                self.not_measured[SENSES[metric].title] = (
+                    f"the family '{family}' has no classifier, whose features it would be over"
+                )
+        else:
+            self._judge = load_judge(family)
+            self._data = self._judge.features(self._judge.data).numpy()
+        self._measures_ssim = not missing
+        self._originals_features = None if original is None else self._features(original)
+
+    def measure(self, images: np.ndarray) -> Mapping[Metric, Estimate]:
+        """All that can be measured of a row's images, float32 ``[N, C, H, W]`` in [0, 1]."""
+        found: dict[Metric, Estimate] = {}
+        features = self._features(images)
+        if self._judge is not None and features is not None:
+            found[Metric.FRECHET_DATA] = frechet_of(features, self._data, paired=False)
+            asked = self._as_asked(images)
+            if asked is not None:
+                found[Metric.ACCURACY] = mean_of(asked)
+        original = self._original
+        if original is None or original is images:
+            return found
+        if features is not None and self._originals_features is not None:
+            found[Metric.FRECHET_FULL] = frechet_of(features, self._originals_features, paired=True)
+        difference = images.astype(np.float64) - original
+        found[Metric.PSNR] = psnr_of(np.square(difference).mean(axis=(1, 2, 3)))
+        if self._measures_ssim:
+            if min(images.shape[-2:]) < _LEAST_SIDE_OF_SSIM:
+                self.not_measured[SENSES[Metric.SSIM].title] = (
+                    f"its window is {_LEAST_SIDE_OF_SSIM} pixels wide, the images "
+                    f"{min(images.shape[-2:])}"
+                )
+            else:
+                found[Metric.SSIM] = mean_of(_structural_similarity(images, original))
+        return found
+
+    def _features(self, images: np.ndarray) -> np.ndarray | None:
+        if self._judge is None:
+            return None
+        import torch
+
+        return np.asarray(self._judge.features(torch.from_numpy(images)))
+
+    def _as_asked(self, images: np.ndarray) -> np.ndarray | None:
+        """Whether each image shows what was asked for."""
+        import torch
+
+        assert self._judge is not None
+        tensor = torch.from_numpy(images)
+        answers = [
+            self._judge.as_asked(tensor[number : number + 1], range(number, number + 1))
+            for number in range(len(images))
+        ]
+        return None if answers[0] is None else np.array(answers, np.float64)
+
+
+def _structural_similarity(images: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """SSIM of every pair, float64 ``[N]`` (Wang et al. 2004)."""
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    pair = torch.from_numpy(images), torch.from_numpy(original)
+    return np.asarray(ssim(*pair, data_range=1.0, reduction="none"), np.float64).reshape(-1)
