@@ -13,8 +13,7 @@ follows no link and no path out of the folder, and never unpickles. ``docs/forma
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from .bundle_features import (
+    MAX_MODULE_NAME,
+    TemporalConfig,
+    feature_tensors,
+    is_module_path,
+    take_features,
+)
+from .core.feature_table import FeatureTable
 from .core.integer_reference import (
     MAX_EXTENT,
     ConvGeometry,
@@ -46,7 +53,9 @@ from .files import (
 )
 from .precision import BitSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+PLAIN_VERSION = 1
+"""Of bundles without cached features."""
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
 CORE_FILES = (CONFIG, WEIGHTS, SCHEDULER)
@@ -62,8 +71,6 @@ LAYER_TENSORS = (
 )
 OPTIONAL_LAYER_TENSORS = ("input_factor", "input_shift")
 TIMESTEPS, OUTPUT_BIAS = "mpq.timesteps", "mpq.output_bias"
-_MODULE_NAME = r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*"
-_MAX_MODULE_NAME = 512
 _REBUILD = "Export the bundle again from its checkpoint"
 
 Pair = tuple[int, int]
@@ -136,7 +143,7 @@ class QuantizationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     quant_method: Literal["mpq"] = "mpq"
-    format_version: int = FORMAT_VERSION
+    format_version: int = PLAIN_VERSION
     bits: str = Field(pattern=r"^w[2-8]a[2-8]$")
     method: str
     recipe: dict[str, Any]
@@ -147,12 +154,21 @@ class QuantizationConfig(BaseModel):
     eight_bit: dict[str, str]
     overridden: dict[str, str] | None = None
     kept: dict[str, str]
+    temporal: TemporalConfig | None = None
 
     @model_validator(mode="after")
     def _layer_names_are_module_paths(self) -> QuantizationConfig:
         for name in self.layers:
-            if len(name) > _MAX_MODULE_NAME or not re.fullmatch(_MODULE_NAME, name):
+            if not is_module_path(name):
                 raise ValueError(f"{name!r} is not a module path")
+        return self
+
+    @model_validator(mode="after")
+    def _the_version_says_whether_features_are_cached(self) -> QuantizationConfig:
+        if (self.temporal is None) != (self.format_version == PLAIN_VERSION):
+            raise ValueError(f"version {self.format_version} and temporal do not belong together")
+        if self.temporal is not None and not self.temporal.removed.keys().isdisjoint(self.layers):
+            raise ValueError("a layer that was removed is there")
         return self
 
 
@@ -169,6 +185,7 @@ class Bundle:
         parameters: float32 tensors of what stays in floating point, by diffusers' names.
         timesteps: int32 ``[T]``, the timesteps of the activation tables.
         output_bias: float32 ``[T]``, added to the prediction.
+        features: cached temporal features, of the layers that ``quantization.temporal`` names.
     """
 
     path: Path
@@ -179,6 +196,7 @@ class Bundle:
     parameters: dict[str, NDArray[np.float32]]
     timesteps: NDArray[np.int32]
     output_bias: NDArray[np.float32]
+    features: FeatureTable | None = None
 
     @property
     def bits(self) -> BitSpec:
@@ -196,6 +214,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         OUTPUT_BIAS: bundle.output_bias,
         **bundle.parameters,
     }
+    if bundle.features is not None:
+        tensors |= feature_tensors(bundle.features)
     for name, layer in bundle.layers.items():
         for key, value in _layer_tensors(layer).items():
             tensors[f"{name}.{key}"] = value
@@ -233,15 +253,20 @@ def read_bundle(path: str | Path) -> Bundle:
                 fix=_REBUILD,
             ) from error
     timesteps, output_bias = _take_tables(folder, tensors, layers)
+    features, removed = None, frozenset[str]()
+    if quantization.temporal is not None:
+        features = _take_features(folder, tensors, quantization.temporal, len(timesteps))
+        removed = frozenset(quantization.temporal.removed)
     return Bundle(
         folder,
         config,
         scheduler,
         quantization,
         layers,
-        _parameters(folder, tensors, layers),
+        _parameters(folder, tensors, layers.keys() | removed),
         timesteps,
         output_bias,
+        features,
     )
 
 
@@ -339,14 +364,28 @@ def _take_tables(
     return timesteps, output_bias
 
 
+def _take_features(
+    folder: Path, tensors: dict[str, NDArray[Any]], config: TemporalConfig, steps: int
+) -> FeatureTable:
+    try:
+        return take_features(tensors, config, steps)
+    except ContractError as error:
+        raise BundleError(
+            "The table of temporal features breaks the format",
+            where=folder / WEIGHTS,
+            why=str(error),
+            fix=_REBUILD,
+        ) from error
+
+
 def _parameters(
-    folder: Path, tensors: Mapping[str, NDArray[Any]], layers: Mapping[str, PackedLayer]
+    folder: Path, tensors: Mapping[str, NDArray[Any]], layers: Set[str]
 ) -> dict[str, NDArray[np.float32]]:
     for name, value in tensors.items():
-        ends = (end for end, char in enumerate(name[: _MAX_MODULE_NAME + 1]) if char == ".")
+        ends = (end for end, char in enumerate(name[: MAX_MODULE_NAME + 1]) if char == ".")
         if any(name[:end] in layers for end in ends):
             raise BundleError(
-                f"Tensor {name} stands under a quantised layer's name",
+                f"Tensor {name} stands under a quantised or removed layer's name",
                 where=folder / WEIGHTS,
                 why="It is none of the layer's tensors",
                 fix=_REBUILD,
@@ -370,11 +409,11 @@ def _quantization_of(folder: Path, data: Any) -> QuantizationConfig:
             why="It has no quantization_config of quant_method 'mpq'",
         )
     version = data.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version not in (PLAIN_VERSION, FORMAT_VERSION):
         raise BundleError(
             f"The bundle has format version {version}",
             where=where,
-            why=f"This program reads version {FORMAT_VERSION}",
+            why=f"This program reads versions {PLAIN_VERSION} and {FORMAT_VERSION}",
             fix="Install the mpq-export version that wrote it, or export it again",
         )
     try:

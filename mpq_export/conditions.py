@@ -68,6 +68,11 @@ class ClassLabels:
     dtype: type[np.generic] = np.int64
 
     @property
+    def count(self) -> int:
+        """How many labels there are, null included: 0 to one less."""
+        return max(self.classes, 0 if self.null is None else self.null + 1)
+
+    @property
     def free_axes(self) -> dict[int, str]:
         """The batch."""
         return {0: BATCH}

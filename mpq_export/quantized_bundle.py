@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .architectures import architecture_of
-from .bundle import Bundle, LayerConfig, QuantizationConfig
+from .bundle import FORMAT_VERSION, PLAIN_VERSION, Bundle, LayerConfig, QuantizationConfig
 from .checkpoints import Checkpoint
 from .export_request import ExportRequest
 from .methods.plan import plan_layers
@@ -17,6 +17,7 @@ from .methods.quantize import QuantizedModel, quantize_model
 from .pipelines.registry import GENERAL
 from .progress import ProgressReporter
 from .reconstruction.finished import NOTHING_KEPT, FinishedParts
+from .temporal.cache import CachedBlock
 
 
 def family_of(checkpoint: Checkpoint) -> str | None:
@@ -57,8 +58,10 @@ def bundle_of(
     parameters: int,
 ) -> Bundle:
     """The bundle that ``folder`` is to hold; ``parameters`` counts the full-precision ones."""
+    cached = quantized.cached
     run = {"inference_steps": request.num_steps, "seed": request.seed}
     config = QuantizationConfig(
+        format_version=PLAIN_VERSION if cached is None else FORMAT_VERSION,
         bits=str(request.bits),
         method=request.recipe.method,
         recipe=request.recipe.model_dump(mode="json") | run,
@@ -69,6 +72,7 @@ def bundle_of(
         eight_bit=dict(quantized.plan.eight_bit),
         overridden=dict(quantized.plan.overridden) or None,
         kept=dict(quantized.plan.kept),
+        temporal=None if cached is None else cached.config,
     )
     return Bundle(
         folder,
@@ -79,6 +83,7 @@ def bundle_of(
         quantized.parameters,
         quantized.timesteps,
         quantized.output_bias,
+        None if cached is None else cached.table,
     )
 
 
@@ -86,11 +91,16 @@ def quantized_of(bundle: Bundle, model: nn.Module, request: ExportRequest) -> Qu
     """What :func:`bundle_of` was given, for the model and request that the bundle was made of."""
     architecture = architecture_of(bundle.model_config)
     plan = plan_layers(model, architecture, request.bits, request.recipe)
-    reasons = bundle.quantization.kept
+    reasons, temporal = bundle.quantization.kept, bundle.quantization.temporal
+    cached = None
+    if temporal is not None and bundle.features is not None:
+        plan = plan.without(temporal.removed)
+        cached = CachedBlock(temporal, bundle.features)
     return QuantizedModel(
         plan.keeping({name: reasons[name] for name in plan.layers if name in reasons}),
         bundle.layers,
         bundle.parameters,
         bundle.timesteps,
         bundle.output_bias,
+        cached,
     )

@@ -69,10 +69,12 @@ class SamplingSchedule:
             the first visit.
         entries: int64 ``[S]``, the index in ``timesteps`` of every step. S exceeds T where a
             sampler evaluates a timestep twice (PNDM, Heun) or two timesteps round to one.
+        exact: float64 ``[T]``, the first of the visited timesteps that ``timesteps`` rounds.
     """
 
     timesteps: np.ndarray
     entries: np.ndarray
+    exact: np.ndarray
 
 
 def sampling_schedule(config: Mapping[str, Any], num_steps: int) -> SamplingSchedule:
@@ -112,7 +114,7 @@ def sampling_schedule(config: Mapping[str, Any], num_steps: int) -> SamplingSche
         )
     order = np.argsort(first)
     rank = np.argsort(order)
-    return SamplingSchedule(whole[order], rank[back])
+    return SamplingSchedule(whole[order], rank[back], visited[first[order]])
 
 
 def nearest_step(timesteps: np.ndarray, timestep: float) -> int:

@@ -42,6 +42,13 @@ def bundle_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def cached_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as w4a8 with cached temporal features, lowered to all targets; do not change
+    it."""
+    return fixtures.cached_bundle(pipeline_folder, tmp_path_factory.mktemp("cached") / "bundle")
+
+
+@pytest.fixture(scope="session")
 def lowered_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as w3a4 by MPQ-DMv2, lowered to all targets; do not change it."""
     return fixtures.exported_bundle(pipeline_folder, tmp_path_factory.mktemp("lowered") / "bundle")

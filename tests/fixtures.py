@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mpq_export.bundle import Bundle, LayerConfig, QuantizationConfig
+from mpq_export.bundle import FORMAT_VERSION, Bundle, LayerConfig, QuantizationConfig
+from mpq_export.bundle_features import TemporalConfig
+from mpq_export.core.feature_table import FeatureTable
 from mpq_export.core.integer_reference import ConvGeometry, PackedLayer
 from mpq_export.core.planes import PlaneMatrix, pack
 
@@ -65,16 +67,22 @@ def save_pipeline(folder: Path, model=None, pipeline_class: str = "DDIMPipeline"
 
 
 def quantized_bundle(
-    pipeline: Path, folder: Path, method: str = "mpq-dm", bits: str = BITS, targets: tuple = ()
+    pipeline: Path,
+    folder: Path,
+    method: str = "mpq-dm",
+    bits: str = BITS,
+    targets: tuple = (),
+    **changes: object,
 ) -> Path:
-    """Quantise a pipeline folder and write its bundle into ``folder``, as the command does."""
+    """Quantise a pipeline folder and write its bundle into ``folder``, as the command does, by a
+    method or by what ``changes`` make of it."""
     from mpq_export.checkpoints import load_checkpoint
     from mpq_export.export import export_checkpoint
     from mpq_export.export_request import ExportRequest
     from mpq_export.methods import recipe_of
     from mpq_export.precision import BitSpec
 
-    recipe = recipe_of(method).trained_for(0)
+    recipe = recipe_of(method).trained_for(0).model_copy(update=changes)
     request = ExportRequest(BitSpec.parse(bits), recipe, targets, NUM_STEPS, SEED, folder)
     export_checkpoint(load_checkpoint(pipeline), request, SilentProgress())
     return folder
@@ -85,6 +93,15 @@ def exported_bundle(pipeline: Path, folder: Path) -> Path:
     from mpq_export.lowering.names import Target
 
     return quantized_bundle(pipeline, folder, "mpq-dmv2", targets=tuple(Target))
+
+
+def cached_bundle(pipeline: Path, folder: Path) -> Path:
+    """A bundle whose temporal features are cached, with every lowered target."""
+    from mpq_export.lowering.names import Target
+    from mpq_export.temporal.choices import CacheChoices
+
+    choices = CacheChoices()
+    return quantized_bundle(pipeline, folder, "rtn", "w4a8", tuple(Target), cache=choices)
 
 
 def random_layer(
@@ -140,11 +157,20 @@ def handmade_bundle(folder: Path) -> Bundle:
         recipe={"smoothing": True},
         family="digits",
         source="nowhere",
+        format_version=FORMAT_VERSION,
         full_precision_parameters=321,
         layers={name: LayerConfig.of(layer) for name, layer in layers.items()},
         eight_bit={"out": "last layer"},
         kept={"norm": "normalisation"},
+        temporal=TemporalConfig(
+            features=["time.b", "time.a"],
+            labels="class_labels",
+            removed={"time.a": [2, 5], "time.b": [3, 5], "time.embed": [5, 7]},
+            computed={"time.c": "it depends on text, beside the timestep"},
+            errors={"time.a": [0.01, 0.1], "time.b": [0.01, 0.1]},
+        ),
     )
+    rng = np.random.default_rng(SEED)
     return Bundle(
         path=folder,
         model_config={"_class_name": "UNet2DModel", "text": "Grüße", "nothing": None},
@@ -158,6 +184,11 @@ def handmade_bundle(folder: Path) -> Bundle:
         },
         timesteps=np.array([666, 333, 0], np.int32),
         output_bias=np.array([0.5, 0, -0.25], np.float32),
+        features=FeatureTable(
+            rng.integers(-127, 128, (3, 2, 5)).astype(np.int8),
+            np.array([0.5, 1, 2, 1e-3, 1e-30], np.float32),
+            np.array([0, -1, 1e3, 1e-40, 7], np.float32),
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 import numpy as np
 
 from mpq_export.bundle import Bundle
+from mpq_export.core.feature_table import check_feature_table
 from mpq_export.core.integer_reference import PackedLayer, check_layer, run_layer
 from mpq_export.core.planes import PackedMatrix, pack, unpack
 
@@ -18,6 +19,13 @@ def assert_sound_bundle(bundle: Bundle) -> None:
     for layer in bundle.layers.values():
         assert_sound_layer(layer)
         assert len(layer.act_scale) == len(bundle.timesteps) == len(bundle.output_bias)
+    if bundle.features is not None:
+        check_feature_table(bundle.features)
+        temporal = bundle.quantization.temporal
+        assert temporal is not None
+        assert len(bundle.features.codes) == len(bundle.timesteps)
+        assert bundle.features.codes.shape[2] == sum(temporal.widths().values())
+        assert np.isfinite(bundle.features.values(0)).all()
 
 
 def assert_sound_layer(layer: PackedLayer) -> None:

@@ -104,6 +104,9 @@ def test_handmade_bundle_round_trips(bundle: Bundle) -> None:
     assert np.array_equal(found.timesteps, bundle.timesteps)
     assert found.output_bias.dtype == np.float32
     assert np.array_equal(found.output_bias, bundle.output_bias)
+    for name, value in vars(bundle.features).items():
+        assert getattr(found.features, name).dtype == value.dtype
+        assert np.array_equal(getattr(found.features, name), value)
     assert str(found.bits) == "w2a4"
 
 
@@ -343,7 +346,7 @@ CONFIG_BREAKAGES: dict[str, tuple[Callable[[Json], Any], str]] = {
     "not an object": (lambda c: c.update(quantization_config=[]), "not an mpq bundle"),
     "another method": (_config(quant_method="gptq"), "not an mpq bundle"),
     "an older version": (_config(format_version=0), "format version 0"),
-    "a newer version": (_config(format_version=2), "format version 2"),
+    "a newer version": (_config(format_version=3), "format version 3"),
     "a text as version": (_config(format_version="1"), "format version 1"),
     "no version": (lambda c: c["quantization_config"].pop("format_version"), "format version None"),
     "no bits": (lambda c: c["quantization_config"].pop("bits"), "bits: Field required"),

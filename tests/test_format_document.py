@@ -18,6 +18,7 @@ from mpq_export.bundle import (
     LayerConfig,
     QuantizationConfig,
 )
+from mpq_export.bundle_features import FEATURE_TENSORS, TemporalConfig
 from mpq_export.core.integer_reference import PackedLayer, check_layer, run_layer
 from mpq_export.core.planes import MAX_COLUMNS, PlaneMatrix, pack
 from mpq_export.files import MANIFEST
@@ -75,7 +76,8 @@ def test_the_example_computes_what_is_written(example: PackedLayer) -> None:
     "name",
     [
         *CORE_FILES, MANIFEST, *LAYER_TENSORS, *OPTIONAL_LAYER_TENSORS, TIMESTEPS, OUTPUT_BIAS,
-        *QuantizationConfig.model_fields, *LayerConfig.model_fields, *nodes.INPUTS, *_ATTRIBUTES,
+        *FEATURE_TENSORS.values(), *TemporalConfig.model_fields, *QuantizationConfig.model_fields,
+        *LayerConfig.model_fields, *nodes.INPUTS, *_ATTRIBUTES,
         nodes.LINEAR, nodes.CONV, nodes.DOMAIN, nodes.CANONICAL,
     ],
 )  # fmt: skip

@@ -284,6 +284,11 @@ def _print(report: dict[str, Any]) -> None:
         f"{report['average_weight_bits_all']:.2f} with those. "
         f"{report['layers_kept']} modules stay in floating point (config.json says why)."
     )
+    if report["features_cached"]:
+        console.say(
+            f"{report['features_cached']} temporal features are a table of "
+            f"{report['feature_bytes'] / 1e3:.1f} kB; {report['layers_removed']} layers are gone."
+        )
     for note in report["notes"]:
         console.say(f"{note}.")
     if report["target"] not in ENGINE_TARGETS and report["family"] is not None:

@@ -105,6 +105,16 @@ def unread_layers(tape: CallTape, replaced: Collection[str]) -> list[str]:
     return [name for name in tape.layers if name in replaced or name not in read]
 
 
+def layer_inputs(tape: CallTape) -> dict[str, frozenset[str]]:
+    """The inputs of the model that the input of every layer depends on."""
+    found: dict[str, frozenset[str]] = {}
+    for call, read in zip(tape.calls, _dependences(tape), strict=True):
+        if call.layer is not None:
+            own = frozenset[str]().union(*(part.inputs for part in read))
+            found[call.layer] = found.get(call.layer, frozenset()) | own
+    return found
+
+
 @dataclass(frozen=True)
 class _Dependence:
     """The inputs that a tensor depends on, and the last layers on the way to it."""

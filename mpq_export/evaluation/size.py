@@ -14,7 +14,8 @@ class SizeReport:
     """Average bits count planes per weight, without scales; bytes count everything stored.
 
     ``average_weight_bits`` is over the N-bit layers, ``average_weight_bits_all`` over all
-    quantised layers. ``lowered_bytes`` is by lowered target.
+    quantised layers. ``lowered_bytes`` is by lowered target. ``features_cached`` temporal features
+    are a table of ``feature_bytes``, for which ``layers_removed`` are not there.
     """
 
     average_weight_bits: float
@@ -25,11 +26,14 @@ class SizeReport:
     layers_quantized: int
     layers_eight_bit: int
     layers_kept: int
+    features_cached: int
+    feature_bytes: int
+    layers_removed: int
 
 
 def size_report(bundle: Bundle) -> SizeReport:
     """Measure a bundle on disk."""
-    eight_bit = bundle.quantization.eight_bit
+    eight_bit, temporal = bundle.quantization.eight_bit, bundle.quantization.temporal
     requested = [layer for name, layer in bundle.layers.items() if name not in eight_bit]
     models = sorted((bundle.path / "onnx").glob(f"*/{MODEL}"))
     return SizeReport(
@@ -44,6 +48,9 @@ def size_report(bundle: Bundle) -> SizeReport:
         layers_quantized=len(bundle.layers),
         layers_eight_bit=len(eight_bit),
         layers_kept=len(bundle.quantization.kept),
+        features_cached=0 if temporal is None else len(temporal.features),
+        feature_bytes=0 if bundle.features is None else bundle.features.nbytes,
+        layers_removed=0 if temporal is None else len(temporal.removed),
     )
 
 

@@ -19,7 +19,7 @@ from ..bundle import Bundle
 from ..conditions import Condition
 from ..core.integer_reference import PackedLayer
 from ..prediction import predict
-from ..skeleton import build_skeleton
+from ..skeleton import build_skeleton, cached_features_of
 from .graph import Graph
 from .graph_inputs import STEP_INDEX, TIMESTEP
 from .nodes import make_node
@@ -64,8 +64,9 @@ class _Traced(nn.Module):
         super().__init__()
         self.context = _StepContext()
         self.config, self.conditions = bundle.model_config, conditions
+        self.features = cached_features_of(bundle)
         self.model = build_skeleton(
-            bundle, lambda name, layer: _Placeholder(name, layer, self.context)
+            bundle, lambda name, layer: _Placeholder(name, layer, self.context), self.features
         )
         self.output_bias: torch.Tensor
         self.register_buffer("output_bias", torch.from_numpy(bundle.output_bias.copy()))
@@ -79,6 +80,7 @@ class _Traced(nn.Module):
     ) -> torch.Tensor:
         self.context.step_index = step_index
         named = named_conditions(self.conditions, sample, conditions)
+        self.features.select(step_index, sample, named)
         prediction = predict(self.model, self.config, sample, timestep, named)
         return prediction + self.output_bias[step_index.long()]
 

@@ -1,4 +1,4 @@
-"""Whether a lowered model was made from the layers of the bundle it lies in.
+"""Whether a lowered model was made from the layers and features of the bundle it lies in.
 
 Folders get mixed up when they are copied; a graph of another quantisation would run, and give
 wrong images without a word.
@@ -10,14 +10,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..core.feature_table import FeatureTable
 from ..core.integer_reference import PackedLayer
 from ..core.planes import ContractError
 from .graph import Graph
+from .graph_inputs import FEATURES
 from .nodes import is_mpq
 
 
-def require_lowered_from(graph: Graph, layers: Mapping[str, PackedLayer]) -> None:
-    """Raise ContractError unless the graph holds these layers' tensors.
+def require_lowered_from(
+    graph: Graph, layers: Mapping[str, PackedLayer], features: FeatureTable | None = None
+) -> None:
+    """Raise ContractError unless the graph holds these layers' tensors, and this table.
 
     Packed nodes are compared in all that they store, rewritten ones in their tables, scales and
     biases.
@@ -27,6 +31,9 @@ def require_lowered_from(graph: Graph, layers: Mapping[str, PackedLayer]) -> Non
     if packed and packed != layers.keys():
         strangers = sorted(packed ^ layers.keys())
         raise ContractError(f"its layers are others: {', '.join(strangers[:3])}")
+    for key, value in ({} if features is None else vars(features)).items():
+        if not _equal(arrays.get(f"{FEATURES}.{key}"), value):
+            raise ContractError(f"its {FEATURES}.{key} is not the bundle's")
     for name, layer in layers.items():
         for key, value in (_packed(layer) if packed else _rewritten(layer)).items():
             if not _equal(arrays.get(f"{name}.{key}"), value):

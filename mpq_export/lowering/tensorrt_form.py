@@ -31,6 +31,7 @@ Values = dict[str, np.ndarray]
 TENSORRT_OPSET = 20
 _CHANGED_IN_MEANING = {"GroupNormalization", "QuantizeLinear", "DequantizeLinear"}
 """Between opset 20 and 21; all others only grew types."""
+_NO_TABLE = np.zeros(0, np.float32)
 
 
 def to_tensorrt(graph: Graph) -> Graph:
@@ -75,6 +76,9 @@ def _lowered(
     _require_older_meaning([n for n in around if n.op_type != "GroupNormalization" or n.domain])
     nodes: list[onnx.NodeProto] = []
     for node in graph.model.graph.node:
+        if node.op_type == "Gather" and values.get(node.input[0], _NO_TABLE).dtype == np.int8:
+            # TensorRT has int8 between quantising and dequantising alone; float16 holds the codes.
+            values[node.input[0]] = values[node.input[0]].astype(np.float16)
         if is_mpq(node):
             own, tensors = rewrite(node, values)
             nodes.extend(own)

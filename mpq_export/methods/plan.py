@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -54,15 +54,20 @@ class LayerPlan:
 
     def keeping(self, reasons: Mapping[str, str]) -> LayerPlan:
         """The plan with further layers left in floating point."""
+        kept = {**self.kept, **reasons}
+        return replace(self.without(reasons), kept=kept)
+
+    def without(self, names: Collection[str]) -> LayerPlan:
+        """The plan of a model that does not have these modules any more."""
 
         def others(entries: Mapping) -> dict:
-            return {name: value for name, value in entries.items() if name not in reasons}
+            return {name: value for name, value in entries.items() if name not in names}
 
         return LayerPlan(
             others(self.layers),
             others(self.eight_bit),
             others(self.overridden),
-            {**self.kept, **reasons},
+            others(self.kept),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from ..reconstruction.finished import NOTHING_KEPT, FinishedParts
 from ..reconstruction.rounding import learn_rounding
 from ..reconstruction.walk import CalibrationWalk
 from ..schedulers import sampling_schedule
+from ..temporal.cache import CachedBlock, cached_block, exact_features
+from ..temporal.cache_plan import plan_cache
 from ..training.calibration import InputStatistics, record_inputs
 from ..training.trajectories import calls_per_step, full_precision_trajectory
 from .plan import LayerChoices, LayerPlan, plan_layers
@@ -47,6 +49,7 @@ class QuantizedModel:
         parameters: float32 parameters and buffers of all that stays in floating point.
         timesteps: int32 ``[T]`` of the activation tables.
         output_bias: float32 ``[T]``, added to the prediction.
+        cached: temporal features in a table; their layers are in neither plan nor layers.
     """
 
     plan: LayerPlan
@@ -54,6 +57,7 @@ class QuantizedModel:
     parameters: dict[str, np.ndarray]
     timesteps: np.ndarray
     output_bias: np.ndarray
+    cached: CachedBlock | None = None
 
 
 def quantize_model(
@@ -78,7 +82,14 @@ def quantize_model(
     plan = plan_layers(model, architecture_of(model_config), bits, recipe)
     schedule = sampling_schedule(scheduler_config, num_steps)
     images = recipe.calibration_images if conditions is None else _rows(conditions)
+    exact = None
+    if recipe.cache is not None:
+        cache_plan = plan_cache(model, model_config, len(schedule.timesteps), recipe.cache)
+        exact = exact_features(model, cache_plan, schedule.exact)
     progress.start("calibrate", len(schedule.entries))
+    if exact is not None:
+        for reason, count in Counter(exact.plan.computed.values()).items():
+            progress.note(f"{count} temporal features are not cached: {reason}")
     trajectory = full_precision_trajectory(
         model, model_config, scheduler_config, num_steps, images, seed, conditions
     )
@@ -119,11 +130,18 @@ def quantize_model(
         )
         for name in layers:
             replace_module(model, name, nn.Identity())
+    cached = None if exact is None else cached_block(model, exact, layers)
+    if cached is not None:
+        removed = cached.config.removed
+        plan = plan.without(removed)
+        layers = {name: layer for name, layer in layers.items() if name not in removed}
+        for name in removed:
+            replace_module(model, name, nn.Identity())
     # Copies: a view would keep the whole checkpoint mapped.
     parameters = {key: value.float().numpy().copy() for key, value in model.state_dict().items()}
     model.to("meta")
     bias = np.zeros(len(schedule.timesteps), np.float32)
-    return QuantizedModel(plan, layers, parameters, schedule.timesteps, bias)
+    return QuantizedModel(plan, layers, parameters, schedule.timesteps, bias, cached)
 
 
 def _layer(model: nn.Module, name: str) -> Quantizable:

@@ -11,6 +11,7 @@ from ..core.weight_form import WeightForm
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
 from ..reconstruction.choices import RoundingChoices
+from ..temporal.choices import CacheChoices
 from ..training.choices import TrainingChoices
 
 
@@ -54,6 +55,7 @@ class Recipe(BaseModel):
         guidance: classifier-free guidance scale that drives training's trajectories; 1 is none.
         eta: DDIM's, of training's trajectories; None is the scheduler's own, which is 0.
         rounding: how the rounding of weights is learned before training; None is to nearest.
+        cache: temporal features in a table instead of the layers that make them; None keeps those.
         training: how the quantised model learns from the full-precision one.
         layers: rules for single layers; of several that match one the last counts.
     """
@@ -69,6 +71,7 @@ class Recipe(BaseModel):
     guidance: float = Field(1.0, ge=0, le=1000)
     eta: float | None = Field(None, ge=0, le=1000)
     rounding: RoundingChoices | None = None
+    cache: CacheChoices | None = None
     training: TrainingChoices = TrainingChoices()
     layers: tuple[LayerRule, ...] = Field((), max_length=10_000)
 

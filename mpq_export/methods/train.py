@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -99,6 +99,9 @@ def train_model(
     if resumed:  # the state's branches take the place of these
         begin = choices.model_copy(update={"low_rank_start": LowRankStart.ZERO})
     student = build_student(run.teacher, starts, begin, derived_seed("branches", run.seed))
+    for name in _removed(start):
+        # What the table replaces stays as it is in the teacher, to 8 bits what the table says.
+        student.module.get_submodule(name).requires_grad_(False)
     student.module.to(device)
     if offloading:  # only now: the student took its weights from the teacher's
         from accelerate import cpu_offload
@@ -121,13 +124,23 @@ def train_model(
         # Every process fits all of it, on the same images.
         pool = _pool(run, processes.device, choices.updates)
         bias = fit_output_bias(student, run.model_config, pool, progress)
+    gone = tuple(f"{name}." for name in _removed(start))
     trained = replace(
         start,
         layers=student.packed(),
-        parameters=student.floating_point(),
+        parameters={
+            name: value
+            for name, value in student.floating_point().items()
+            if not name.startswith(gone)
+        },
         output_bias=bias,
     )
     return trained, _log(trainer, student, start)
+
+
+def _removed(start: QuantizedModel) -> Collection[str]:
+    """The layers that a table of features stands for."""
+    return () if start.cached is None else start.cached.config.removed
 
 
 def _pool(

@@ -17,7 +17,7 @@ from ..bundle import Bundle
 from ..conditions import Embedding
 from ..prediction import predict
 from ..schedulers import nearest_step
-from ..skeleton import build_skeleton
+from ..skeleton import build_skeleton, cached_features_of
 from .gpu_kernels.device import DeviceLayer
 from .gpu_kernels.operator import PackedModule
 from .gpu_kernels.torch_gpu import TorchGpu
@@ -61,11 +61,13 @@ class GpuDenoiser:
             for spec in architecture_of(bundle.model_config).conditions(bundle.model_config)
             if isinstance(spec, Embedding)
         }
+        self._features = cached_features_of(bundle).to(gpu.device)
         self.model = build_skeleton(
             bundle,
             lambda name, layer: PackedModule(
                 DeviceLayer.of(name, layer, gpu.kernels), self._step_index
             ),
+            self._features,
         )
         # Not diffusers' own, which warns of what none of these models has.
         nn.Module.to(self.model, gpu.device, dtype)
@@ -103,6 +105,7 @@ class GpuDenoiser:
             if name not in (_SAMPLE, _TIMESTEP)
         }
         sample, timestep = inputs[_SAMPLE].to(self._dtype), inputs[_TIMESTEP]
+        self._features.select(self._step_index, sample, conditions)
         prediction = predict(self.model, self.model_config, sample, timestep, conditions)
         return prediction.float() + self._output_bias.index_select(0, self._step_index)
 

@@ -95,7 +95,7 @@ def runnable_graph(bundle: Bundle, runtime: Runtime) -> Graph:
     runs, target = select(runtime).runs, _TARGETS[runtime]
     graph = read_lowered(bundle.path, target)
     try:
-        require_lowered_from(graph, bundle.layers)
+        require_lowered_from(graph, bundle.layers, bundle.features)
         if runs is Runtime.ORT_PORTABLE:
             return with_multi_head_attention(to_portable(graph, WeightType.INT8))
         for node in graph.model.graph.node:

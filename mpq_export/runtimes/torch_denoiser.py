@@ -8,7 +8,7 @@ from ..bundle import Bundle
 from ..core.layers import FrozenLayer, StepIndex
 from ..prediction import predict
 from ..schedulers import nearest_step
-from ..skeleton import build_skeleton
+from ..skeleton import build_skeleton, cached_features_of
 from .selection import reference_selection
 
 
@@ -27,7 +27,10 @@ class TorchDenoiser:
         self.selection = reference_selection(reason)
         self._timesteps, self._output_bias = bundle.timesteps, bundle.output_bias
         self._step = StepIndex()
-        self.model = build_skeleton(bundle, lambda _name, layer: FrozenLayer(layer, self._step))
+        self._features = cached_features_of(bundle)
+        self.model = build_skeleton(
+            bundle, lambda _name, layer: FrozenLayer(layer, self._step), self._features
+        )
 
     @torch.no_grad()
     def __call__(
@@ -35,6 +38,7 @@ class TorchDenoiser:
     ) -> torch.Tensor:
         """Predict for float32 ``[B, C, H, W]``."""
         self._step.value = nearest_step(self._timesteps, float(timestep))
+        self._features.select(torch.tensor([self._step.value]), sample, conditions)
         time = torch.as_tensor(float(timestep), device=sample.device)
         prediction = predict(self.model, self.model_config, sample, time, conditions)
         return prediction + float(self._output_bias[self._step.value])

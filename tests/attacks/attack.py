@@ -32,11 +32,13 @@ class Material:
         handmade: a bundle that uses every part of the format and is no model.
         pipeline: a diffusers pipeline folder with a tiny model.
         lowered: the tiny model's bundle, lowered to every target.
+        cached: another of its bundles, with cached temporal features, likewise.
     """
 
     handmade: Path
     pipeline: Path
     lowered: Path
+    cached: Path
 
 
 @dataclass(frozen=True)

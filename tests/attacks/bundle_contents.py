@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from mpq_export.bundle import CONFIG, OUTPUT_BIAS, TIMESTEPS, WEIGHTS
+from mpq_export.bundle_features import FEATURE_TENSORS
 from mpq_export.core.planes import MAX_COLUMNS
 
 from .attack import CORRECT, EITHER, REFUSED, Attack, Outcome
@@ -194,8 +195,10 @@ HARMLESS_HEADERS = {
     "a parameter called ../../x": lambda t: t.update({"../../x": np.zeros(1, np.float32)}),
     "100,000 timesteps": lambda t: t.update(
         {
-            k: np.resize(v, 100_000) for k, v in t.items()
-            if k.endswith(("act_scale", "act_zero_point", TIMESTEPS, OUTPUT_BIAS))
+            k: np.resize(v, (100_000, *v.shape[1:])) for k, v in t.items()
+            if k.endswith(
+                ("act_scale", "act_zero_point", TIMESTEPS, OUTPUT_BIAS, FEATURE_TENSORS["codes"])
+            )
         }
     ),
     "timesteps at the ends of int32": _set(TIMESTEPS, slice(2), [-(2**31), 2**31 - 1]),
@@ -266,7 +269,7 @@ LAYER_CONFIGS: dict[str, Make] = {
 QUANTIZATIONS: dict[str, Make] = {
     **{
         f"format version {value!r}": _quantization(format_version=value)
-        for value in (0, 2, -1, 1.0, "1", True, None, 10**400, [1])
+        for value in (0, 1, 3, -1, 2.0, "1", True, None, 10**400, [1])
     },
     **{
         f"quant_method {value!r}": _quantization(quant_method=value)

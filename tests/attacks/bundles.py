@@ -30,6 +30,11 @@ def lowered(place: Place) -> Path:
     return Path(shutil.copytree(place.material.lowered, place.folder / "bundle"))
 
 
+def cached(place: Place) -> Path:
+    """A copy of the tiny model's bundle with cached features, and all its targets."""
+    return Path(shutil.copytree(place.material.cached, place.folder / "bundle"))
+
+
 def spoiled(edit: Callable[[Path], Any], base: Make = handmade) -> Make:
     """A copy whose folder is edited, hashes left as they are."""
 

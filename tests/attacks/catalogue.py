@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     bundle_contents,
+    bundle_features,
     bundle_files,
     bundle_models,
     checkpoints,
@@ -28,6 +29,7 @@ def _catalogue(*lists: list[Attack]) -> dict[tuple[str, str], Attack]:
 CATALOGUE = _catalogue(
     bundle_files.ATTACKS,
     bundle_contents.ATTACKS,
+    bundle_features.ATTACKS,
     bundle_models.ATTACKS,
     lowered_models.ATTACKS,
     checkpoints.ATTACKS,

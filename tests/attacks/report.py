@@ -32,7 +32,12 @@ def make_material(folder: Path) -> Material:
     made.path.mkdir()
     write_bundle(made.path, made)
     pipeline = fixtures.save_pipeline(folder / "pipeline")
-    return Material(made.path, pipeline, fixtures.exported_bundle(pipeline, folder / "lowered"))
+    return Material(
+        made.path,
+        pipeline,
+        fixtures.exported_bundle(pipeline, folder / "lowered"),
+        fixtures.cached_bundle(pipeline, folder / "cached"),
+    )
 
 
 def _row(area: str, results: list[Result]) -> dict[str, Any]:

@@ -16,12 +16,15 @@ from .catalogue import AREAS, CATALOGUE
 
 @pytest.fixture(scope="module")
 def material(
-    pipeline_folder: Path, lowered_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    pipeline_folder: Path,
+    lowered_folder: Path,
+    cached_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Material:
     """What attacks spoil copies of."""
     made = fixtures.handmade_bundle(tmp_path_factory.mktemp("handmade"))
     write_bundle(made.path, made)
-    return Material(made.path, pipeline_folder, lowered_folder)
+    return Material(made.path, pipeline_folder, lowered_folder, cached_folder)
 
 
 @pytest.mark.parametrize("area", AREAS)

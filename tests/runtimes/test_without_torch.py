@@ -25,7 +25,8 @@ FOR_WORKSTATIONS = (
     "trained_quantization", "reconstruction", "evaluation.cpu_benchmark", "lowering.tracing",
     "runtimes.gpu_denoiser", "runtimes.replayed", "runtimes.torch_arrays",
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
-    "evaluation.module_fidelity", "evaluation.training_profile", "evaluation.tensorrt_plans",
+    "evaluation.module_fidelity", "temporal", "cached_features",
+    "evaluation.training_profile", "evaluation.tensorrt_plans",
     "evaluation.baselines.fp32_onnx", "evaluation.baselines.denoiser_module",
     "runtimes.full_precision",
 )  # fmt: skip

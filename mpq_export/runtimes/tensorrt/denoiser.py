@@ -46,7 +46,7 @@ class TensorRtDenoiser:
         specs = architecture_of(bundle.model_config).conditions(bundle.model_config)
         self._per_image = {SAMPLE, *(spec.name for spec in specs)}
         self._with_tokens = {s.name for s in specs if TOKENS in s.free_axes.values()}
-        _require_signature(loaded, self._per_image)
+        self._taken = _signature(loaded, self._per_image)
         self._stream = Stream(loaded.driver)
         self._scratch, self._cache = Scratch(loaded), RuntimeCache(loaded)
         self._steps: OrderedDict[Shapes, Step] = OrderedDict()
@@ -70,6 +70,7 @@ class TensorRtDenoiser:
             RuntimeUnavailable: TensorRT or the GPU refuses the step.
         """
         feeds = graph_feeds(self.model_config, self._timesteps, sample, timestep, conditions)
+        feeds = {name: value for name, value in feeds.items() if name in self._taken}
         least, _, largest = self._shapes[BATCH]
         images = len(feeds[SAMPLE])
         self._require_sizes(feeds)
@@ -115,17 +116,22 @@ class TensorRtDenoiser:
                 )
 
 
-def _require_signature(loaded: LoadedEngine, per_image: set[str]) -> None:
+def _signature(loaded: LoadedEngine, per_image: set[str]) -> set[str]:
+    """The engine's tensors; raises BundleError unless they are the model's.
+
+    TensorRT may leave out a timestep that nothing reads, as where all its features are cached.
+    """
     engine = loaded.engine
     found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     expected = {TIMESTEP, STEP_INDEX, PREDICTION, *per_image}
-    if found != expected or BATCH not in loaded.record.identity.shapes:
+    if found | {TIMESTEP} != expected or BATCH not in loaded.record.identity.shapes:
         raise BundleError(
             "The engine is not of the bundle's model class",
             where=loaded.record.plan,
             why=f"It has {sorted(found)}, not {sorted(expected)}",
             fix="Build it again: mpq-build BUNDLE",
         )
+    return found
 
 
 def open_tensorrt(

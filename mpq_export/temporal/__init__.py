@@ -1,0 +1,1 @@
+"""Temporal features of a model: what is computed ahead, and what is fitted (TFMQ-DM)."""
