@@ -52,7 +52,7 @@ def export(
     ] = Target.ORT,
     method: Annotated[
         str | None,
-        typer.Option(help="rtn, efficientdm, mpq-dm, mpq-dmv2 or mpq; default mpq."),
+        typer.Option(help="rtn, dmq, efficientdm, mpq-dm or mpq-dmv2; default mpq-dmv2."),
     ] = None,
     train_steps: Annotated[
         int | None,
@@ -207,7 +207,11 @@ def _forecast(
     if as_json:
         costs = {
             name: None if part is None else asdict(part)
-            for name, part in (("cost", forecast.cost), ("training", forecast.training))
+            for name, part in (
+                ("cost", forecast.cost),
+                ("reconstruction", forecast.reconstruction),
+                ("training", forecast.training),
+            )
         }
         sizes = {"packed_bytes": forecast.size.packed_bytes, **asdict(forecast.size)}
         console.print_json({"notes": checkpoint.notes, **sizes, "kept": dict(plan.kept), **costs})

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .integer_reference import ConvGeometry
+
 _SEARCH_RATIOS = torch.linspace(1.0, 0.2, 41)
 _SWEEPS = 2
 
@@ -56,6 +58,12 @@ def fit_table(
     return ActivationTable(scale.numpy(), zero_point.to(torch.int32).numpy(), bits)
 
 
+def whole_range(low: torch.Tensor, high: torch.Tensor, bits: int) -> ActivationTable:
+    """The table that clips nothing between ``low`` and ``high`` ``[T]``."""
+    scale, zero_point = _grid(low.clamp(max=0.0), high.clamp(min=0.0), bits)
+    return ActivationTable(scale.numpy(), zero_point.to(torch.int32).numpy(), bits)
+
+
 def _best_range(
     samples: torch.Tensor,
     importance: torch.Tensor,
@@ -82,3 +90,14 @@ def _grid(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tenso
     scale = high / (2**bits - 1) - low / (2**bits - 1)
     scale = torch.where(scale >= torch.finfo(torch.float32).tiny, scale, 1.0)
     return scale, (-low / scale).round().clamp(0, 2**bits - 1)
+
+
+def channel_energy(weights: torch.Tensor, conv: ConvGeometry | None) -> torch.Tensor:
+    """Sum of squares of the weights ``[O, K]`` that read each input channel, float32 ``[I]``: the
+    importance of its errors for :func:`fit_table`."""
+    if conv is None:
+        return weights.square().sum(dim=0)
+    taps = conv.kernel_shape[0] * conv.kernel_shape[1]
+    by_group = weights.square().unflatten(0, (conv.group, -1)).sum(dim=1)
+    energy: torch.Tensor = by_group.unflatten(1, (taps, -1)).sum(dim=1).flatten()
+    return energy

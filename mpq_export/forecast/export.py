@@ -12,6 +12,7 @@ from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
 from ..schedulers import sampling_schedule
 from .cost import CostForecast, forecast_cost
+from .reconstruction import ReconstructionForecast, forecast_reconstruction
 from .size import SizeForecast, forecast_size
 from .speed import measure_speed, measure_training
 from .training import TrainingForecast, forecast_training
@@ -22,7 +23,8 @@ class ExportForecast:
     """The plan with its sizes and costs.
 
     ``cost`` is None if the model cannot be counted without running it, and ``cost_unknown`` says
-    why; ``training`` is None then, and where nothing is trained.
+    why; ``training`` and ``reconstruction`` are None then, and where nothing is trained, or learned
+    before training.
     """
 
     plan: LayerPlan
@@ -30,6 +32,7 @@ class ExportForecast:
     cost: CostForecast | None
     training: TrainingForecast | None
     cost_unknown: str | None
+    reconstruction: ReconstructionForecast | None = None
 
 
 def forecast_export(
@@ -55,13 +58,18 @@ def forecast_export(
     speed = measure_speed(plan.layers.values())
     try:
         cost = forecast_cost(model, model_config, plan, recipe, schedule, speed, size)
-        training = None
-        if recipe.training.updates:
+        training = reconstruction = None
+        if recipe.takes_long:
             trained = measure_training(speed)
+        if recipe.is_reconstructed:
+            reconstruction = forecast_reconstruction(
+                model, model_config, plan, recipe, schedule, speed, trained
+            )
+        if recipe.training.updates:
             training = forecast_training(
                 model, model_config, plan, recipe, schedule, speed, trained, size
             )
     except Exception as error:  # models raise anything when their values are not there
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         return ExportForecast(plan, size, None, None, reason)
-    return ExportForecast(plan, size, cost, training, None)
+    return ExportForecast(plan, size, cost, training, None, reconstruction)

@@ -2,7 +2,8 @@
 
 Only shapes are read, so the model may lie on torch's meta device. The one thing that fitting
 decides is whether a layer's rows are mixed at all: where they stay at N planes each, the layer has
-one row of ``steps`` less (``O`` bytes). The forecast counts it, and is at most that much too high.
+one row of ``steps`` less (``O`` bytes); and a layer may end without the scales that are learned.
+The forecast counts both, and is at most that much too high.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def _layer_tensors(
         "act_scale": ("F32", (table_rows,)),
         "act_zero_point": ("I32", (table_rows,)),
     }
-    if choices.smoothing:
+    if choices.smoothing or choices.scaling:
         tensors["input_factor"] = ("F32", (input_channels(columns, geometry_of(module)),))
     return tensors
 

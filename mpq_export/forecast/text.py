@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..methods.plan import LayerPlan
 from .cost import CostForecast, Span
 from .export import ExportForecast
+from .reconstruction import ReconstructionForecast
 from .size import SizeForecast
 from .training import TrainingForecast
 
@@ -60,6 +61,8 @@ def totals_text(forecast: ExportForecast) -> str:
         lines.append(f"Time and memory are not known: {forecast.cost_unknown}.")
     else:
         lines.append(_cost_text(forecast.cost))
+    if forecast.reconstruction is not None:
+        lines.append(_reconstruction_text(forecast.reconstruction))
     if forecast.training is not None:
         lines.append(_training_text(forecast.training))
     return "\n".join(lines)
@@ -71,6 +74,15 @@ def _cost_text(cost: CostForecast) -> str:
         f"{_time_text(cost.quantize_seconds)}, lowering not counted; peak memory about "
         f"{bytes_text(cost.peak_bytes)}."
     )
+
+
+def _reconstruction_text(reconstruction: ReconstructionForecast) -> str:
+    stages = (
+        ("scales of channels", reconstruction.scaling),
+        ("rounding", reconstruction.rounding),
+    )
+    parts = [f"{name} {_time_text(span)}" for name, span in stages if span is not None]
+    return f"Learning on its CPU before training: {', '.join(parts)}."
 
 
 def _training_text(training: TrainingForecast) -> str:

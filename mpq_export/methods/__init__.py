@@ -1,6 +1,6 @@
 """Published methods as recipes, and the function that applies one."""
 
-from . import efficientdm, mpq_dm, mpq_dmv2, rtn
+from . import dmq, efficientdm, mpq_dm, mpq_dmv2, rtn
 from .recipe import METHODS, Recipe, recipe_of
 from .recipe_file import DEFAULT_METHOD, Choice, chosen_recipe
 
@@ -10,6 +10,7 @@ __all__ = [
     "Choice",
     "Recipe",
     "chosen_recipe",
+    "dmq",
     "efficientdm",
     "mpq_dm",
     "mpq_dmv2",

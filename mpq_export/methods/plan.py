@@ -29,6 +29,7 @@ class LayerChoices:
     weight_form: WeightForm
     allocation: Allocation
     smoothing: bool
+    scaling: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,13 @@ def plan_layers(
     Raises RecipeError if a rule matches nothing, which is what a typing error looks like.
     """
     layers, eight_bit, overridden, kept = {}, {}, {}, {}
-    default = LayerChoices(bits, recipe.weight_form, recipe.allocation, recipe.smoothing)
+    default = LayerChoices(
+        bits,
+        recipe.weight_form,
+        recipe.allocation,
+        recipe.smoothing,
+        recipe.scaling is not None,
+    )
     unmatched = set(recipe.layers)
     for name, module in model.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):
@@ -103,6 +110,8 @@ def plan_layers(
                 choices = replace(choices, bits=W8A8, smoothing=bool(decided.smoothing))
                 if bits != W8A8:
                     eight_bit[name] = reason
+            if choices.bits.weight == 8 or _is_grouped(module):
+                choices = replace(choices, scaling=False)
             layers[name] = choices
     if unmatched:
         raise RecipeError(
@@ -135,6 +144,10 @@ def _ruled(default: LayerChoices, rules: list[LayerRule]) -> tuple[LayerChoices,
     if decided.bits is not None:
         changes["bits"] = BitSpec.parse(decided.bits)
     return replace(default, **changes), decided
+
+
+def _is_grouped(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
 def _why_kept(module: nn.Module) -> str | None:

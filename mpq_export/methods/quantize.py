@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from ..architectures import architecture_of
-from ..core.activation_quantizer import fit_table
+from ..core.activation_quantizer import channel_energy, fit_table
 from ..core.bit_allocation import Allocation
 from ..core.equalization import smoothing_factors
-from ..core.integer_reference import ConvGeometry, PackedLayer, check_layer, column_factors
+from ..core.integer_reference import PackedLayer, check_layer, column_factors
 from ..core.layers import Quantizable, geometry_of, replace_module, weight_matrix
 from ..core.planes import ContractError, pack
 from ..core.weight_quantizer import quantize_weight
@@ -32,10 +32,11 @@ from ..temporal.cache import CachedBlock, cached_block, exact_features
 from ..temporal.cache_plan import plan_cache
 from ..training.calibration import InputStatistics, record_inputs
 from ..training.trajectories import calls_per_step, full_precision_trajectory
+from .equivalent_scales import learned_scales
 from .plan import LayerChoices, LayerPlan, plan_layers
 from .recipe import Recipe
 
-_Job = tuple[str, Quantizable, LayerChoices, InputStatistics]
+_Job = tuple[str, Quantizable, LayerChoices, InputStatistics, torch.Tensor | None]
 _NOT_RUN = "it does not run in every denoising step: unused, or its weights are read without a call"
 
 
@@ -94,7 +95,7 @@ def quantize_model(
         model, model_config, scheduler_config, num_steps, images, seed, conditions
     )
     walk = CalibrationWalk()
-    if recipe.rounding is not None:
+    if recipe.is_reconstructed:
         trajectory = walk.keeping(trajectory)
     statistics = record_inputs(
         {name: _layer(model, name) for name in plan.layers},
@@ -105,10 +106,29 @@ def quantize_model(
         progress.advance,
     )
     plan = plan.keeping({name: _NOT_RUN for name, seen in statistics.items() if seen is None})
+    scales: Mapping[str, torch.Tensor] = {}
+    if recipe.scaling is not None:
+        scales = learned_scales(
+            model,
+            model_config,
+            walk,
+            plan,
+            statistics,
+            recipe.scaling,
+            seed,
+            finished,
+            progress,
+        )
     progress.start("quantize", sum(_layer(model, name).weight.numel() for name in plan.layers))
     layers = {}
     jobs = [
-        (name, _layer(model, name), choices, _run_in_every_entry(statistics.pop(name)))
+        (
+            name,
+            _layer(model, name),
+            choices,
+            _run_in_every_entry(statistics.pop(name)),
+            scales.get(name),
+        )
         for name, choices in plan.layers.items()
     ]
     for name, layer in zip(plan.layers, _quantized_in_order(jobs), strict=True):
@@ -177,15 +197,21 @@ def _quantized_in_order(jobs: list[_Job]) -> Iterator[PackedLayer]:
 
 
 def _quantize_layer(
-    name: str, module: Quantizable, choices: LayerChoices, seen: InputStatistics
+    name: str,
+    module: Quantizable,
+    choices: LayerChoices,
+    seen: InputStatistics,
+    gain: torch.Tensor | None,
 ) -> PackedLayer:
+    """The packed layer; its input is divided by ``gain`` ``[I]`` where there is one."""
     conv, weights = geometry_of(module), weight_matrix(module)
     rows, channels = len(weights), seen.low.shape[1]
-    factor = torch.ones(channels)
-    if choices.smoothing:
+    if gain is None and choices.smoothing:
         gain = smoothing_factors(
             seen.channel_range(), module.weight.detach(), conv.group if conv else 1
         )
+    factor = torch.ones(channels)
+    if gain is not None:
         factor = 1 / gain
         weights = weights * torch.from_numpy(column_factors(gain.numpy(), conv, rows))
     inputs = seen.patches
@@ -196,7 +222,7 @@ def _quantize_layer(
         allocation = Allocation.EQUAL
     table = fit_table(
         seen.samples * factor[seen.sample_channels],
-        _channel_energy(weights, conv)[seen.sample_channels],
+        channel_energy(weights, conv)[seen.sample_channels],
         (seen.low * factor).amin(dim=1),
         (seen.high * factor).amax(dim=1),
         choices.bits.activation,
@@ -221,12 +247,3 @@ def _quantize_layer(
     except ContractError as error:
         raise LayerError("The layer cannot be packed", where=name, why=str(error)) from error
     return layer
-
-
-def _channel_energy(weights: torch.Tensor, conv: ConvGeometry | None) -> torch.Tensor:
-    """Sum of squares of the weights that read each input channel, float32 ``[I]``."""
-    if conv is None:
-        return weights.square().sum(dim=0)
-    taps = conv.kernel_shape[0] * conv.kernel_shape[1]
-    by_group = weights.square().unflatten(0, (conv.group, -1)).sum(dim=1)
-    return by_group.unflatten(1, (taps, -1)).sum(dim=1).flatten()

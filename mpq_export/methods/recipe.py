@@ -10,7 +10,7 @@ from ..core.bit_allocation import Allocation
 from ..core.weight_form import WeightForm
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
-from ..reconstruction.choices import RoundingChoices
+from ..reconstruction.choices import RoundingChoices, ScalingChoices
 from ..temporal.choices import CacheChoices
 from ..training.choices import TrainingChoices
 
@@ -54,6 +54,8 @@ class Recipe(BaseModel):
         calibration_images: how many images are walked for that.
         guidance: classifier-free guidance scale that drives training's trajectories; 1 is none.
         eta: DDIM's, of training's trajectories; None is the scheduler's own, which is 0.
+        scaling: how factors of input channels are learned before layers are quantised; where there
+            is smoothing too, it is for the layers that have none.
         rounding: how the rounding of weights is learned before training; None is to nearest.
         cache: temporal features in a table instead of the layers that make them; None keeps those.
         training: how the quantised model learns from the full-precision one.
@@ -70,6 +72,7 @@ class Recipe(BaseModel):
     calibration_images: int = Field(32, ge=1, le=4096)
     guidance: float = Field(1.0, ge=0, le=1000)
     eta: float | None = Field(None, ge=0, le=1000)
+    scaling: ScalingChoices | None = None
     rounding: RoundingChoices | None = None
     cache: CacheChoices | None = None
     training: TrainingChoices = TrainingChoices()
@@ -78,7 +81,7 @@ class Recipe(BaseModel):
     @property
     def is_reconstructed(self) -> bool:
         """Whether something is learned before training."""
-        return self.rounding is not None
+        return self.scaling is not None or self.rounding is not None
 
     @property
     def takes_long(self) -> bool:

@@ -36,3 +36,30 @@ class RoundingChoices(BaseModel):
             return None
         passed = (iteration - first) / (self.iterations - first)
         return self.beta_start + (self.beta_end - self.beta_start) * passed
+
+
+class ScalingChoices(BaseModel):
+    """How equivalent scales of input channels are learned, layer by layer (DMQ).
+
+    Attributes:
+        iterations: updates of a layer; published: 6,000.
+        samples: rows that meet a layer's weight, spread over all steps of the sampler; published
+            are whole activations of 5,120 images at a step.
+        batch: of them in an update.
+        rate: of Adam, by the cosine to 0; published: 1e-3 for the factors themselves, here for
+            their logarithms in runs that are so much shorter.
+        refits: how often levels and ranges are fitted anew to the scaled layer meanwhile.
+        step_power: alpha of the adaptive weights of steps; 0 counts all alike. Published: 20, and
+            25 for one model.
+        step_memory: xi, of the running losses behind these weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    iterations: int = Field(300, ge=1, le=1_000_000)
+    samples: int = Field(1280, ge=1, le=1_000_000)
+    batch: int = Field(128, ge=1, le=65_536)
+    rate: float = Field(1e-2, gt=0, le=1)
+    refits: int = Field(4, ge=1, le=1000)
+    step_power: float = Field(20.0, ge=0, le=1000)
+    step_memory: float = Field(0.95, ge=0, lt=1)

@@ -14,7 +14,7 @@ from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
 from mpq_export.methods import recipe_of
 from mpq_export.precision import BitSpec
-from mpq_export.reconstruction.choices import RoundingChoices
+from mpq_export.reconstruction.choices import RoundingChoices, ScalingChoices
 from mpq_export.training.choices import TrainingChoices
 from mpq_export.training_folder import ResumeError
 
@@ -22,6 +22,7 @@ WEIGHTS = "weights.safetensors"
 RECIPE = recipe_of("rtn").model_copy(
     update={
         "calibration_images": 2,
+        "scaling": ScalingChoices(iterations=3, samples=12, batch=4),
         "rounding": RoundingChoices(iterations=3, samples=6, batch=2, rate=0.1),
     }
 )

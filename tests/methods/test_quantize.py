@@ -21,8 +21,18 @@ from mpq_export.precision import BitSpec
 from mpq_export.training.trajectories import full_precision_trajectory
 
 
+def shortened(recipe):
+    """What is learned in a few updates."""
+    stages = {
+        name: stage.model_copy(update={"iterations": 2})
+        for name in ("scaling", "rounding")
+        if (stage := getattr(recipe, name)) is not None
+    }
+    return recipe.model_copy(update=stages)
+
+
 def quantize(checkpoint, method, bits):
-    recipe = recipe_of(method).model_copy(update={"calibration_images": 4})
+    recipe = shortened(recipe_of(method)).model_copy(update={"calibration_images": 4})
     return quantize_model(
         copy.deepcopy(checkpoint.model), checkpoint.model_config, checkpoint.scheduler_config,
         BitSpec.parse(bits), recipe, fixtures.NUM_STEPS, 0, fixtures.SilentProgress(),

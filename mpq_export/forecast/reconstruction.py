@@ -1,0 +1,75 @@
+"""About how long what is learned before training will take on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..methods.plan import LayerPlan
+from ..methods.recipe import Recipe
+from ..reconstruction.blocks import blocks_of
+from ..schedulers import SamplingSchedule
+from .cost import Span, work_of_call
+from .size import quantizable
+from .speed import MachineSpeed, TrainingSpeed
+
+_PASSES = 3
+"""An update's: the output, and the gradients of inputs and weights."""
+_COMPARED = 3
+"""Fits of a layer's table and weights that are compared beside those on the way: of 1, of the
+factors of smoothing, of those that were learned."""
+_REPLAYS = 2
+"""Of a block's samples, by the full-precision and by the rounded model, each to the block alone:
+half the model on average."""
+
+
+@dataclass(frozen=True)
+class ReconstructionForecast:
+    """Estimated seconds of each stage; None where the recipe has none."""
+
+    scaling: Span | None
+    rounding: Span | None
+
+
+def forecast_reconstruction(
+    model: nn.Module,
+    model_config: Mapping[str, Any],
+    plan: LayerPlan,
+    recipe: Recipe,
+    schedule: SamplingSchedule,
+    speed: MachineSpeed,
+    training_speed: TrainingSpeed,
+) -> ReconstructionForecast:
+    """Time of the stages where the model is computed on the CPU.
+
+    Raises what the model raises if it cannot run without data.
+    """
+    names = [name for name, bits in plan.bits.items() if bits.weight < 8]
+    scaling = rounding = None
+    if recipe.scaling is not None:
+        choices = recipe.scaling
+        rows = len(schedule.timesteps)
+        seconds = 0.0
+        for name in names:
+            module = quantizable(model, name)
+            weights, outputs = module.weight.numel(), module.weight.shape[0]
+            products = choices.batch * weights * speed.per_mac
+            update = _PASSES * products + weights * training_speed.per_weight
+            update += choices.batch * weights / outputs * training_speed.per_input
+            fit = speed.fits[plan.layers[name]].seconds(weights, outputs)
+            seconds += choices.iterations * update + (choices.refits + _COMPARED) * fit
+            seconds += _COMPARED * rows * speed.per_table_row
+        scaling = Span.about(seconds)
+    if recipe.rounding is not None:
+        work = work_of_call(model, model_config, plan, 1)
+        image = work.macs * speed.per_mac + work.moved * speed.per_moved
+        weights = sum(quantizable(model, name).weight.numel() for name in names)
+        blocks = len(blocks_of(model, names))
+        learning = recipe.rounding
+        update = _PASSES * learning.batch * image + weights * training_speed.per_weight
+        replays = _REPLAYS * blocks * learning.samples * image / 2
+        rounding = Span.about(learning.iterations * update + replays)
+    return ReconstructionForecast(scaling, rounding)
