@@ -61,7 +61,8 @@ def attach_data(folder: Path, model: onnx.ModelProto, manifest: Manifest) -> Gra
 
 def _located(tensor: TensorProto, data: np.ndarray, where: Path) -> np.ndarray:
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    if set(entries) != {"location", "offset", "length"} or entries["location"] != DATA_FILE:
+    own = set(entries) == {"location", "offset", "length"} and len(tensor.external_data) == 3
+    if not own or entries["location"] != DATA_FILE:
         raise _refused(where, f"Tensor {tensor.name} is at {dict(sorted(entries.items()))}")
     try:
         offset, length = int(entries["offset"]), int(entries["length"])

@@ -58,6 +58,13 @@ def plain_int8_nodes(
     return writer.nodes, writer.initializers
 
 
+def plain_int8_tensors(name: str, layer: PackedLayer) -> dict[str, np.ndarray]:
+    """The initializers of a layer's nodes, by name."""
+    writer = _Writer(name, layer)
+    writer.write("", "", "", half=False)
+    return writer.initializers
+
+
 def _is_wide(layer: PackedLayer) -> bool:
     """Whether activations need the offset form."""
     return bool((2**layer.act_bits - 1) << int(layer.input_shift.max(initial=0)) > _MOST_SIGNED)

@@ -9,6 +9,8 @@ import onnx
 from .graph import Graph
 from .operators import register_all_schemas
 
+Dims = tuple[int | str, ...]
+"""Lengths of a tensor's axes; of a free one its name."""
 Shape = tuple[int | str | None, ...]
 """Lengths, names of free ones, None for those that are not known."""
 

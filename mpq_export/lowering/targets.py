@@ -22,13 +22,14 @@ from ..files import (
     write_manifest,
 )
 from .attention_fusion import fuse_attention
+from .engine_graphs import require_plain_form
 from .external_data import attach_data, write_data
 from .gelu_fusion import fuse_gelus
 from .graph import DATA_FILE, Graph
 from .kernel_nodes import DOMAIN as PLUGIN_DOMAIN
 from .kernel_nodes import kernel_schemas
 from .layer_norm_fusion import fuse_layer_norms
-from .names import Target
+from .names import ENGINE_TARGETS, Target
 from .nodes import DOMAIN, all_nodes
 from .norm_fusion import fuse_group_norms
 from .operators import all_bodies, register_all_schemas
@@ -78,6 +79,8 @@ def write_lowered(bundle: Path, packed_graph: Graph, target: Target) -> Path:
     graph = _LOWER[target](packed_graph)
     with kernel_schemas():
         onnx.checker.check_model(graph.structure(), full_check=True)
+    if target in ENGINE_TARGETS:  # or mpq-build would refuse it, on another machine
+        require_plain_form(graph.model, target)
     folder = bundle / "onnx" / target.value
     _require_own(folder)
     with staged_folder(folder) as stage:
@@ -114,6 +117,8 @@ def read_lowered(bundle: Path, target: Target) -> Graph:
         raise BundleError("The model is not ONNX", where=folder / MODEL, why=str(error)) from error
     _require_plain_operators(model, target, folder / MODEL)
     try:
+        if target in ENGINE_TARGETS:
+            require_plain_form(model, target)
         return attach_data(folder, model, manifest)
     except ContractError as error:
         raise BundleError(

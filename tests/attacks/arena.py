@@ -31,6 +31,7 @@ _PRELOADED = [
     "onnxruntime",
     "mpq_export.export",
     "mpq_export.runtimes.onnxruntime_denoiser",
+    "mpq_export.runtimes.tensorrt.engine_source",
     "mpq_export.runtimes.torch_denoiser",
 ]
 Answer = tuple[Outcome, str]

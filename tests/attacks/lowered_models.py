@@ -39,7 +39,9 @@ def predict(runtime: Runtime) -> Callable[[Path], None]:
     return enter
 
 
-def _bytes(target: Target, edit: Callable[[bytes], bytes]) -> Make:
+def model_bytes(target: Target, edit: Callable[[bytes], bytes]) -> Make:
+    """A copy whose model of a target is other bytes."""
+
     def make(place: Place) -> Path:
         folder = lowered(place)
         path = folder / "onnx" / target.value / MODEL
@@ -50,13 +52,15 @@ def _bytes(target: Target, edit: Callable[[bytes], bytes]) -> Make:
     return make
 
 
-def _model(target: Target, edit: Edit) -> Make:
+def model_edit(target: Target, edit: Edit) -> Make:
+    """A copy whose model of a target is edited."""
+
     def change(data: bytes) -> bytes:
         model = onnx.load_model_from_string(data)
         edit(model)
         return model.SerializeToString()
 
-    return _bytes(target, change)
+    return model_bytes(target, change)
 
 
 def _files(edit: Callable[[Path], Any]) -> Make:
@@ -72,7 +76,8 @@ def _tensor(model: onnx.ModelProto, end: str) -> TensorProto:
     return next(t for t in model.graph.initializer if t.name.endswith(end))
 
 
-def _packed_node(model: onnx.ModelProto) -> onnx.NodeProto:
+def packed_node(model: onnx.ModelProto) -> onnx.NodeProto:
+    """The first convolution."""
     return next(node for node in model.graph.node if node.op_type == CONV)
 
 
@@ -129,7 +134,7 @@ LAUGHS = [_function("F0", ["Neg"])] + [_function(f"F{i}", [f"F{i - 1}"] * 10) fo
 
 def _attribute(name: str, value: Any) -> Edit:
     def edit(model: onnx.ModelProto) -> None:
-        node = _packed_node(model)
+        node = packed_node(model)
         kept = [a for a in node.attribute if a.name != name]
         del node.attribute[:]
         node.attribute.extend(kept)
@@ -142,7 +147,7 @@ def _attribute(name: str, value: Any) -> Edit:
 
 def _inside_a_branch(model: onnx.ModelProto) -> None:
     """A packed node is moved into both branches of an If."""
-    node = _packed_node(model)
+    node = packed_node(model)
     output = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
     branch = helper.make_graph([node], "branch", [], [output])
     place = list(model.graph.node).index(node)
@@ -269,9 +274,9 @@ SHARED: dict[str, Edit] = {
     "a format of the future": lambda model: setattr(model, "ir_version", 10**9),
 }
 PACKED: dict[str, Edit] = {
-    "no packed nodes' attributes": lambda model: _packed_node(model).ClearField("attribute"),
-    "a packed node with an input less": lambda model: _packed_node(model).input.pop(),
-    "a packed node with unknown inputs": lambda model: _packed_node(model).input.__setitem__(
+    "no packed nodes' attributes": lambda model: packed_node(model).ClearField("attribute"),
+    "a packed node with an input less": lambda model: packed_node(model).input.pop(),
+    "a packed node with unknown inputs": lambda model: packed_node(model).input.__setitem__(
         4, "nothing"
     ),
     "a packed node in a branch": _inside_a_branch,
@@ -339,18 +344,18 @@ ATTACKS = [
             EITHER if edit is _swap_targets else REFUSED)
       for what, edit in FILES.items()),
     *(a for what, edit in DATA.items()
-      for a in _attacks(what, lambda target, edit=edit: _bytes(target, edit))),
+      for a in _attacks(what, lambda target, edit=edit: model_bytes(target, edit))),
     *(a for what, edit in SHARED.items()
-      for a in _attacks(what, lambda target, edit=edit: _model(target, edit))),
-    *(Attack(AREA, f"ort: {what}", _model(Target.ORT, edit), predict(Runtime.ORT))
+      for a in _attacks(what, lambda target, edit=edit: model_edit(target, edit))),
+    *(Attack(AREA, f"ort: {what}", model_edit(Target.ORT, edit), predict(Runtime.ORT))
       for what, edit in PACKED.items()),
-    *(Attack(AREA, f"ort-functions: {what}", _model(Target.ORT, SHARED[what]),
+    *(Attack(AREA, f"ort-functions: {what}", model_edit(Target.ORT, SHARED[what]),
              predict(Runtime.ORT_FUNCTIONS))
       for what in SHARED if "call" in what or "data in" in what),
-    Attack(AREA, "ort-functions: no bodies", _model(Target.ORT, _without_bodies),
+    Attack(AREA, "ort-functions: no bodies", model_edit(Target.ORT, _without_bodies),
            predict(Runtime.ORT_FUNCTIONS)),
-    Attack(AREA, "ort: no bodies, which it does not need", _model(Target.ORT, _without_bodies),
+    Attack(AREA, "ort: no bodies, which it does not need", model_edit(Target.ORT, _without_bodies),
            predict(Runtime.ORT), EITHER),
     *_attacks("nothing at all: the model as it is",
-              lambda target: _model(target, lambda _: None), CORRECT),
+              lambda target: model_edit(target, lambda _: None), CORRECT),
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from fake_cuda import FakeCuda
 PLAN = b"a plan that the fake reads"
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeTensorRt:
     """What ``loaded_engine`` and ``steps`` use of the module.
 
@@ -30,6 +30,10 @@ class FakeTensorRt:
     contexts: list[Any] = field(default_factory=list)
     libraries: list[str] = field(default_factory=list)
     __version__ = "10.3.0"
+
+    @property
+    def engine_class(self) -> type[Engine]:
+        return Engine
 
     class ILogger:
         ERROR, INTERNAL_ERROR, INFO = "error", "internal", "info"
@@ -48,7 +52,7 @@ class FakeTensorRt:
             self.libraries.append(name)
             return object()
 
-        return SimpleNamespace(load_library=load_library)
+        return SimpleNamespace(load_library=load_library, get_creator=lambda *_: None)
 
     def Runtime(self, logger: Any) -> Any:
         def deserialize(plan: memoryview) -> Any:
@@ -57,7 +61,7 @@ class FakeTensorRt:
                 logger.log(self.ILogger.INFO, "reading")
                 logger.log(self.ILogger.ERROR, "magic tag does not match")
                 return None
-            return Engine(self)
+            return self.engine_class(self)
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
 
@@ -82,7 +86,9 @@ class Engine:
 
     def create_execution_context(self, strategy: str) -> Any:
         assert strategy == "user"
-        context = Context(self)
+        return self.made(Context(self))
+
+    def made(self, context: Context) -> Context:
         self.trt.contexts.append(context)
         return context
 
@@ -127,3 +133,70 @@ class Context:
         memory = self.cuda.memory(self.addresses[name], size)
         content = (ctypes.c_uint8 * size).from_address(memory)
         return np.ctypeslib.as_array(content).view(dtype).reshape(shape)
+
+
+# --- TensorRT-RTX ---------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class FakeTensorRtRtx(FakeTensorRt):
+    """The same as TensorRT-RTX has it, which compiles for the GPU when a context first runs.
+
+    Attributes:
+        capturable: what its contexts say.
+        cached: what runtime caches were given.
+        configs: of the contexts.
+    """
+
+    capturable: bool = True
+    cached: list[bytes] = field(default_factory=list)
+    configs: list[RuntimeConfig] = field(default_factory=list)
+    __version__ = "1.7.1"
+
+    IRuntimeCache = object
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
+
+    @property
+    def engine_class(self) -> type[Engine]:
+        return RtxEngine
+
+
+@dataclass(eq=False)
+class RuntimeConfig:
+    """``IRuntimeConfig``."""
+
+    trt: FakeTensorRtRtx
+    allocation: str = "static"
+    dynamic_shapes_kernel_specialization_strategy: str = "lazy"
+
+    def create_runtime_cache(self) -> Any:
+        given = self.trt.cached
+        return SimpleNamespace(deserialize=given.append, serialize=lambda: b"compiled")
+
+    def set_runtime_cache(self, cache: Any) -> None:
+        self.cache = cache
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.allocation = strategy
+
+
+class RtxEngine(Engine):
+    """An engine whose contexts are made with a config."""
+
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig(self.trt)
+
+    def create_execution_context(self, config: RuntimeConfig) -> Any:
+        assert isinstance(config, RuntimeConfig)
+        assert config.allocation == "user"
+        self.trt.configs.append(config)
+        return self.made(RtxContext(self))
+
+
+class RtxContext(Context):
+    """A context that says whether a stream can be captured."""
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream
+        assert self.ran, "it compiles when it first runs"
+        return bool(self.engine.trt.capturable)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from mpq_export.runtimes.tensorrt.building import builder_command
+from mpq_export.runtimes.tensorrt.building import _Reported, builder_command, reporter
 
 COMMAND = """
 import subprocess
@@ -36,3 +40,40 @@ def test_a_builder_ends_with_a_command_that_is_killed() -> None:
         while builder.exists() and builder.read_bytes():  # a zombie's is empty
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+class Slow(io.StringIO):
+    """Lets another thread in after every call."""
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        time.sleep(0.001)
+        return written
+
+
+def test_reports_of_several_threads_are_lines_of_their_own() -> None:
+    stream = Slow()
+    report = reporter(stream)
+    threads = [
+        threading.Thread(target=lambda n=n: [report({"phase": f"{n} {i}"}) for i in range(20)])
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = sorted(json.loads(line)["phase"] for line in stream.getvalue().splitlines())
+    assert found == sorted(f"{n} {i}" for n in range(8) for i in range(20))
+
+
+def test_what_the_plugin_logs_is_reported() -> None:
+    reports: list[dict[str, object]] = []
+    logger = logging.getLogger("mpq_export.runtimes.tensorrt.plugin")
+    handler = _Reported(reports.append)
+    logger.addHandler(handler)
+    try:
+        logger.info("what nobody needs")
+        logger.error("%s", "down.0: it has no K")
+    finally:
+        logger.removeHandler(handler)
+    assert reports == [{"said": "down.0: it has no K"}]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
-from fake_tensorrt import PLAN, FakeTensorRt
+from fake_tensorrt import PLAN, FakeTensorRt, FakeTensorRtRtx
 
 from mpq_export.bundle import Bundle, read_bundle
 from mpq_export.errors import BundleError, RuntimeUnavailable
@@ -28,7 +28,7 @@ from mpq_export.runtimes.tensorrt.installed import Installed
 from mpq_export.runtimes.tensorrt.loaded_engine import load_with
 from mpq_export.runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE
 
-HERE = Installed(Runtime.TRT, "10.3.0")
+HERE, RTX = Installed(Runtime.TRT, "10.3.0"), Installed(Runtime.TRT_RTX, "1.7.1")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,8 @@ def opened(
 ) -> TensorRtDenoiser:
     monkeypatch.setenv(PLUGIN_VARIABLE, str(folder / "config.json"))  # any file: the fake loads it
     bundle = read_bundle(folder)
-    loaded = load_with(trt, HERE, cuda.driver, find_gpu(cuda.driver), bundle)
+    here = RTX if isinstance(trt, FakeTensorRtRtx) else HERE
+    loaded = load_with(trt, here, cuda.driver, find_gpu(cuda.driver), bundle)
     return TensorRtDenoiser(bundle, loaded)
 
 
@@ -265,3 +266,46 @@ def test_another_thread_gets_the_gpus_context(
     with ThreadPoolExecutor(1) as threads:
         found = threads.submit(denoise, sample, 7.0, **conditions).result()
     np.testing.assert_array_equal(found, reference(sample, 7.0, **conditions))
+
+
+@pytest.fixture
+def rtx(cuda: FakeCuda, reference: OnnxRuntimeDenoiser, tmp_path: Path, folder: Path,
+        monkeypatch: pytest.MonkeyPatch) -> FakeTensorRtRtx:  # fmt: skip
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    put_engine(folder, runtime="trt-rtx", tensorrt="1.7.1")
+    return FakeTensorRtRtx(cuda, reference.session)
+
+
+def test_tensorrt_rtx_compiles_before_a_step_is_recorded(
+    folder: Path, cuda: FakeCuda, rtx: FakeTensorRtRtx, reference: OnnxRuntimeDenoiser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A graph would keep the kernels that stand in while others are compiled."""
+    denoise, bundle = opened(folder, cuda, rtx, monkeypatch), read_bundle(folder)
+    sample, conditions = inputs(bundle, 2)
+    for _ in range(2):
+        found = denoise(sample, 7.0, **conditions)
+        np.testing.assert_array_equal(found, reference(sample, 7.0, **conditions))
+    (config,) = rtx.configs
+    assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+    assert "trt-rtx" in str(denoise.selection)
+    assert "no CUDA graph" not in str(denoise.selection)
+    assert cuda.count("graphs") == 1
+    assert rtx.cached == []
+    opened(folder, cuda, rtx, monkeypatch)
+    assert rtx.cached == [b"compiled"], "what was compiled is kept for the next process"
+
+
+def test_an_engine_that_cannot_be_captured_runs_and_says_so(
+    folder: Path, cuda: FakeCuda, rtx: FakeTensorRtRtx, reference: OnnxRuntimeDenoiser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    rtx.capturable = False
+    denoise, bundle = opened(folder, cuda, rtx, monkeypatch), read_bundle(folder)
+    sample, conditions = inputs(bundle, 2)
+    found = denoise(sample, 7.0, **conditions)
+    np.testing.assert_array_equal(found, reference(sample, 7.0, **conditions))
+    assert "no CUDA graph: TensorRT says that the engine cannot be captured" in str(
+        denoise.selection
+    )
+    assert cuda.count("graphs") == 0

@@ -24,6 +24,7 @@ from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.tensorrt import engine_builds
 from mpq_export.runtimes.tensorrt.engine_builds import Engine, EngineRequest, build
 from mpq_export.runtimes.tensorrt.engine_files import fitting_record, read_record, verified_plan
+from mpq_export.runtimes.tensorrt.engine_source import EngineSource, read_source
 from mpq_export.runtimes.tensorrt.installed import RTX_CAPABILITIES, installed
 
 pytestmark = [pytest.mark.tensorrt, needs_tensorrt_rtx]
@@ -122,10 +123,40 @@ def damage(folder: Path, old: bytes, new: bytes) -> None:
     write_manifest(model.parent, [MODEL])
 
 
-def test_another_layout_is_refused_with_the_reason(folder: Path) -> None:
+def after_reading(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Change a model when it was read, so that TensorRT and the plugin meet what is refused."""
+
+    def read(*given: object) -> EngineSource:
+        source = read_source(*given)
+        change()
+        return source
+
+    monkeypatch.setattr(engine_builds, "read_source", read)
+
+
+def test_another_layout_is_refused_before_tensorrt_is_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     damage(folder, b"mma-1", b"mma-0")
+    monkeypatch.setattr(engine_builds.subprocess, "Popen", None)
+    with pytest.raises(BundleError, match=r"is not what its layer makes of it"):
+        built(folder)
+    assert not (folder / "engine").exists()
+
+
+def test_what_the_plugin_refuses_is_said_with_the_reason(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_reading(monkeypatch, lambda: damage(folder, b"mma-1", b"mma-0"))
     with pytest.raises(RuntimeUnavailable, match=r"cannot read the model.*layout 'mma-0'"):
         built(folder)
+    assert list((folder / "engine").iterdir()) == []
+
+
+def test_a_workspace_that_cannot_be_sized_is_an_error_with_the_nodes_name(folder: Path) -> None:
+    """More than 2 GiB of activations: nothing is built, whether TensorRT says so or dies of it."""
+    with pytest.raises(RuntimeUnavailable, match=r"do not take this layer.*conv_in.*2 GiB"):
+        built(folder, shapes="batch:1..1000000")
     assert list((folder / "engine").iterdir()) == []
 
 
@@ -153,9 +184,8 @@ def test_what_a_killed_command_left_is_removed(folder: Path) -> None:
     (folder / "engine").mkdir()
     left = folder / "engine" / ".unet2dmodel-w3a4.x1y2.plan"
     left.touch()
-    damage(folder, b"mma-1", b"mma-0")
     with pytest.raises(RuntimeUnavailable):
-        built(folder)
+        built(folder, memory_limit_mb=64)
     assert not left.exists()
 
 

@@ -16,7 +16,6 @@ from mpq_export.runtimes.tensorrt.phases import PhaseTree
 from mpq_export.runtimes.tensorrt.shapes import (
     Range,
     default_ranges,
-    input_dims,
     parse_shapes,
     profile,
 )
@@ -161,9 +160,3 @@ def test_a_limit_leaves_the_rest_to_the_layers() -> None:
     assert workspace_bytes(None, 10**9) is None
     assert workspace_bytes(8000, 10**8) == (8000 - likely_peak_mb(10**8)) << 20
     assert workspace_bytes(1, 10**9) == 64 << 20
-
-
-def test_inputs_of_a_lowered_model(lowered_folder) -> None:
-    dims = input_dims(lowered_folder / "onnx" / "trt" / "model.onnx")
-    assert dims["sample"] == ("batch", 2, 8, 8)
-    assert dims["step_index"] == (1,)

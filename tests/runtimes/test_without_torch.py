@@ -36,8 +36,8 @@ FOR_BOARDS = {
     "evaluation.check", "evaluation.doctor", "cli.check", "cli.doctor", "cli.sample", "cli.export",
     "pipelines.registry", "pipelines.images", "runtimes.selection", "runtimes.gpu_choice",
     "runtimes.gpu_kernels.device", "cli.build", "runtimes.tensorrt.denoiser",
-    "runtimes.tensorrt.engine_builds", "runtimes.cuda.code", "runtimes.cuda.stream",
-    "drawing", "folder_drawing", "image_folder", "evaluation.reference",
+    "runtimes.tensorrt.engine_builds", "runtimes.tensorrt.engine_source", "runtimes.cuda.code",
+    "runtimes.cuda.stream", "drawing", "folder_drawing", "image_folder", "evaluation.reference",
 }  # fmt: skip
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from ...errors import RuntimeUnavailable, UserError
 from .memory import own_peak_mb
@@ -65,7 +67,7 @@ def build_engine(trt: ModuleType, job: Job, report: Report) -> None:
     Raises:
         RuntimeUnavailable: TensorRT refuses the model; with its words and the node's name.
     """
-    said = _Said(trt)
+    said = _Said(trt, report)
     builder = trt.Builder(said.logger)
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, said.logger)
@@ -75,6 +77,9 @@ def build_engine(trt: ModuleType, job: Job, report: Report) -> None:
         raise RuntimeUnavailable("TensorRT cannot read the model", where=job.model, why=why)
     config = builder.create_builder_config()
     config.progress_monitor = monitor = _monitor(trt, report)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # Of TensorRT-RTX: an engine that allocates by itself cannot be recorded as a CUDA graph.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if job.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace)
     if job.capabilities:
@@ -151,15 +156,17 @@ def _monitor(trt: ModuleType, report: Report) -> Any:
 
 
 class _Said:
-    """TensorRT's errors, which it tells a logger alone."""
+    """TensorRT's errors, which it tells a logger alone; reported at once, for it may end the
+    process where a build fails."""
 
-    def __init__(self, trt: ModuleType) -> None:
+    def __init__(self, trt: ModuleType, report: Report) -> None:
         errors: list[str] = []
 
         class Logger(trt.ILogger):  # type: ignore[name-defined]
             def log(self, severity: Any, text: str) -> None:
                 if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                     errors.append(text)
+                    report({"said": text})
 
         self.logger, self.errors = Logger(), errors
 
@@ -169,10 +176,8 @@ def main() -> None:
     _end_with_parent()
     job = Job(**json.load(sys.stdin))
     lines, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no report
-
-    def report(line: dict[str, Any]) -> None:
-        print(json.dumps(line), file=lines, flush=True)
-
+    report = reporter(lines)
+    logging.getLogger(__package__).addHandler(_Reported(report))
     try:
         trt = importlib.import_module(job.module)
         if job.with_plugin:
@@ -183,6 +188,31 @@ def main() -> None:
         parts = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
         report({"error": parts})
         sys.exit(2)
+
+
+def reporter(stream: TextIO) -> Report:
+    """Writes every report as a line of its own, whichever of TensorRT's threads it comes from."""
+    lock = threading.Lock()
+
+    def report(line: dict[str, Any]) -> None:
+        text = json.dumps(line) + "\n"
+        with lock:
+            stream.write(text)
+            stream.flush()
+
+    return report
+
+
+class _Reported(logging.Handler):
+    """Reports what the plugin in Python logs: TensorRT does not pass on why it refused."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.ERROR)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One error."""
+        self._report({"said": record.getMessage()})
 
 
 def _end_with_parent() -> None:

@@ -19,7 +19,6 @@ from ...errors import BundleError, RuntimeUnavailable, UserError
 from ...files import staged_file, write_json
 from ...lowering.kernel_nodes import VERSION
 from ...lowering.names import Target
-from ...lowering.targets import MODEL, lowered_files
 from ...pipelines.registry import GENERAL
 from ...progress import ProgressReporter
 from ..cuda.gpu import Gpu, gpu_here
@@ -34,11 +33,11 @@ from .engine_files import (
     verified_plan,
     writing_alone,
 )
+from .engine_source import EngineSource, read_source
 from .flavour import environment
 from .installed import MODULES, Installed, installed
 from .kernels import multiprocessors
 from .memory import available_mb, likely_peak_mb, resident_mb, workspace_bytes
-from .shapes import Ranges, default_ranges, input_dims, parse_shapes, profile
 from .trtexec import line_of_trtexec, trtexec_command
 
 PARTS = 1000
@@ -46,7 +45,7 @@ PARTS = 1000
 _GLANCE_SECONDS = 0.5
 _LITTLE_MB = 300
 """Where the system begins to stall or to kill."""
-_MOST_WORDS = 600
+_MOST_WORDS, _MOST_ERRORS = 1000, 20
 
 
 @dataclass(frozen=True)
@@ -96,38 +95,32 @@ def build(
         warn: told when memory is likely to run out, or does.
 
     Raises:
-        BundleError: the lowered model is missing or changed.
+        BundleError: the lowered model is none that TensorRT may be given.
         RuntimeUnavailable: TensorRT is not here, refuses the model, or its process ended.
     """
-    files = lowered_files(bundle.path, request.target)
-    model = bundle.path / "onnx" / request.target.value / MODEL
-    inputs = input_dims(model)
-    conditions = architecture_of(bundle.model_config).conditions(bundle.model_config)
-    ranges = parse_shapes(request.shapes, inputs, default_ranges(inputs, conditions))
+    source = read_source(bundle, request.target, request.shapes)
     here, gpu = installed(request.runtime), gpu_here()
-    identity = identify(bundle, request, files, ranges, here, gpu)
+    identity = identify(bundle, request, source, here, gpu)
     with writing_alone(bundle.path) as folder:
         plan = folder / f"{identity.name}.plan"
         if (found := _found(bundle.path, identity)) is not None:
             return Engine(plan, found, True)
-        model_bytes = sum((model.parent / name).stat().st_size for name in files)
-        _warn_before(model_bytes, request.memory_limit_mb, warn)
+        _warn_before(source.size, request.memory_limit_mb, warn)
         rtx = request.runtime is Runtime.TRT_RTX
         job = Job(
             module=MODULES[request.runtime],
-            model=str(model.absolute()),
+            model=str(source.model.absolute()),
             plan="",
             profile={
-                name: [list(shape) for shape in shapes]
-                for name, shapes in profile(inputs, ranges).items()
+                name: [list(shape) for shape in shapes] for name, shapes in source.profile.items()
             },
             capabilities=list(identity.capabilities) if rtx else [],
             with_plugin=bool(identity.plugin),
-            workspace=workspace_bytes(request.memory_limit_mb, model_bytes),
+            workspace=workspace_bytes(request.memory_limit_mb, source.size),
             timing_cache=None if rtx else str(_timing_cache(identity)),
         )
         watch = _Watch(request.memory_limit_mb, warn)
-        record = _built(here, job, model, plan, identity, progress, watch)
+        record = _built(here, job, source, plan, identity, progress, watch)
         with staged_file(folder / f"{identity.name}.json") as stage:
             write_json(stage, record.model_dump())
     return Engine(plan, record, False)
@@ -136,7 +129,7 @@ def build(
 def _built(
     here: Installed,
     job: Job,
-    model: Path,
+    source: EngineSource,
     plan: Path,
     identity: EngineIdentity,
     progress: ProgressReporter,
@@ -147,13 +140,13 @@ def _built(
     with staged_file(plan) as stage:
         own = replace(job, plan=str(stage.absolute()))
         progress.start("engine", PARTS)
-        _supervise(_process(here, own), model, progress, watch)
+        _supervise(_process(here, own), source.model, progress, watch)
         digest, size = _digest(stage)
     return EngineRecord(
         identity=identity,
         sha256=digest,
         size=size,
-        constants=_constants(model),
+        constants=source.constants,
         seconds=round(time.perf_counter() - started, 1),
         peak_mb=watch.peak,
     )
@@ -162,8 +155,7 @@ def _built(
 def identify(
     bundle: Bundle,
     request: EngineRequest,
-    files: dict[str, str],
-    ranges: Ranges,
+    source: EngineSource,
     here: Installed,
     gpu: Gpu | str,
 ) -> EngineIdentity:
@@ -174,14 +166,14 @@ def identify(
         model=family if family and family != GENERAL else _class_name(bundle),
         bits=bundle.quantization.bits,
         target=request.target.value,
-        shapes={name: [r.least, r.usual, r.largest] for name, r in ranges.items()},
+        shapes={name: [r.least, r.usual, r.largest] for name, r in source.ranges.items()},
         runtime=here.runtime.value,
         tensorrt=here.version,
         capabilities=list(here.capabilities(gpu)),
         plugin=f"{VERSION}.{LAYOUT}" if with_plugin else "",
         multiprocessors=multiprocessors(gpu) if with_plugin else 0,
         memory_limit_mb=request.memory_limit_mb,
-        model_files=files,
+        model_files=dict(source.files),
     )
 
 
@@ -222,13 +214,19 @@ class _Watch:
     Attributes:
         peak: MB of the builder at its height, as far as was seen.
         exceeded: whether it grew beyond its limit.
-        said: the last error that it printed.
+        said: the errors that it told of.
     """
 
     def __init__(self, limit_mb: int | None, warn: Callable[[str], None]) -> None:
         self._limit, self._warn = limit_mb, warn
         self._warned = False
-        self.peak, self.exceeded, self.said = 0, False, ""
+        self.peak, self.exceeded = 0, False
+        self.said: list[str] = []
+
+    def note(self, said: str | None) -> None:
+        """Keep what the builder says of an error; the first ones are the cause."""
+        if said is not None and said not in self.said and len(self.said) < _MOST_ERRORS:
+            self.said.append(said)
 
     def look(self, process: subprocess.Popen[bytes]) -> None:
         """Warn once when little is left; end a builder that is beyond its limit."""
@@ -278,7 +276,8 @@ def _supervise(builder: _Process, model: Path, progress: ProgressReporter, watch
         said.seek(max(0, said.seek(0, 2) - _MOST_WORDS))
         words = said.read().decode(errors="replace").strip()
     if error is not None:
-        why = f"{error['why']} {words}".strip()
+        more = (one for one in watch.said if one not in error["why"])
+        why = " ".join(filter(None, [error["why"], *more, words]))[:_MOST_WORDS]
         raise RuntimeUnavailable(error["what"], where=error["where"], why=why, fix=error["fix"])
     if status != 0:
         raise _ended(model, status, words, watch)
@@ -307,13 +306,14 @@ def _follow(
                 return reached, error
             *lines, rest = (rest + data).split(b"\n")
             for line in map(read, lines):
-                watch.said = line.get("said", watch.said)
+                watch.note(line.get("said"))
                 error = line.get("error", error)
                 watch.peak = max(watch.peak, line.get("peak_mb", 0))
                 if "phase" in line:
                     progress.note(line["phase"].lower())
                 if "done" in line:
-                    now = int(PARTS * line["done"])
+                    # Of two threads the one that came less far may report last.
+                    now = max(reached, int(PARTS * line["done"]))
                     progress.advance(now - reached)
                     reached = now
 
@@ -327,7 +327,8 @@ def _ended(model: Path, status: int, words: str, watch: _Watch) -> UserError:
         why = f"The system killed it at {watch.peak} MB: memory ran out"
         fix = "Close other programs, add swap space, or build for a smaller batch: --shapes batch:1"
     else:
-        why = f"{watch.said or words or 'It said nothing'} (exit code {status})"
+        said = "; ".join(watch.said)[:_MOST_WORDS]
+        why = f"{said or words or 'It said nothing'} (exit code {status})"
     return RuntimeUnavailable("TensorRT's builder ended", where=model, why=why, fix=fix)
 
 
@@ -336,17 +337,3 @@ def _digest(path: Path) -> tuple[str, int]:
 
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
-
-
-def _constants(model: Path) -> int:
-    """Bytes of the model's weights and tables."""
-    import onnx
-    from onnx import helper
-
-    total = 0
-    for tensor in onnx.load(model, load_external_data=False).graph.initializer:
-        count = 1
-        for dim in tensor.dims:
-            count *= dim
-        total += count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return total

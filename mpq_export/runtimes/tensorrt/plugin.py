@@ -7,20 +7,26 @@ must derive from those of the module that runs them.
 from __future__ import annotations
 
 import logging
-from functools import cache
+import sys
+from collections.abc import Callable
+from functools import cache, wraps
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from ...errors import RuntimeUnavailable
 from ...lowering.kernel_nodes import INPUT_TYPES, INPUTS, VERSION
 from ...lowering.nodes import CONV, LINEAR
 from ..gpu_kernels.interface import Kernels
 from .plugin_calls import PluginCalls
 from .plugin_fields import field_names, read_fields, written_fields
+from .plugin_library import loaded_library
 
 _log = logging.getLogger(__name__)
 _registered: list[Any] = []
+_NO_WORKSPACE = sys.maxsize
+"""More than there is: TensorRT gives up on such a layer, where it would take 0 for enough."""
 
 
 def register_plugins(trt: ModuleType, kernels: Kernels, multiprocessors: int) -> None:
@@ -30,7 +36,16 @@ def register_plugins(trt: ModuleType, kernels: Kernels, multiprocessors: int) ->
         trt: ``tensorrt`` or ``tensorrt_rtx``.
         kernels: what runs layers.
         multiprocessors: of the GPU that layers are built for.
+
+    Raises:
+        RuntimeUnavailable: the module has them from a library, whose layers would go on to run.
     """
+    if (library := loaded_library(trt)) is not None:
+        raise RuntimeUnavailable(
+            "This process has packed layers from a library already",
+            where=library,
+            fix="Start another process for the plugin in Python",
+        )
     registry = trt.get_plugin_registry()
     for op_type in (LINEAR, CONV):
         if (earlier := registry.get_creator(op_type, str(VERSION), "")) is not None:
@@ -38,6 +53,20 @@ def register_plugins(trt: ModuleType, kernels: Kernels, multiprocessors: int) ->
         creator = _creator_class(trt)(op_type, kernels, multiprocessors)
         _registered.append(creator)  # the registry itself does not keep it alive
         registry.register_creator(creator, "")
+
+
+def _logged(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Log what a method raises: TensorRT's bindings tell at most standard error of it."""
+
+    @wraps(method)
+    def call(*given: Any) -> Any:
+        try:
+            return method(*given)
+        except Exception as error:
+            _log.error("%s", error)
+            raise
+
+    return call
 
 
 @cache
@@ -98,6 +127,7 @@ def _plugin_class(trt: ModuleType) -> type:
         def get_output_data_types(self, input_types: list[Any]) -> list[Any]:
             return [input_types[0]]
 
+        @_logged
         def get_output_shapes(self, inputs: Any, shape_inputs: Any, expressions: Any) -> list[Any]:
             operation = trt.DimensionOperation
 
@@ -135,15 +165,24 @@ def _plugin_class(trt: ModuleType) -> type:
                 kind == trt.float16
             )
 
+        @_logged
         def configure_plugin(self, inputs: list[Any], outputs: list[Any]) -> None:
-            pass
+            self._calls.require_inputs([tuple(one.max) for one in inputs])
+            self._workspace(inputs[0])
 
         def get_workspace_size(self, inputs: list[Any], outputs: list[Any]) -> int:
-            x = inputs[0]
+            try:
+                return self._workspace(inputs[0])
+            except Exception as error:  # to TensorRT's bindings it would be a size of 0
+                _log.error("%s", error)
+                return _NO_WORKSPACE
+
+        def _workspace(self, x: Any) -> int:
             return self._calls.workspace_bytes(tuple(x.max), x.desc.type == trt.float16)
 
+        @_logged
         def on_shape_change(self, inputs: list[Any], outputs: list[Any]) -> None:
-            pass
+            self._calls.require_inputs([tuple(one.dims) for one in inputs])
 
         def set_tactic(self, tactic: int) -> None:
             pass
@@ -160,6 +199,7 @@ def _plugin_class(trt: ModuleType) -> type:
                 ]
             )
 
+        @_logged
         def enqueue(
             self,
             input_desc: list[Any],

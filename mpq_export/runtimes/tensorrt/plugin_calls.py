@@ -12,6 +12,7 @@ from ...core.integer_reference import ConvGeometry
 from ...errors import LayerError, RuntimeUnavailable
 from ..gpu_kernels.interface import GEOMETRY, LAYER_ARRAYS, CCall, CLayer, Kernels
 from .plugin_fields import PluginLayer
+from .plugin_inputs import require_input_shapes
 
 _ALIGNMENT = 256
 _EIGHTS = 8
@@ -60,6 +61,15 @@ class PluginCalls:
         own = self.layer
         whole = own.channels % _EIGHTS == 0 and own.rows % _EIGHTS == 0
         return own.conv is not None and (whole or not float16)
+
+    def require_inputs(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Raise LayerError unless a node's inputs are those of the layer: kernels read no further
+        than their shapes say."""
+
+        def output(x: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(self.output_shape(x, _size_of, self.layer.rows))
+
+        require_input_shapes(self.layer, shapes, output)
 
     def workspace_bytes(self, largest: Sequence[int], float16: bool) -> int:
         """Enough for an x of this shape and for every smaller one.
@@ -145,3 +155,7 @@ class PluginCalls:
         if by_cuda:
             return RuntimeUnavailable("The GPU refused a launch", where=where, why=why)
         return LayerError("The GPU kernels do not take this layer and input", where=where, why=why)
+
+
+def _size_of(size: int, extra: int, stride: int) -> int:
+    return (size + extra) // stride + 1

@@ -30,6 +30,10 @@ class RuntimeCache:
             return
         self._path = _path(loaded)
         self.config = engine.create_runtime_config()
+        # Compiled before a step is recorded: what is compiled later a recorded step never calls.
+        self.config.dynamic_shapes_kernel_specialization_strategy = (
+            loaded.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
         self._cache = self.config.create_runtime_cache()
         if self._path is not None and self._path.is_file():
             self._kept = self._path.read_bytes()

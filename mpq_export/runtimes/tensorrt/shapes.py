@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ...conditions import BATCH, TOKENS, Condition
 from ...errors import RuntimeUnavailable, UserError
+from ...lowering.shapes import Dims
 
-Dims = tuple[int | str, ...]
-"""Lengths of an input's axes; of a free one its name."""
 Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 """Least, usual and largest shape of every input that has free axes."""
 LARGEST_BATCH = 4
@@ -52,19 +50,6 @@ class Range:
 
 Ranges = Mapping[str, Range]
 """By the name of the axis."""
-
-
-def input_dims(model: Path) -> dict[str, Dims]:
-    """The inputs of a lowered model; its weights are not read."""
-    import onnx
-
-    return {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in onnx.load(model, load_external_data=False).graph.input
-    }
 
 
 def default_ranges(inputs: Mapping[str, Dims], conditions: Sequence[Condition]) -> dict[str, Range]:

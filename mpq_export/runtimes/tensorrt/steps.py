@@ -93,6 +93,9 @@ class Step:
             self._tensors[name].array[...] = 0
         self._launch()
         stream.synchronize()
+        if not _capturable(self._context, stream):
+            self.failure = "TensorRT says that the engine cannot be captured"
+            return
         try:
             self._graph = stream.record(self._launch)
         except RuntimeUnavailable as error:
@@ -133,6 +136,12 @@ def _context(loaded: LoadedEngine, scratch: Scratch, cache: RuntimeCache) -> Any
     else:
         context.device_memory = scratch.buffer.address
     return context
+
+
+def _capturable(context: Any, stream: Stream) -> bool:
+    """Whether a step can be recorded; of TensorRT itself only trying tells."""
+    ask = getattr(context, "is_stream_capturable", None)
+    return ask is None or bool(ask(stream.handle))
 
 
 def _refused(loaded: LoadedEngine, why: str) -> RuntimeUnavailable:

@@ -50,6 +50,12 @@ size_t workspace_bytes(const PluginLayer& layer, const Shape& x, const Tensor& f
   return needed + kSharingBlocks * static_cast<size_t>(layer.multiprocessors) * kSharedOutputBytes;
 }
 
+void check_largest(const PluginLayer& layer, const Shape* inputs, int32_t count,
+                   const Tensor& format) {
+  check_inputs(layer, inputs, count);
+  static_cast<void>(workspace_bytes(layer, inputs[0], format));
+}
+
 bool enqueue(const PluginLayer& layer, const Shape& x, const Tensor& format,
              const Launches& launches, Failure& failure) noexcept {
   const void* const* in = launches.inputs;

@@ -12,6 +12,11 @@ namespace mpq::trt {
 // Throws Refused: the kernels do not take the layer with such an X.
 size_t workspace_bytes(const PluginLayer& layer, const Shape& x, const Tensor& format);
 
+// Throws Refused unless the layer takes inputs as large as these, of which X comes in a format:
+// whatever a builder asks for later has an answer.
+void check_largest(const PluginLayer& layer, const Shape* inputs, int32_t count,
+                   const Tensor& format);
+
 // Addresses are the device's.
 struct Launches {
   const void* const* inputs;  // in the order of the node's

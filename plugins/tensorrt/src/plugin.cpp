@@ -1,6 +1,7 @@
 #include "plugin.h"
 
 #include <array>
+#include <cstdint>
 
 #include "guarded.h"
 #include "launches.h"
@@ -12,6 +13,8 @@ using nvinfer1::DataType;
 using nvinfer1::TensorFormat;
 
 constexpr int32_t kRefused = -1;
+// More than there is: TensorRT gives up on such a layer, where it would take 0 for enough.
+constexpr size_t kNoWorkspace = PTRDIFF_MAX;
 
 Type type_of(DataType type) {
   switch (type) {
@@ -56,14 +59,16 @@ nvinfer1::PluginFieldType type_of(FieldType type) {
                                    : nvinfer1::PluginFieldType::kCHAR;
 }
 
-// Every input's shape, that of X in the optimisation profile's largest use.
+using Shapes = std::array<Shape, kInputs + 1>;
+
+// Every input's shape, as `shape_of_one` reads its description.
 template <typename Description, typename ShapeOf>
-void check_shapes(const PluginLayer& layer, const Description* inputs, int32_t count,
-                  ShapeOf shape_of_one) {
+Shapes shapes_of(const PluginLayer& layer, const Description* inputs, int32_t count,
+                 ShapeOf shape_of_one) {
   if (count > kInputs + 1) throw Refused(layer.node, "it has too many inputs");
-  std::array<Shape, kInputs + 1> shapes;
+  Shapes shapes;
   for (int32_t i = 0; i < count; ++i) shapes[i] = shape_of_one(inputs[i]);
-  check_inputs(layer, shapes.data(), count);
+  return shapes;
 }
 
 }  // namespace
@@ -143,8 +148,9 @@ int32_t Plugin::configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs,
                                 int32_t input_count, const nvinfer1::DynamicPluginTensorDesc*,
                                 int32_t) noexcept {
   return guarded(kRefused, [&] {
-    check_shapes(layer_, inputs, input_count,
-                 [](const auto& input) { return shape_of(input.max); });
+    const Shapes largest = shapes_of(layer_, inputs, input_count,
+                                     [](const auto& input) { return shape_of(input.max); });
+    check_largest(layer_, largest.data(), input_count, tensor_of(inputs[0].desc));
     residual_ = input_count > kInputs;
     return 0;
   });
@@ -152,7 +158,7 @@ int32_t Plugin::configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs,
 
 size_t Plugin::getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t,
                                 const nvinfer1::DynamicPluginTensorDesc*, int32_t) const noexcept {
-  return guarded(size_t{0}, [&] {
+  return guarded(kNoWorkspace, [&] {
     return workspace_bytes(layer_, shape_of(inputs[0].max), tensor_of(inputs[0].desc));
   });
 }
@@ -162,8 +168,9 @@ const char* Plugin::getTimingCacheID() noexcept { return timing_cache_id_.c_str(
 int32_t Plugin::onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t input_count,
                               const nvinfer1::PluginTensorDesc*, int32_t) noexcept {
   return guarded(kRefused, [&] {
-    check_shapes(layer_, inputs, input_count,
-                 [](const auto& input) { return shape_of(input.dims); });
+    const Shapes now = shapes_of(layer_, inputs, input_count,
+                                 [](const auto& input) { return shape_of(input.dims); });
+    check_inputs(layer_, now.data(), input_count);
     residual_ = input_count > kInputs;
     return 0;
   });

@@ -86,9 +86,14 @@ int driver_takes(void* plugin, const Tensor* tensors, int position, int inputs) 
   return takes(of(plugin).layer, tensors, position, inputs);
 }
 
-int driver_configure(void* plugin, const Shape* inputs, int count, int) {
+int driver_configure(void* plugin, const Shape* inputs, int count, int running) {
   return tried<int>([&] {
-    check_inputs(of(plugin).layer, inputs, count);
+    const PluginLayer& layer = of(plugin).layer;
+    if (running != 0) {
+      check_inputs(layer, inputs, count);
+    } else {
+      check_largest(layer, inputs, count, {Type::kFloat32, Format::kLinear});
+    }
     return 1;
   });
 }

@@ -189,7 +189,9 @@ int driver_configure(void* plugin, const Shape* inputs, int count, int running) 
 
 size_t driver_workspace(void* plugin, const Shape* x, const Tensor* format) {
   const nvinfer1::DynamicPluginTensorDesc in = dynamic(*x, *format);
-  return build_of(plugin).getWorkspaceSize(&in, 1, &in, 1);
+  const size_t size = build_of(plugin).getWorkspaceSize(&in, 1, &in, 1);
+  if (size == 0) return 1;  // TensorRT would take it for enough
+  return size < size_t{1} << 40 ? size : 0;
 }
 
 int driver_enqueue(void* plugin, const Shape* x, const Tensor* format, const void* const* inputs,
