@@ -64,6 +64,21 @@ def whole_range(low: torch.Tensor, high: torch.Tensor, bits: int) -> ActivationT
     return ActivationTable(scale.numpy(), zero_point.to(torch.int32).numpy(), bits)
 
 
+def fit_shared_table(
+    samples: torch.Tensor,
+    importance: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    bits: int,
+) -> ActivationTable:
+    """One range for all steps together, in every entry; arguments as in :func:`fit_table`."""
+    steps = len(samples)
+    one = fit_table(
+        samples.reshape(1, -1), importance.repeat(steps), low.amin()[None], high.amax()[None], bits
+    )
+    return ActivationTable(one.scale.repeat(steps), one.zero_point.repeat(steps), bits)
+
+
 def _best_range(
     samples: torch.Tensor,
     importance: torch.Tensor,

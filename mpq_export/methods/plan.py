@@ -12,6 +12,7 @@ from ..architectures import Architecture
 from ..core.bit_allocation import Allocation
 from ..core.layers import Quantizable, geometry_of, unsupported_reason
 from ..core.planes import MAX_COLUMNS
+from ..core.table_steps import TableSteps
 from ..core.weight_form import WeightForm
 from ..errors import RecipeError
 from ..precision import W8A8, BitSpec
@@ -30,6 +31,7 @@ class LayerChoices:
     allocation: Allocation
     smoothing: bool
     scaling: bool = False
+    tables: TableSteps = TableSteps.PER_STEP
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def plan_layers(
         recipe.allocation,
         recipe.smoothing,
         recipe.scaling is not None,
+        recipe.tables,
     )
     unmatched = set(recipe.layers)
     for name, module in model.named_modules():

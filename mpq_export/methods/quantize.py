@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from ..architectures import architecture_of
-from ..core.activation_quantizer import channel_energy, fit_table
+from ..core.activation_quantizer import channel_energy, fit_shared_table, fit_table
 from ..core.bit_allocation import Allocation
 from ..core.equalization import smoothing_factors
 from ..core.integer_reference import PackedLayer, check_layer, column_factors
 from ..core.layers import Quantizable, geometry_of, replace_module, weight_matrix
 from ..core.planes import ContractError, pack
+from ..core.table_steps import TableSteps
 from ..core.weight_quantizer import quantize_weight
 from ..errors import LayerError
 from ..precision import BitSpec
@@ -30,6 +31,7 @@ from ..reconstruction.walk import CalibrationWalk
 from ..schedulers import sampling_schedule
 from ..temporal.cache import CachedBlock, cached_block, exact_features
 from ..temporal.cache_plan import plan_cache
+from ..temporal.reconstruction import learn_temporal_rounding, whole_block
 from ..training.calibration import InputStatistics, record_inputs
 from ..training.trajectories import calls_per_step, full_precision_trajectory
 from .equivalent_scales import learned_scales
@@ -120,7 +122,7 @@ def quantize_model(
             progress,
         )
     progress.start("quantize", sum(_layer(model, name).weight.numel() for name in plan.layers))
-    layers = {}
+    layers, rounds = {}, recipe.rounding is not None or recipe.temporal_rounding is not None
     jobs = [
         (
             name,
@@ -133,21 +135,37 @@ def quantize_model(
     ]
     for name, layer in zip(plan.layers, _quantized_in_order(jobs), strict=True):
         layers[name] = layer
-        if recipe.rounding is None:
+        if not rounds:
             replace_module(model, name, nn.Identity())
         progress.advance(layer.weight.rows * layer.weight.columns)
+    learning = [name for name, bits in plan.bits.items() if bits.weight < 8]
+    if recipe.temporal_rounding is not None:
+        layers = learn_temporal_rounding(
+            model,
+            model_config,
+            walk,
+            layers,
+            learning,
+            recipe.temporal_rounding,
+            seed,
+            finished,
+            progress,
+        )
+        temporal = whole_block(model, model_config, 1).layers
+        learning = [name for name in learning if name not in temporal]
     if recipe.rounding is not None:
         layers = learn_rounding(
             model,
             model_config,
             walk,
             layers,
-            blocks_of(model, [name for name, bits in plan.bits.items() if bits.weight < 8]),
+            blocks_of(model, learning),
             recipe.rounding,
             seed,
             finished,
             progress,
         )
+    if rounds:
         for name in layers:
             replace_module(model, name, nn.Identity())
     cached = None if exact is None else cached_block(model, exact, layers)
@@ -220,7 +238,8 @@ def _quantize_layer(
     allocation = choices.allocation if conv is None or conv.group == 1 else Allocation.EQUAL
     if rows < 2:
         allocation = Allocation.EQUAL
-    table = fit_table(
+    fit = fit_table if choices.tables is TableSteps.PER_STEP else fit_shared_table
+    table = fit(
         seen.samples * factor[seen.sample_channels],
         channel_energy(weights, conv)[seen.sample_channels],
         (seen.low * factor).amin(dim=1),

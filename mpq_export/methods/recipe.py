@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..core.bit_allocation import Allocation
+from ..core.table_steps import TableSteps
 from ..core.weight_form import WeightForm
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
@@ -56,6 +57,9 @@ class Recipe(BaseModel):
         eta: DDIM's, of training's trajectories; None is the scheduler's own, which is 0.
         scaling: how factors of input channels are learned before layers are quantised; where there
             is smoothing too, it is for the layers that have none.
+        tables: which steps share an activation range.
+        temporal_rounding: how the rounding of the temporal block is learned, on its features alone
+            and before all others; None learns it with the blocks around it, if at all.
         rounding: how the rounding of weights is learned before training; None is to nearest.
         cache: temporal features in a table instead of the layers that make them; None keeps those.
         training: how the quantised model learns from the full-precision one.
@@ -73,6 +77,8 @@ class Recipe(BaseModel):
     guidance: float = Field(1.0, ge=0, le=1000)
     eta: float | None = Field(None, ge=0, le=1000)
     scaling: ScalingChoices | None = None
+    tables: TableSteps = TableSteps.PER_STEP
+    temporal_rounding: RoundingChoices | None = None
     rounding: RoundingChoices | None = None
     cache: CacheChoices | None = None
     training: TrainingChoices = TrainingChoices()
@@ -81,7 +87,8 @@ class Recipe(BaseModel):
     @property
     def is_reconstructed(self) -> bool:
         """Whether something is learned before training."""
-        return self.scaling is not None or self.rounding is not None
+        learned = (self.scaling, self.temporal_rounding, self.rounding)
+        return any(stage is not None for stage in learned)
 
     @property
     def takes_long(self) -> bool:

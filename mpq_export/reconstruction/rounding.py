@@ -91,7 +91,7 @@ def learn_rounding(
             else:
                 progress.advance(choices.iterations)
             for name in block.layers:
-                result[name] = _with_codes(layers[name], known[name])
+                result[name] = with_codes(layers[name], known[name])
                 rounded[name].settle(torch.from_numpy(unpack(result[name].weight).weights()))
     return result
 
@@ -101,14 +101,18 @@ def _install(
 ) -> dict[str, RoundedLayer]:
     rounded = {}
     for name in block.layers:
-        start, module = layers[name], cast(Quantizable, model.get_submodule(name))
-        gain = column_factors(1 / start.input_factor, start.conv, start.weight.rows)
-        weights = weight_matrix(module) * torch.from_numpy(gain)
-        rounding = LearnedRounding(weights, unpack(start.weight))
-        bias = torch.from_numpy(start.bias.copy())
-        rounded[name] = RoundedLayer(rounding, start.input_factor, bias, start.conv)
+        rounded[name] = rounded_layer(layers[name], cast(Quantizable, model.get_submodule(name)))
         replace_module(student, name, rounded[name])
     return rounded
+
+
+def rounded_layer(start: PackedLayer, module: Quantizable) -> RoundedLayer:
+    """A layer whose rounding can be learned, from its full-precision ``module``."""
+    gain = column_factors(1 / start.input_factor, start.conv, start.weight.rows)
+    weights = weight_matrix(module) * torch.from_numpy(gain)
+    rounding = LearnedRounding(weights, unpack(start.weight))
+    bias = torch.from_numpy(start.bias.copy())
+    return RoundedLayer(rounding, start.input_factor, bias, start.conv)
 
 
 def _learn(
@@ -220,6 +224,7 @@ def _error(
     return float((noise / signal) ** 0.5) if signal > 0 else 0.0
 
 
-def _with_codes(layer: PackedLayer, codes: torch.Tensor) -> PackedLayer:
+def with_codes(layer: PackedLayer, codes: torch.Tensor) -> PackedLayer:
+    """The layer with other codes ``[O, K]`` of the same levels."""
     matrix = replace(unpack(layer.weight), codes=codes.numpy())
     return replace(layer, weight=pack(matrix))

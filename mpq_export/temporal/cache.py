@@ -116,7 +116,7 @@ def _features(
     model: nn.Module, plan: CachePlan, timestep: float, run_layer: RunLayer
 ) -> NDArray[np.float32]:
     """Float32 ``[L, C]``."""
-    inputs = {TIMESTEP: torch.tensor(timestep, dtype=torch.float32)}
+    inputs = {TIMESTEP: torch.full((plan.rows,), timestep, dtype=torch.float32)}
     if plan.labels is not None:
         inputs[plan.labels.name] = torch.arange(plan.labels.count)
     features = plan.block.run(model, inputs, run_layer)

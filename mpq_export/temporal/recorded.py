@@ -17,13 +17,14 @@ from ..prediction import predict
 
 
 def record_model(model: nn.Module, model_config: Mapping[str, Any], batch: int) -> CallTape:
-    """One prediction for ``batch`` images, with inputs called as in an exported graph."""
+    """One prediction for ``batch`` images, each with a timestep; inputs are called as in an
+    exported graph."""
     architecture = architecture_of(model_config)
     specs = architecture.conditions(model_config)
     rng = np.random.default_rng(0)
     inputs = {
         SAMPLE: torch.zeros(batch, *architecture.sample_shape(model_config)),
-        TIMESTEP: torch.zeros(()),
+        TIMESTEP: torch.zeros(batch),
         **{spec.name: torch.from_numpy(spec.draw(batch, rng)) for spec in specs},
     }
 

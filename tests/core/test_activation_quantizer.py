@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpq_export.core.activation_quantizer import ActivationTable, fit_table
+from mpq_export.core.activation_quantizer import ActivationTable, fit_shared_table, fit_table
 
 from .strategies import seeds
 
@@ -198,3 +198,17 @@ def test_a_common_factor_of_importance_changes_nothing():
     a, b = fitted(samples, 4, importance), fitted(samples, 4, importance * 1024)
     np.testing.assert_array_equal(a.scale, b.scale)
     np.testing.assert_array_equal(a.zero_point, b.zero_point)
+
+
+def test_a_shared_table_is_the_range_of_all_steps_together():
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(3, 200, generator=generator) * torch.tensor([[1.0], [4.0], [0.2]])
+    importance = torch.rand(200, generator=generator)
+    low, high = samples.amin(dim=1), samples.amax(dim=1)
+    shared = fit_shared_table(samples, importance, low, high, 4)
+    ends = low.min()[None], high.max()[None]
+    one = fit_table(samples.reshape(1, -1), importance.repeat(3), *ends, 4)
+    assert shared.scale.tolist() == one.scale.tolist() * 3
+    assert shared.zero_point.tolist() == one.zero_point.tolist() * 3
+    own = fit_table(samples, importance, low, high, 4)
+    assert own.scale[2] < shared.scale[2]
