@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench-cpu tensorrt-plans attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench bench-cpu browser tensorrt-plans attacks fuzz clean
 
 setup: $(READY)
 
@@ -160,6 +160,23 @@ BENCH ?=
 bench-cpu: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev,bench]'
 	$(BIN)/python -m mpq_export.evaluation.cpu_benchmark --out docs/results $(BENCH)
+
+# The digits model at fp32, int8 and three bundles in one picture, docs/results/bench_digits.*; under ten
+# minutes on two quiet cores. Bundles that are there are not made again.
+BENCH_BUNDLES := $(patsubst %,out/bench/%/manifest.json,w4a8 w3a4 w2a4)
+out/bench/w4a8/manifest.json: TRAIN_STEPS := 0
+$(BENCH_BUNDLES): TRAIN_STEPS ?= 150
+$(BENCH_BUNDLES): out/bench/%/manifest.json: | setup
+	$(BIN)/mpq-export --ckpt pipelines/digits/checkpoint --bits $* --train-steps $(TRAIN_STEPS) --out out/bench/$*
+
+bench: setup $(BENCH_BUNDLES)
+	$(BIN)/mpq-bench $(patsubst %/manifest.json,%,$(BENCH_BUNDLES)) --ckpt pipelines/digits/checkpoint \
+	  --out out/bench --name bench_digits
+	cp $(patsubst %,out/bench/bench_digits.%,json md html svg) docs/results
+
+# A browser for the test of mpq-bench's page; Debian or Ubuntu and root.
+browser:
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 # How large plans of TensorRT-RTX are; no GPU. Some minutes; PLANS="--model digits" does that alone.
 PLANS ?=

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def bench(
         float | None,
         typer.Option(help="Classifier-free guidance scale; default: the pipeline's own."),
     ] = None,
+    name: Annotated[str, typer.Option(help="What the report's files are called.")] = "report",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Latency, memory, size and image quality of bundles, beside full precision and int8.
@@ -78,6 +80,7 @@ def bench(
     from ..evaluation.bench.run import BenchRequest, run_bench
     from ..pipelines.registry import DrawRequest
 
+    _require_file_name(name)
     bundles = tuple(read_bundle(folder) for folder in bundle)
     num_steps = len(bundles[0].timesteps) if steps is None else steps
     request = BenchRequest(
@@ -93,12 +96,12 @@ def bench(
     )
     with console.TaskProgress() as progress:
         finished = run_bench(request, out, progress)
-    write_pages(finished, out)
+    write_pages(finished, out, name)
     if as_json:
         console.print_json(finished.report.model_dump())
     else:
-        console.say_lines((out / "report.md").read_text(encoding="utf-8"))
-        console.say(f"{out / 'report.html'} shows all of it.")
+        console.say_lines((out / f"{name}.md").read_text(encoding="utf-8"))
+        console.say(f"{out / f'{name}.html'} shows all of it.")
 
 
 def _kinds(baselines: str | None, ckpt: str | None) -> tuple[Kind, ...]:
@@ -124,6 +127,15 @@ def _kinds(baselines: str | None, ckpt: str | None) -> tuple[Kind, ...]:
             fix="Write fp32,int8",
         )
     return tuple(kind for kind in BASELINES if kind.value in names)
+
+
+def _require_file_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise UserError(
+            f"'{name}' cannot be the name of the report's files",
+            where="--name",
+            fix="Use letters, digits, dots, dashes and underscores",
+        )
 
 
 def _processors(threads: int | None) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ OPENVINO = "model.xml"
 TORCH = "model-b{}.pt2"
 """One per batch."""
 CONFIG = "config.json"
+MODULES = "modules.json"
+"""The module by the names of nodes and of their outputs: optimisers keep nothing but names."""
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from .graph_files import CONFIG, MODEL
+from .graph_files import CONFIG, MODEL, MODULES
 from .inputs import Inputs
 
 _LARGE_BYTES = 1 << 30
@@ -53,4 +53,5 @@ def make(source: Path, folder: Path, draws: Sequence[Inputs]) -> None:
     )
     for file in folder.glob("prepared.onnx*"):
         file.unlink()
-    shutil.copy(source / CONFIG, folder)
+    for name in (CONFIG, MODULES):
+        shutil.copy(source / name, folder)

@@ -2,12 +2,11 @@
 
 ONNX Runtime's profiler names nodes of the graph as it optimised them; what they were before, and
 so which module they belong to, is read from those names: a bundle's nodes are named by their
-layers, the tracer says the module of a baseline's.
+layers, the tracer noted the module of a baseline's.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from ...bundle import Bundle, read_bundle
 from ...cli import console
@@ -28,7 +26,7 @@ from ...runtimes.names import Runtime
 from ...runtimes.native_library import chosen_kernels
 from ...runtimes.onnxruntime_denoiser import ONNX_RUNTIMES, make_session, run, runnable_graph
 from ...runtimes.selection import select
-from ..baselines.graph_files import MODEL
+from ..baselines.graph_files import MODULES
 from ..baselines.inputs import draw_inputs
 from ..baselines.onnx_denoiser import OnnxDenoiser
 from ..profiling.peak import measured_peak
@@ -39,12 +37,10 @@ from .costs import Spent, biggest_costs, is_copy
 from .opening import threads_of_process
 from .profile import LayerCost, OperatorCost, Profile
 from .rows import Kind, Row
+from .store import read_part
 
 PROFILE = "profile.json"
 _WARM_UP_STEPS, _STEPS = 3, 20
-_SCOPES = "pkg.torch.onnx.name_scopes"
-_WRAPPER = "model."
-"""The tracer's modules lie in one that takes inputs by position."""
 
 
 def can_be_profiled(row: Row) -> bool:
@@ -141,12 +137,7 @@ def _layer_names(names: set[str]) -> Callable[[str], str | None]:
 def _traced_modules(folder: Path) -> Callable[[str], str | None]:
     """The module of a baseline's node. Optimisers call a node after it or after its output, and
     append what they did to it."""
-    modules: dict[str, str] = {}
-    for node in onnx.load(folder / MODEL, load_external_data=False).graph.node:
-        scopes = {prop.key: prop.value for prop in node.metadata_props}.get(_SCOPES)
-        if scopes is not None:
-            module = ast.literal_eval(scopes)[-2].removeprefix(_WRAPPER)
-            modules |= {name: module for name in (node.name, *node.output)}
+    modules = read_part(folder / MODULES)
 
     def module_of(node: str) -> str | None:
         own = node

@@ -10,10 +10,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import mpq_export
 
 from ...bundle import Bundle
 from ...errors import RuntimeUnavailable, UserError
@@ -24,6 +23,7 @@ from ...runtimes.native_library import native_library
 from .rows import Row
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "torch", "diffusers", "tensorrt", "tensorrt-rtx")
+_PACKAGES_OF_OURS = ("mpq_export", "mpq_export.pipelines")
 _VARIABLES = ("MPQ_CPU_KERNELS", "MPQ_GPU_KERNELS")
 _DIGITS = 12
 
@@ -112,10 +112,12 @@ def file_digest(path: Path) -> str:
 
 def _sources_digest() -> str:
     """Of all Python of this package that a step, an image or a profile passes through."""
-    root, digest = Path(mpq_export.__file__).parent, hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if not name.startswith(("cli/", "evaluation/bench/pages/")):
-            digest.update(name.encode())
-            digest.update(path.read_bytes())
+    digest = hashlib.sha256()
+    for package in _PACKAGES_OF_OURS:
+        root = Path(str(import_module(package).__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            if not name.startswith(("cli/", "evaluation/bench/pages/")):
+                digest.update(name.encode())
+                digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -61,12 +61,14 @@ def test_every_row_with_figures_is_a_point():
     assert [point.get("data-row") for point in points] == ["0", "1", "2", "3"]
     xs = [float(point.get("cx")) for point in points]
     assert xs == sorted(xs, reverse=True)
-    assert "model w4a8" in {e.text for e in root.iter() if e.tag.endswith("text")}
+    assert "w4a8" in {e.text for e in root.iter() if e.tag.endswith("text")}
 
 
 def test_names_are_not_written_over_each_other():
-    rows = [row.model_copy(update={"title": "a rather long name"}) for row in report().rows[:4]]
-    close = [row.model_copy(update={"step": rows[2].step}) for row in rows]
+    rows = report().rows[:4]
+    close = [
+        row.model_copy(update={"step": rows[2].step, "name": "a rather long name"}) for row in rows
+    ]
     root = ElementTree.fromstring(pareto_plot(report().model_copy(update={"rows": close})))
     heights = sorted(float(e.get("y")) for e in root.iter() if e.text == "a rather long name")
     assert len(heights) == 4
@@ -90,7 +92,7 @@ def test_wide_ranges_are_logarithmic_and_ticks_lie_inside():
 
 
 def test_markdown_has_tables_of_one_width_and_the_verdicts():
-    text = markdown_page(report())
+    text = markdown_page(report(), "x.svg")
     for table in re.split(r"\n\n", text):
         widths = {line.count("|") for line in table.splitlines() if line.startswith("|")}
         assert len(widths) <= 1
@@ -100,6 +102,7 @@ def test_markdown_has_tables_of_one_width_and_the_verdicts():
 
 
 def test_all_pages_are_written(tmp_path):
-    write_pages(Finished(report(), images()), tmp_path)
+    write_pages(Finished(report(), images()), tmp_path, "x")
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"report.json", "report.md", "report.html", "pareto.svg"}
+    assert names == {"x.json", "x.md", "x.html", "x.svg"}
+    assert "](x.svg)" in (tmp_path / "x.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A finished run for readers: ``report.json``, ``report.md``, ``report.html``, ``pareto.svg``."""
+"""A finished run for readers: as data, Markdown, one HTML file, and the picture as SVG."""
 
 from .writing import write_pages
 

@@ -15,8 +15,8 @@ from .words import (
 )
 
 
-def markdown_page(report: Report) -> str:
-    """The whole page."""
+def markdown_page(report: Report, picture: str) -> str:
+    """The whole page; ``picture`` is the file beside it."""
     setting = report.setting
     lines = [
         "# Latency against quality",
@@ -27,7 +27,7 @@ def markdown_page(report: Report) -> str:
         f"{setting.threads} threads; {setting.num_images} images, seed {setting.seed}.",
         *(f"**{note}**" for note in report.notes),
         "",
-        "![time against quality](pareto.svg)",
+        f"![time against quality]({picture})",
         "",
         *_times(report),
         *_quality(report),

@@ -12,6 +12,7 @@ from .svg import Scale, axes, chart, colour, line, text
 _WIDTH, _HEIGHT = 460, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 34, 46
 _LABEL_HEIGHT = 14
+_RADIUS = 5
 _LETTER = 6.6
 """About the width of a letter, in pixels."""
 
@@ -31,8 +32,15 @@ class _Label:
         apart = ours[1] < theirs[0] or theirs[1] < ours[0]
         return not apart and abs(self.y - other.y) < _LABEL_HEIGHT
 
+    def covers(self, x: float, y: float) -> bool:
+        """Whether it would be written over a point."""
+        begin, end = self._span()
+        return begin - _RADIUS < x < end + _RADIUS and (
+            self.y - _LABEL_HEIGHT < y + _RADIUS and y - _RADIUS < self.y
+        )
+
     def _span(self) -> tuple[float, float]:
-        width = _LETTER * len(self.row.title)
+        width = _LETTER * len(self.row.name)
         return (self.x, self.x + width) if self.anchor == "start" else (self.x - width, self.x)
 
 
@@ -63,11 +71,11 @@ def pareto_plot(report: Report) -> str:
         parts.append(line(x(time.low), up, x(time.high), up, stroke, 'stroke-width="1.5"'))
         parts.append(line(at, y(value.low), at, y(value.high), stroke, 'stroke-width="1.5"'))
         parts.append(
-            f'<circle class="point" data-row="{index}" cx="{at:.1f}" cy="{up:.1f}" r="5" '
+            f'<circle class="point" data-row="{index}" cx="{at:.1f}" cy="{up:.1f}" r="{_RADIUS}" '
             f'fill="{stroke}"/>'
         )
     for label in _labels(rows, metric, x, y):
-        parts.append(text(label.x, label.y, label.row.title, label.anchor, "ink"))
+        parts.append(text(label.x, label.y, label.row.name, label.anchor, "ink"))
     return chart(_WIDTH, _HEIGHT, parts, f"ms per step against {sense.title}", "pareto")
 
 
@@ -87,12 +95,20 @@ def _front(rows: Sequence[RowReport], metric: Metric, x: Scale, y: Scale) -> lis
 def _labels(rows: Sequence[RowReport], metric: Metric, x: Scale, y: Scale) -> list[_Label]:
     """Above right of the points, or above left near the edge; moved up where they would meet."""
     placed: list[_Label] = []
+    points = [
+        (x(row.step.p50.value), y(row.quality[metric].value))
+        for row in rows
+        if row.step is not None
+    ]
     for row in sorted(rows, key=lambda row: -y(row.quality[metric].value)):
         assert row.step is not None
         at, up = x(row.step.p50.value), y(row.quality[metric].value) - 8
-        fits = at + 8 + _LETTER * len(row.title) < x.end
+        fits = at + 8 + _LETTER * len(row.name) < x.end
         label = _Label(row, at + 8 if fits else at - 8, up, "start" if fits else "end")
-        while any(label.meets(other) for other in placed) and label.y > y.end:
+        while (
+            any(label.meets(other) for other in placed)
+            or any(label.covers(*point) for point in points)
+        ) and label.y > y.end:
             label = _Label(row, label.x, label.y - 2, label.anchor)
         placed.append(label)
     return placed

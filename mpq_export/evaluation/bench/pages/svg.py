@@ -68,7 +68,7 @@ class Scale:
             return [value for value in every if self.low <= value <= self.high]
         rough = (self.high - self.low) / 4
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * s for s in (1, 2, 2.5, 5, 10) if power * s >= rough)
+        step = next(power * s for s in (1, 2, 5, 10) if power * s >= rough)
         count = math.floor((self.high - self.low) / step + 1e-9)
         first_tick = math.ceil(self.low / step) * step
         every = [first_tick + step * k for k in range(count + 1)]
@@ -83,7 +83,8 @@ def colour(index: int) -> str:
 def text(x: float, y: float, said: str, anchor: str = "start", kind: str = "soft") -> str:
     """A line of text."""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="var(--{kind})">'
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="var(--{kind})" '
+        f'stroke="var(--page)" stroke-width="3" paint-order="stroke">'
         f"{escape(said)}</text>"
     )
 

@@ -11,19 +11,17 @@ from .markdown import markdown_page
 from .pareto import pareto_plot
 from .svg import standalone
 
-JSON, MARKDOWN, HTML, PARETO = "report.json", "report.md", "report.html", "pareto.svg"
 
-
-def write_pages(finished: Finished, out: Path) -> None:
-    """Write every page, each atomically."""
+def write_pages(finished: Finished, out: Path, name: str) -> None:
+    """Write ``NAME.json``, ``.md``, ``.html`` and ``.svg``, each atomically."""
     report = finished.report
-    with staged_file(out / JSON) as stage:
+    with staged_file(out / f"{name}.json") as stage:
         write_json(stage, report.model_dump())
     texts = {
-        MARKDOWN: markdown_page(report),
-        HTML: html_page(report, finished.images),
-        PARETO: standalone(pareto_plot(report)),
+        "md": markdown_page(report, f"{name}.svg"),
+        "html": html_page(report, finished.images),
+        "svg": standalone(pareto_plot(report)),
     }
-    for name, text in texts.items():
-        with staged_file(out / name) as stage:
+    for suffix, text in texts.items():
+        with staged_file(out / f"{name}.{suffix}") as stage:
             stage.write_text(text, encoding="utf-8")

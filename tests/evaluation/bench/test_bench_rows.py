@@ -1,0 +1,71 @@
+"""Rows, and the names that keep them apart."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from mpq_export.bundle import read_bundle
+from mpq_export.errors import UserError
+from mpq_export.evaluation.bench.rows import bundle_rows, deployed_bytes, require_one_model
+from mpq_export.evaluation.bench.store import Store, row_parts
+from mpq_export.runtimes.names import Runtime
+
+
+@pytest.fixture
+def bundle(digits_folder):
+    return read_bundle(digits_folder)
+
+
+def test_a_bundle_has_a_row_in_every_runtime(bundle):
+    rows = bundle_rows([bundle], [Runtime.ORT, Runtime.TORCH])
+    assert [row.name for row in rows] == ["bundle-ort", "bundle-torch"]
+    assert [row.title for row in rows] == ["bundle in ort", "bundle in torch"]
+    assert rows[0].act_bits == 4
+    assert 3 < rows[0].weight_bits < 5
+    assert row_parts(rows[0]) != row_parts(rows[1])
+
+
+def test_what_is_deployed_depends_on_the_runtime(digits_folder):
+    model = digits_folder / "onnx" / "ort" / "model.onnx"
+    assert deployed_bytes(digits_folder, Runtime.ORT) == model.stat().st_size
+    weights = digits_folder / "weights.safetensors"
+    assert deployed_bytes(digits_folder, Runtime.TORCH) == weights.stat().st_size
+    assert deployed_bytes(digits_folder, Runtime.TRT) == 0
+
+
+def test_bundles_of_one_name_are_called_by_their_parents(bundle, tmp_path):
+    for parent in ("a", "b"):
+        shutil.copytree(bundle.path, tmp_path / parent / "bundle")
+    others = [replace(bundle, path=tmp_path / parent / "bundle") for parent in ("a", "b")]
+    assert [row.name for row in bundle_rows(others, [Runtime.ORT])] == ["a-bundle", "b-bundle"]
+    with pytest.raises(UserError, match="Two rows"):
+        bundle_rows([bundle, bundle], [Runtime.ORT])
+
+
+def test_other_schedulers_are_other_models(bundle):
+    other = replace(bundle, scheduler_config={**bundle.scheduler_config, "beta_end": 0.5})
+    require_one_model([bundle, bundle])
+    with pytest.raises(UserError, match="different models"):
+        require_one_model([bundle, other])
+
+
+def test_a_part_is_made_once_and_a_failed_one_leaves_nothing(tmp_path):
+    store, made = Store(tmp_path), []
+
+    def make(folder):
+        made.append(folder)
+        (folder / "x").write_text("1")
+
+    first = store.made("part", {"a": 1}, make)
+    assert store.made("part", {"a": 1}, make) == first
+    assert (first / "x").read_text() == "1"
+    assert store.made("part", {"a": 2}, make) != first
+    assert len(made) == 2
+    with pytest.raises(ZeroDivisionError):
+        store.made("part", {"a": 3}, lambda folder: 1 / 0)
+    assert len([path for path in tmp_path.iterdir() if path.suffix != ".part"]) == 2
+    store.made("part", {"a": 3}, make)
+    assert len(made) == 3
+    assert store.kept("figures", {}, lambda: {"ms": [1.5]}) == {"ms": [1.5]}
+    assert store.kept("figures", {}, lambda: {"ms": []}) == {"ms": [1.5]}
