@@ -13,16 +13,19 @@ from ...core.weight_form import WeightForm
 from ...methods import Recipe, recipe_of
 from ...training.choices import Trained
 from ..model_report import shipped_checkpoint
-from .ingredients import switched
+from .ingredients import switched, temporal_steps
 
 NUM_STEPS = 20
 TRAINED_METHODS = ("efficientdm", "mpq-dm", "mpq-dmv2")
 ALL_METHODS = ("rtn", *TRAINED_METHODS)
+POST_TRAINING_METHODS = ("rtn", "dmq", "tfmq-dm")
+"""Quantised on calibration data, without training."""
 ABLATED = recipe_of("mpq-dmv2")
 """What the ablation switches parts off from: the best of these tables, and published in all its
 parts."""
 _FREE = {"weight_form": WeightForm.FREE}
 _DIGITS_BITS = ("w4a8", "w3a6", "w3a4", "w2a4")
+_POST_TRAINING_BITS = ("w4a8", "w4a6", "w4a4")
 _FORMS = [
     (form, allocation)
     for form in WeightForm
@@ -134,6 +137,12 @@ def grid(overrides: Overrides = Overrides()) -> Mapping[str, Part]:
         Part("photos", "Photographs, a UNet", _photos()),
         Part("photos-ablation", "Photographs: one part changed at a time", _photos_ablation()),
         Part("forms", "Weight forms and allocations without training, digits", _forms()),
+        Part("post-training", "Methods without training", _post_training()),
+        Part(
+            "post-training-ablation",
+            "Photographs, without training: one part after another",
+            _post_training_ablation(),
+        ),
         Part("deployed", "Trained bundles as deployed", _deployed()),
     )
     return {
@@ -231,6 +240,24 @@ def _forms() -> list[Cell]:
         for form, allocation in _FORMS
         for seed in range(3)
     ]
+
+
+def _post_training() -> list[Cell]:
+    """The same calibration for all; three seeds where the papers say that they differ most."""
+    runs = [
+        *((family, bits, 0) for family in BUDGETS for bits in _POST_TRAINING_BITS),
+        *(("photos", "w4a6", seed) for seed in (1, 2)),
+    ]
+    return [
+        _cell(family, bits, recipe_of(method).trained_for(0), seed, 500)
+        for family, bits, seed in runs
+        for method in POST_TRAINING_METHODS
+    ]
+
+
+def _post_training_ablation() -> list[Cell]:
+    rows = temporal_steps(recipe_of("tfmq-dm"))
+    return [_cell("photos", "w4a6", recipe, 0, 500, label) for label, recipe in rows.items()]
 
 
 def _deployed() -> list[Cell]:

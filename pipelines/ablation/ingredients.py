@@ -8,6 +8,7 @@ from typing import Any
 
 from ...core.bit_allocation import Allocation
 from ...core.low_rank_form import LowRankStart
+from ...core.table_steps import TableSteps
 from ...core.weight_form import WeightForm
 from ...methods import Recipe
 from ...training.choices import RelationKind
@@ -61,3 +62,19 @@ INGREDIENTS = (
 def switched(recipe: Recipe) -> Mapping[str, Recipe]:
     """The recipe with each ingredient alone taken out, or put in where it has none."""
     return dict(ingredient.switched(recipe) for ingredient in INGREDIENTS)
+
+
+def temporal_steps(whole: Recipe) -> Mapping[str, Recipe]:
+    """TFMQ-DM's parts, each with all before it; and blocks fitted as if nothing were temporal."""
+    nothing: dict[str, Any] = {"temporal_rounding": None, "rounding": None, "cache": None}
+    plain = whole.model_copy(update={**nothing, "tables": TableSteps.SHARED})
+    learned = {"temporal_rounding": whole.temporal_rounding, "rounding": whole.rounding}
+    return {
+        "nearest rounding, one range for all steps": plain,
+        "+ reconstruction": plain.model_copy(update=learned),
+        "+ finite-set calibration": whole.model_copy(update={"cache": None}),
+        "+ cache": whole,
+        "temporal layers fitted with their blocks, no cache": whole.model_copy(
+            update={"temporal_rounding": None, "cache": None}
+        ),
+    }

@@ -1,12 +1,21 @@
 """What is in the grid: the same training for every method, one change at a time."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
-from mpq_export.pipelines.ablation.grid import ABLATED, ALL_METHODS, BUDGETS, Overrides, grid
-from mpq_export.pipelines.ablation.ingredients import INGREDIENTS, switched
+from mpq_export.pipelines.ablation.grid import (
+    ABLATED,
+    ALL_METHODS,
+    BUDGETS,
+    POST_TRAINING_METHODS,
+    Overrides,
+    grid,
+)
+from mpq_export.pipelines.ablation.ingredients import INGREDIENTS, switched, temporal_steps
 
 from mpq_export.core.weight_form import WeightForm
+from mpq_export.methods import Recipe, recipe_of
 from mpq_export.training.choices import Trained
 
 
@@ -21,7 +30,8 @@ def test_cells_of_a_family_are_trained_alike(part):
                 budget.images_per_group,
             )
         else:
-            assert cell.recipe.method == "rtn" or part.name == "forms"
+            untrained = part.name == "forms" or part.name.startswith("post-training")
+            assert cell.recipe.method == "rtn" or untrained
 
 
 def test_the_parts_that_were_asked_for():
@@ -88,3 +98,29 @@ def test_what_the_recipe_has_not_is_put_in():
     assert variants["with smoothing"].smoothing
     assert variants["with residual planes"].weight_form is WeightForm.RESIDUAL
     assert not switched(variants["with smoothing"])["without smoothing"].smoothing
+
+
+def test_methods_without_training_have_the_same_calibration():
+    parts = grid()
+    cells = parts["post-training"].cells
+    assert len(cells) == len({(c.family, c.bits, c.seed, c.label) for c in cells})
+    assert {cell.label for cell in cells} == set(POST_TRAINING_METHODS)
+    assert len(cells) == len(POST_TRAINING_METHODS) * (3 * 3 + 2)
+    assert len({cell.recipe.calibration_images for cell in cells}) == 1
+    assert not any(cell.recipe.training.updates for cell in cells)
+
+
+def test_temporal_parts_come_one_after_another():
+    rows = temporal_steps(recipe_of("tfmq-dm"))
+    changed = [
+        {name for name in Recipe.model_fields if getattr(one, name) != getattr(other, name)}
+        for one, other in pairwise(list(rows.values())[:4])
+    ]
+    assert changed == [{"temporal_rounding", "rounding"}, {"tables"}, {"cache"}]
+    assert rows["+ cache"] == recipe_of("tfmq-dm")
+    (cell,) = (
+        c
+        for c in grid()["post-training"].cells
+        if (c.family, c.bits, c.seed, c.label) == ("photos", "w4a6", 0, "tfmq-dm")
+    )
+    assert cell.recipe.model_copy(update={"training": rows["+ cache"].training}) == rows["+ cache"]
