@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from .bundle_features import (
     is_module_path,
     take_features,
 )
+from .core.channel_parts import check_parts
 from .core.feature_table import FeatureTable
 from .core.integer_reference import (
     MAX_EXTENT,
@@ -70,6 +71,8 @@ LAYER_TENSORS = (
     "act_zero_point",
 )
 OPTIONAL_LAYER_TENSORS = ("input_factor", "input_shift")
+CHANNELS = "channels"
+"""The tensor that a layer has which is a part of a module."""
 TIMESTEPS, OUTPUT_BIAS = "mpq.timesteps", "mpq.output_bias"
 _REBUILD = "Export the bundle again from its checkpoint"
 
@@ -186,6 +189,7 @@ class Bundle:
         timesteps: int32 ``[T]``, the timesteps of the activation tables.
         output_bias: float32 ``[T]``, added to the prediction.
         features: cached temporal features, of the layers that ``quantization.temporal`` names.
+        channels: int32 ``[I]`` of layers that are parts of a module, by name: those they read.
     """
 
     path: Path
@@ -197,6 +201,7 @@ class Bundle:
     timesteps: NDArray[np.int32]
     output_bias: NDArray[np.float32]
     features: FeatureTable | None = None
+    channels: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
     @property
     def bits(self) -> BitSpec:
@@ -219,6 +224,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     for name, layer in bundle.layers.items():
         for key, value in _layer_tensors(layer).items():
             tensors[f"{name}.{key}"] = value
+    for name, own in bundle.channels.items():
+        tensors[f"{name}.{CHANNELS}"] = own
     (folder / "scheduler").mkdir()
     # safetensors writes the memory of an array, whatever its strides.
     plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
@@ -242,9 +249,13 @@ def read_bundle(path: str | Path) -> Bundle:
     quantization = _quantization_of(folder, config.pop("quantization_config", None))
     tensors = _tensors_of(folder, manifest)
     layers = {}
+    channels: dict[str, NDArray[np.int32]] = {}
     for name, layer_config in quantization.layers.items():
         try:
             layers[name] = _take_layer(tensors, name, layer_config)
+            own = tensors.pop(f"{name}.{CHANNELS}", None)
+            if own is not None:
+                channels[name] = own
         except ContractError as error:
             raise BundleError(
                 f"Layer {name} breaks the format",
@@ -252,6 +263,15 @@ def read_bundle(path: str | Path) -> Bundle:
                 why=str(error),
                 fix=_REBUILD,
             ) from error
+    try:
+        check_parts(layers, channels)
+    except ContractError as error:
+        raise BundleError(
+            "The parts of a layer break the format",
+            where=folder / WEIGHTS,
+            why=str(error),
+            fix=_REBUILD,
+        ) from error
     timesteps, output_bias = _take_tables(folder, tensors, layers)
     features, removed = None, frozenset[str]()
     if quantization.temporal is not None:
@@ -267,6 +287,7 @@ def read_bundle(path: str | Path) -> Bundle:
         timesteps,
         output_bias,
         features,
+        channels,
     )
 
 

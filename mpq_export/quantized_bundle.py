@@ -11,6 +11,7 @@ from torch import nn
 from .architectures import architecture_of
 from .bundle import FORMAT_VERSION, PLAIN_VERSION, Bundle, LayerConfig, QuantizationConfig
 from .checkpoints import Checkpoint
+from .core.channel_parts import parts_by_module
 from .export_request import ExportRequest
 from .methods.plan import plan_layers
 from .methods.quantize import QuantizedModel, quantize_model
@@ -84,6 +85,7 @@ def bundle_of(
         quantized.timesteps,
         quantized.output_bias,
         None if cached is None else cached.table,
+        quantized.channels,
     )
 
 
@@ -96,11 +98,13 @@ def quantized_of(bundle: Bundle, model: nn.Module, request: ExportRequest) -> Qu
     if temporal is not None and bundle.features is not None:
         plan = plan.without(temporal.removed)
         cached = CachedBlock(temporal, bundle.features)
+    plan = plan.keeping({name: reasons[name] for name in plan.layers if name in reasons})
     return QuantizedModel(
-        plan.keeping({name: reasons[name] for name in plan.layers if name in reasons}),
+        plan.splitting(parts_by_module(bundle.channels)),
         bundle.layers,
         bundle.parameters,
         bundle.timesteps,
         bundle.output_bias,
         cached,
+        bundle.channels,
     )

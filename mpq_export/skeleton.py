@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,8 +12,9 @@ from .bundle import Bundle
 from .bundle_features import TemporalConfig
 from .cached_features import CachedFeatures, FeatureLayer, UnreadLayer
 from .conditions import ClassLabels
+from .core.channel_parts import parts_by_module
 from .core.integer_reference import PackedLayer
-from .core.layers import Quantizable, geometry_of, replace_module
+from .core.layers import Quantizable, geometry_of, install_layers, replace_module
 from .empty_model import build_empty_model
 from .errors import BundleError
 
@@ -65,9 +66,12 @@ def build_skeleton(
     )
     modules = dict(model.named_modules())
     for name, layer in bundle.layers.items():
-        if not _fits(modules.get(name), layer):
+        if name not in bundle.channels and not _fits(modules.get(name), layer):
             raise BundleError(f"The model has no such layer as {name}", where=bundle.path)
-        replace_module(model, name, make_layer(name, layer))
+    for name, parts in parts_by_module(bundle.channels).items():
+        if not _is_sum(modules.get(name), [bundle.layers[part] for part in parts]):
+            raise BundleError(f"The model has no such layer as {name}", where=bundle.path)
+    install_layers(model, bundle.layers, bundle.channels, make_layer)
     if temporal is not None:
         _remove(bundle, model, modules, temporal, features)
     state = {key: torch.from_numpy(value) for key, value in bundle.parameters.items()}
@@ -117,6 +121,15 @@ def _weight_shape(module: Removable) -> list[int]:
     """``[O, K]``; an embedding of K numbers gives O features."""
     shape = [*module.weight.shape]
     return shape[::-1] if isinstance(module, nn.Embedding) else shape
+
+
+def _is_sum(module: nn.Module | None, parts: Sequence[PackedLayer]) -> bool:
+    """Whether the parts together can stand for a module of the model."""
+    if not isinstance(module, Quantizable):
+        return False
+    shape = (parts[0].weight.rows, sum(part.weight.columns for part in parts))
+    own = (module.weight.shape[0], module.weight[0].numel())
+    return geometry_of(module) == parts[0].conv and own == shape
 
 
 def _fits(module: nn.Module | None, layer: PackedLayer) -> bool:

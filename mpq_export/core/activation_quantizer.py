@@ -58,6 +58,14 @@ def fit_table(
     return ActivationTable(scale.numpy(), zero_point.to(torch.int32).numpy(), bits)
 
 
+def table_error(samples: torch.Tensor, importance: torch.Tensor, table: ActivationTable) -> float:
+    """The error that :func:`fit_table` makes least, of all steps together."""
+    scale = torch.from_numpy(table.scale)[:, None]
+    zero_point = torch.from_numpy(table.zero_point).float()[:, None]
+    codes = ((samples / scale).round() + zero_point).clamp(0, 2**table.bits - 1)
+    return float((((codes - zero_point) * scale - samples).square() @ importance).sum())
+
+
 def whole_range(low: torch.Tensor, high: torch.Tensor, bits: int) -> ActivationTable:
     """The table that clips nothing between ``low`` and ``high`` ``[T]``."""
     scale, zero_point = _grid(low.clamp(max=0.0), high.clamp(min=0.0), bits)

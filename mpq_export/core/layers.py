@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from .channel_parts import parts_by_module
 from .integer_reference import ConvGeometry, PackedLayer
 from .planes import unpack
 
@@ -117,6 +120,86 @@ class FrozenLayer(nn.Module):
         """Kind, weight shape and activation bits, for printed models."""
         kind = "linear" if self.conv is None else "conv"
         return f"{kind}, weight={list(self.weight_integers.shape)}, act_bits={self.act_bits}"
+
+
+class ChannelSum(nn.ModuleList):
+    """A layer that is the sum of its parts, each of some of the input channels."""
+
+    def __init__(
+        self, parts: Sequence[nn.Module], channels: Sequence[NDArray[np.int32]], is_conv: bool
+    ) -> None:
+        """Args: ``channels`` of every part, int32, ascending."""
+        super().__init__(parts)
+        self._axis = 1 if is_conv else -1
+        self._channels = [_Channels.of(own) for own in channels]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the layer."""
+        first, *others = (
+            part(self._chosen(x, own)) for part, own in zip(self, self._channels, strict=True)
+        )
+        total: torch.Tensor = first
+        for output in others:
+            total = total + output
+        return total
+
+    def _chosen(self, x: torch.Tensor, channels: _Channels) -> torch.Tensor:
+        if channels.indices is None:
+            return x.narrow(self._axis, channels.first, channels.count)
+        return x.index_select(self._axis, channels.indices.to(x.device))
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """``count`` channels from ``first`` on, or those of ``indices`` where these leave some out. As
+    numbers, since a tracer does not look into tensors."""
+
+    first: int
+    count: int
+    indices: torch.Tensor | None
+
+    @classmethod
+    def of(cls, channels: NDArray[np.int32]) -> _Channels:
+        first, count = int(channels[0]), len(channels)
+        together = int(channels[-1]) - first + 1 == count
+        return cls(first, count, None if together else torch.from_numpy(channels.astype(np.int64)))
+
+
+def install_layers(
+    model: nn.Module,
+    layers: Mapping[str, PackedLayer],
+    channels: Mapping[str, NDArray[np.int32]],
+    make_layer: Callable[[str, PackedLayer], nn.Module],
+) -> None:
+    """Put ``make_layer(name, layer)`` into the places of a model's quantised modules, sums of them
+    where a module has parts."""
+    parts = parts_by_module({name: channels[name] for name in layers if name in channels})
+    for name, layer in layers.items():
+        if name not in channels:
+            replace_module(model, name, make_layer(name, layer))
+    for module, names in parts.items():
+        made = [make_layer(name, layers[name]) for name in names]
+        own = [channels[name] for name in names]
+        replace_module(model, module, ChannelSum(made, own, layers[names[0]].conv is not None))
+
+
+def part_of(module: Quantizable, channels: NDArray[np.int32], has_bias: bool) -> Quantizable:
+    """The full-precision layer that some input channels of a layer go through; of one group."""
+    chosen = torch.from_numpy(channels.astype(np.int64))
+    part = copy.copy(module)
+    part._parameters = dict(module._parameters)
+    part.weight = nn.Parameter(module.weight.detach()[:, chosen], requires_grad=False)
+    if not has_bias:
+        part.bias = None
+    return part
+
+
+def part_weights(weights: torch.Tensor, taps: int, channels: NDArray[np.int32]) -> torch.Tensor:
+    """The columns ``[O, taps * len(channels)]`` of a matrix ``[O, taps * I]`` that read some of its
+    channels, in the order of the whole's."""
+    chosen = torch.from_numpy(channels.astype(np.int64))
+    columns: torch.Tensor = weights.unflatten(1, (taps, -1))
+    return columns[:, :, chosen].flatten(1)
 
 
 def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> None:

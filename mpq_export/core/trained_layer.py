@@ -44,8 +44,8 @@ class TrainedLayer(nn.Module):
     """A Linear or Conv2d whose quantised form is trained.
 
     Attributes:
-        weight: float32 ``[O, K]``, smoothed (columns multiplied by ``1 / input_factor``), columns
-            in OHWI order; without gradient where a branch is trained in its place.
+        weight: float32 ``[O, K]``, smoothed (multiplied by ``2^-shift / input_factor``), columns in
+            OHWI order; without gradient where a branch is trained in its place.
         branch: low-rank addition to the unsmoothed weight, or None.
         levels: what the rows are rounded to.
         bias: float32 ``[O]``.
@@ -70,9 +70,9 @@ class TrainedLayer(nn.Module):
         """Args: ``weight`` ``[O, K]`` before smoothing; ``start`` the layer as first quantised."""
         super().__init__()
         self.entries, self.conv, self.act_bits = entries, start.conv, start.act_bits
-        gain = torch.from_numpy(
-            column_factors(1 / start.input_factor, start.conv, start.weight.rows).copy()
-        )
+        # Shifts give back of the factors what is a power of two.
+        factor = start.input_factor * np.exp2(start.input_shift.astype(np.float32))
+        gain = torch.from_numpy(column_factors(1 / factor, start.conv, start.weight.rows).copy())
         self.is_smoothed = bool(np.any(start.input_factor != 1))
         self.is_shifted = bool(np.any(start.input_shift != 0))
         self.register_buffer("gain", gain)

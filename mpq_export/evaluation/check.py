@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -180,10 +180,19 @@ def _conditions(bundle: Bundle, num_images: int) -> Mapping[str, Any] | None:
 def _original_layers(bundle: Bundle, checkpoint: Checkpoint) -> dict[str, LayerFunction]:
     import torch
 
+    from ..core.channel_parts import module_of, part_name
+    from ..core.layers import Quantizable, part_of
+
     def as_function(module: torch.nn.Module) -> LayerFunction:
         return lambda x: module(torch.from_numpy(x)).numpy()
 
-    return {name: as_function(checkpoint.model.get_submodule(name)) for name in bundle.layers}
+    def original(name: str) -> torch.nn.Module:
+        if name not in bundle.channels:
+            return checkpoint.model.get_submodule(name)
+        module = cast(Quantizable, checkpoint.model.get_submodule(module_of(name)))
+        return part_of(module, bundle.channels[name], name == part_name(module_of(name), 0))
+
+    return {name: as_function(original(name)) for name in bundle.layers}
 
 
 def _graph_nodes(

@@ -3,7 +3,7 @@ channels of skip connections, and learned rounding; no training."""
 
 from ..core.bit_allocation import Allocation
 from ..core.weight_form import WeightForm
-from ..reconstruction.choices import RoundingChoices, ScalingChoices
+from ..reconstruction.choices import PowerOfTwoChoices, RoundingChoices, ScalingChoices
 from .recipe import Recipe, register
 
 RECIPE = register(
@@ -14,6 +14,8 @@ RECIPE = register(
         allocation=Allocation.EQUAL,
         smoothing=False,
         scaling=ScalingChoices(),
+        split_concatenations=True,
+        power_of_two=PowerOfTwoChoices(),
         rounding=RoundingChoices(),
     )
 )

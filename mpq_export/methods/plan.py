@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -59,6 +59,13 @@ class LayerPlan:
         """The plan with further layers left in floating point."""
         kept = {**self.kept, **reasons}
         return replace(self.without(reasons), kept=kept)
+
+    def splitting(self, parts: Mapping[str, Sequence[str]]) -> LayerPlan:
+        """The plan with the parts of modules, by name, in the places of the modules."""
+        layers: dict[str, LayerChoices] = {}
+        for name, choices in self.layers.items():
+            layers |= dict.fromkeys(parts.get(name, (name,)), choices)
+        return replace(self, layers=layers)
 
     def without(self, names: Collection[str]) -> LayerPlan:
         """The plan of a model that does not have these modules any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,9 +15,10 @@ from torch import nn
 from ..architectures import architecture_of
 from ..core.activation_quantizer import channel_energy, fit_shared_table, fit_table
 from ..core.bit_allocation import Allocation
+from ..core.channel_parts import module_of, part_name, parts_by_module
 from ..core.equalization import smoothing_factors
 from ..core.integer_reference import PackedLayer, check_layer, column_factors
-from ..core.layers import Quantizable, geometry_of, replace_module, weight_matrix
+from ..core.layers import Quantizable, geometry_of, part_weights, replace_module, weight_matrix
 from ..core.planes import ContractError, pack
 from ..core.table_steps import TableSteps
 from ..core.weight_quantizer import quantize_weight
@@ -37,8 +38,8 @@ from ..training.trajectories import calls_per_step, full_precision_trajectory
 from .equivalent_scales import learned_scales
 from .plan import LayerChoices, LayerPlan, plan_layers
 from .recipe import Recipe
+from .splitting import Part, part_statistics, split_layers
 
-_Job = tuple[str, Quantizable, LayerChoices, InputStatistics, torch.Tensor | None]
 _NOT_RUN = "it does not run in every denoising step: unused, or its weights are read without a call"
 
 
@@ -53,6 +54,7 @@ class QuantizedModel:
         timesteps: int32 ``[T]`` of the activation tables.
         output_bias: float32 ``[T]``, added to the prediction.
         cached: temporal features in a table; their layers are in neither plan nor layers.
+        channels: int32 ``[I]`` of the layers that are parts of a module, by name.
     """
 
     plan: LayerPlan
@@ -61,6 +63,22 @@ class QuantizedModel:
     timesteps: np.ndarray
     output_bias: np.ndarray
     cached: CachedBlock | None = None
+    channels: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A layer to be quantised, or a part of one, for what inputs. These are divided by ``gain``
+    float32 ``[I]``, by smoothing's factors or by nothing where it is None. Only the first part has
+    the bias."""
+
+    name: str
+    module: Quantizable
+    choices: LayerChoices
+    seen: InputStatistics
+    gain: torch.Tensor | None
+    part: Part | None = None
+    has_bias: bool = True
 
 
 def quantize_model(
@@ -97,7 +115,7 @@ def quantize_model(
         model, model_config, scheduler_config, num_steps, images, seed, conditions
     )
     walk = CalibrationWalk()
-    if recipe.is_reconstructed:
+    if recipe.is_reconstructed or recipe.splits_layers:
         trajectory = walk.keeping(trajectory)
     statistics = record_inputs(
         {name: _layer(model, name) for name in plan.layers},
@@ -121,22 +139,39 @@ def quantize_model(
             finished,
             progress,
         )
+    parts: Mapping[str, list[Part]] = {}
+    if recipe.splits_layers:
+        parts = split_layers(
+            model, model_config, walk, plan, statistics, scales, recipe, seed, progress
+        )
     progress.start("quantize", sum(_layer(model, name).weight.numel() for name in plan.layers))
     layers, rounds = {}, recipe.rounding is not None or recipe.temporal_rounding is not None
     jobs = [
-        (
-            name,
-            _layer(model, name),
-            choices,
-            _run_in_every_entry(statistics.pop(name)),
-            scales.get(name),
-        )
+        job
         for name, choices in plan.layers.items()
+        for job in _jobs(
+            _Job(
+                name,
+                _layer(model, name),
+                choices,
+                _run_in_every_entry(statistics.pop(name)),
+                scales.get(name),
+            ),
+            parts.get(name, []),
+        )
     ]
-    for name, layer in zip(plan.layers, _quantized_in_order(jobs), strict=True):
+    names = [job.name for job in jobs]
+    channels = {
+        part_name(name, place): part.channels
+        for name, own in parts.items()
+        if len(own) > 1
+        for place, part in enumerate(own)
+    }
+    modules = [module_of(name) if name in channels else name for name in names]
+    for name, module, layer in zip(names, modules, _quantized_in_order(jobs), strict=True):
         layers[name] = layer
         if not rounds:
-            replace_module(model, name, nn.Identity())
+            replace_module(model, module, nn.Identity())
         progress.advance(layer.weight.rows * layer.weight.columns)
     learning = [name for name, bits in plan.bits.items() if bits.weight < 8]
     if recipe.temporal_rounding is not None:
@@ -159,6 +194,7 @@ def quantize_model(
             model_config,
             walk,
             layers,
+            channels,
             blocks_of(model, learning),
             recipe.rounding,
             seed,
@@ -166,8 +202,9 @@ def quantize_model(
             progress,
         )
     if rounds:
-        for name in layers:
+        for name in modules:
             replace_module(model, name, nn.Identity())
+    plan = plan.splitting(parts_by_module(channels))
     cached = None if exact is None else cached_block(model, exact, layers)
     if cached is not None:
         removed = cached.config.removed
@@ -179,7 +216,7 @@ def quantize_model(
     parameters = {key: value.float().numpy().copy() for key, value in model.state_dict().items()}
     model.to("meta")
     bias = np.zeros(len(schedule.timesteps), np.float32)
-    return QuantizedModel(plan, layers, parameters, schedule.timesteps, bias, cached)
+    return QuantizedModel(plan, layers, parameters, schedule.timesteps, bias, cached, channels)
 
 
 def _layer(model: nn.Module, name: str) -> Quantizable:
@@ -208,46 +245,59 @@ def _quantized_in_order(jobs: list[_Job]) -> Iterator[PackedLayer]:
     try:
         while jobs or waiting:
             while jobs and len(waiting) <= threads:
-                waiting.append(pool.submit(_quantize_layer, *jobs.pop()))
+                waiting.append(pool.submit(_quantize_layer, jobs.pop()))
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _quantize_layer(
-    name: str,
-    module: Quantizable,
-    choices: LayerChoices,
-    seen: InputStatistics,
-    gain: torch.Tensor | None,
-) -> PackedLayer:
-    """The packed layer; its input is divided by ``gain`` ``[I]`` where there is one."""
+def _jobs(whole: _Job, parts: list[Part]) -> list[_Job]:
+    """A layer, or its parts."""
+    if not parts:
+        return [whole]
+    if len(parts) == 1:
+        return [replace(whole, part=parts[0])]
+    return [
+        replace(whole, name=part_name(whole.name, place), part=part, has_bias=place == 0)
+        for place, part in enumerate(parts)
+    ]
+
+
+def _quantize_layer(job: _Job) -> PackedLayer:
+    module, choices, seen, gain = job.module, job.choices, job.seen, job.gain
     conv, weights = geometry_of(module), weight_matrix(module)
     rows, channels = len(weights), seen.low.shape[1]
     if gain is None and choices.smoothing:
         gain = smoothing_factors(
             seen.channel_range(), module.weight.detach(), conv.group if conv else 1
         )
-    factor = torch.ones(channels)
-    if gain is not None:
-        factor = 1 / gain
-        weights = weights * torch.from_numpy(column_factors(gain.numpy(), conv, rows))
+    gain = torch.ones(channels) if gain is None else gain
+    shift = np.zeros(channels, np.int8)
+    if job.part is not None:
+        own = job.part.channels
+        weights = part_weights(weights, weights.shape[1] // channels, own)
+        seen, gain, shift = part_statistics(seen, own), gain[own.astype(np.int64)], job.part.shift
+    factor = torch.exp2(-torch.from_numpy(shift).float()) / gain
+    weights = weights * torch.from_numpy(column_factors(gain.numpy(), conv, rows))
     inputs = seen.patches
     if inputs is not None:
-        inputs = inputs * torch.from_numpy(column_factors(factor.numpy(), conv, rows))
+        inputs = inputs * torch.from_numpy(column_factors((1 / gain).numpy(), conv, rows))
     allocation = choices.allocation if conv is None or conv.group == 1 else Allocation.EQUAL
     if rows < 2:
         allocation = Allocation.EQUAL
+    energy = channel_energy(weights, conv) * torch.exp2(2 * torch.from_numpy(shift).float())
     fit = fit_table if choices.tables is TableSteps.PER_STEP else fit_shared_table
     table = fit(
         seen.samples * factor[seen.sample_channels],
-        channel_energy(weights, conv)[seen.sample_channels],
+        energy[seen.sample_channels],
         (seen.low * factor).amin(dim=1),
         (seen.high * factor).amax(dim=1),
         choices.bits.activation,
     )
     # A copy, like the parameters that stay: a view would keep the whole checkpoint mapped.
-    bias = torch.zeros(rows) if module.bias is None else module.bias.detach().float().clone()
+    bias = torch.zeros(rows)
+    if module.bias is not None and job.has_bias:
+        bias = module.bias.detach().float().clone()
     try:
         matrix = quantize_weight(
             weights, choices.bits.weight, choices.weight_form, allocation, inputs
@@ -259,10 +309,10 @@ def _quantize_layer(
             act_zero_point=table.zero_point,
             act_bits=choices.bits.activation,
             input_factor=factor.numpy(),
-            input_shift=np.zeros(channels, np.int8),
+            input_shift=shift,
             conv=conv,
         )
         check_layer(layer)
     except ContractError as error:
-        raise LayerError("The layer cannot be packed", where=name, why=str(error)) from error
+        raise LayerError("The layer cannot be packed", where=job.name, why=str(error)) from error
     return layer

@@ -11,7 +11,7 @@ from ..core.table_steps import TableSteps
 from ..core.weight_form import WeightForm
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
-from ..reconstruction.choices import RoundingChoices, ScalingChoices
+from ..reconstruction.choices import PowerOfTwoChoices, RoundingChoices, ScalingChoices
 from ..temporal.choices import CacheChoices
 from ..training.choices import TrainingChoices
 
@@ -57,6 +57,9 @@ class Recipe(BaseModel):
         eta: DDIM's, of training's trajectories; None is the scheduler's own, which is 0.
         scaling: how factors of input channels are learned before layers are quantised; where there
             is smoothing too, it is for the layers that have none.
+        split_concatenations: layers that read a concatenation are sums of two, each with its own
+            levels and steps.
+        power_of_two: steps of single channels, by vote; None is one step for a tensor.
         tables: which steps share an activation range.
         temporal_rounding: how the rounding of the temporal block is learned, on its features alone
             and before all others; None learns it with the blocks around it, if at all.
@@ -77,6 +80,8 @@ class Recipe(BaseModel):
     guidance: float = Field(1.0, ge=0, le=1000)
     eta: float | None = Field(None, ge=0, le=1000)
     scaling: ScalingChoices | None = None
+    split_concatenations: bool = False
+    power_of_two: PowerOfTwoChoices | None = None
     tables: TableSteps = TableSteps.PER_STEP
     temporal_rounding: RoundingChoices | None = None
     rounding: RoundingChoices | None = None
@@ -89,6 +94,11 @@ class Recipe(BaseModel):
         """Whether something is learned before training."""
         learned = (self.scaling, self.temporal_rounding, self.rounding)
         return any(stage is not None for stage in learned)
+
+    @property
+    def splits_layers(self) -> bool:
+        """Whether layers may become sums of parts."""
+        return self.split_concatenations or self.power_of_two is not None
 
     @property
     def takes_long(self) -> bool:

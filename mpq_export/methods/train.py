@@ -92,7 +92,12 @@ def train_model(
         # TensorFloat-32 holds the integers of a trained layer exactly.
         torch.set_float32_matmul_precision("high")
     starts = {
-        name: LayerStart(layer, start.plan.layers[name].weight_form, start.plan.bits[name].weight)
+        name: LayerStart(
+            layer,
+            start.plan.layers[name].weight_form,
+            start.plan.bits[name].weight,
+            start.channels.get(name),
+        )
         for name, layer in start.layers.items()
     }
     begin, resumed = choices, state_file is not None and state_file.exists()

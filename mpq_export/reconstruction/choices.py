@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -63,3 +65,19 @@ class ScalingChoices(BaseModel):
     refits: int = Field(4, ge=1, le=1000)
     step_power: float = Field(20.0, ge=0, le=1000)
     step_memory: float = Field(0.95, ge=0, lt=1)
+
+
+class PowerOfTwoChoices(BaseModel):
+    """Steps of single channels that are the tensor's by powers of two (DMQ).
+
+    Attributes:
+        match: shell patterns of the layers; published: the shortcuts of residual blocks.
+        largest_shift: D: steps are the tensor's, or up to ``2^D`` times smaller.
+        agreement: kappa, the share of samples that must vote for a channel's step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = ("*.conv_shortcut",)
+    largest_shift: int = Field(3, ge=1, le=6)
+    agreement: float = Field(0.85, gt=0, le=1)

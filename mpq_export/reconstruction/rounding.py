@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from ..core.channel_parts import module_of, parts_by_module
 from ..core.integer_reference import PackedLayer, column_factors
-from ..core.layers import Quantizable, replace_module, shared_copy, weight_matrix
+from ..core.layers import Quantizable, install_layers, part_of, shared_copy, weight_matrix
 from ..core.learned_rounding import LearnedRounding, RoundedLayer
 from ..core.planes import pack, unpack
 from ..errors import Interrupted
@@ -43,6 +46,7 @@ def learn_rounding(
     model_config: Mapping[str, Any],
     walk: CalibrationWalk,
     layers: Mapping[str, PackedLayer],
+    channels: Mapping[str, NDArray[np.int32]],
     blocks: Sequence[Block],
     choices: RoundingChoices,
     seed: int,
@@ -56,6 +60,7 @@ def learn_rounding(
         model_config: its config.
         walk: trajectories of it.
         layers: as first quantised, by module name.
+        channels: int32 ``[I]`` of those that are parts of a module.
         blocks: in any order.
         choices: of the recipe.
         seed: of samples and batches.
@@ -71,7 +76,7 @@ def learn_rounding(
     student, result = shared_copy(model).requires_grad_(False), dict(layers)
     with stop_wish() as wished:
         for block in (by_name[name] for name in order):
-            rounded = _install(student, model, block, layers)
+            rounded = _install(student, model, block, layers, channels)
             part = f"rounding {block.name}"
             known = finished.load(part)
             if known is None:
@@ -90,29 +95,42 @@ def learn_rounding(
                 finished.save(part, known)
             else:
                 progress.advance(choices.iterations)
-            for name in block.layers:
+            for name in rounded:
                 result[name] = with_codes(layers[name], known[name])
                 rounded[name].settle(torch.from_numpy(unpack(result[name].weight).weights()))
     return result
 
 
 def _install(
-    student: nn.Module, model: nn.Module, block: Block, layers: Mapping[str, PackedLayer]
+    student: nn.Module,
+    model: nn.Module,
+    block: Block,
+    layers: Mapping[str, PackedLayer],
+    channels: Mapping[str, NDArray[np.int32]],
 ) -> dict[str, RoundedLayer]:
+    """Layers that learn, in the places of the block's, by name; a module's parts have several."""
     rounded = {}
-    for name in block.layers:
-        rounded[name] = rounded_layer(layers[name], cast(Quantizable, model.get_submodule(name)))
-        replace_module(student, name, rounded[name])
+    parts = parts_by_module(channels)
+    for name in (part for module in block.layers for part in parts.get(module, [module])):
+        if name in channels:
+            whole = cast(Quantizable, model.get_submodule(module_of(name)))
+            module = part_of(whole, channels[name], has_bias=True)
+        else:
+            module = cast(Quantizable, model.get_submodule(name))
+        rounded[name] = rounded_layer(layers[name], module)
+    own = {name: layers[name] for name in rounded}
+    install_layers(student, own, channels, lambda name, _layer: rounded[name])
     return rounded
 
 
 def rounded_layer(start: PackedLayer, module: Quantizable) -> RoundedLayer:
     """A layer whose rounding can be learned, from its full-precision ``module``."""
-    gain = column_factors(1 / start.input_factor, start.conv, start.weight.rows)
+    factor = start.input_factor * np.exp2(start.input_shift.astype(np.float32))
+    gain = column_factors(1 / factor, start.conv, start.weight.rows)
     weights = weight_matrix(module) * torch.from_numpy(gain)
     rounding = LearnedRounding(weights, unpack(start.weight))
     bias = torch.from_numpy(start.bias.copy())
-    return RoundedLayer(rounding, start.input_factor, bias, start.conv)
+    return RoundedLayer(rounding, factor, bias, start.conv)
 
 
 def _learn(

@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from ..core.channel_parts import module_of
 from ..core.integer_reference import PackedLayer, check_layer, column_factors
-from ..core.layers import Quantizable, replace_module, shared_copy, weight_matrix
+from ..core.layers import Quantizable, install_layers, part_of, shared_copy, weight_matrix
 from ..core.low_rank import LowRankBranch, error_branch, zero_branch
 from ..core.low_rank_form import LowRankBase, LowRankStart
 from ..core.planes import ContractError, unpack
@@ -23,11 +25,13 @@ from .choices import Trained, TrainingChoices
 
 @dataclass(frozen=True)
 class LayerStart:
-    """A layer as first quantised, and how its weights may go on."""
+    """A layer as first quantised, how its weights may go on, and the input channels, int32 ``[I]``,
+    of one that is a part of a module."""
 
     packed: PackedLayer
     form: WeightForm
     bits: int
+    channels: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,13 +130,23 @@ def build_student(
     entries, layers = BatchEntries(), {}
     generator = torch.Generator().manual_seed(seed)
     for name, start in starts.items():
-        original = cast(Quantizable, teacher.get_submodule(name))
+        original = cast(
+            Quantizable,
+            teacher.get_submodule(name if start.channels is None else module_of(name)),
+        )
+        if start.channels is not None:
+            original = part_of(original, start.channels, has_bias=True)
         weight, branch = weight_matrix(original).cpu(), None
         # Layers at eight bits are rounded too finely to need one (MPQ-DM gives them none).
         if choices.trained is Trained.LOW_RANK and start.bits < 8:
             weight, branch = _with_branch(weight, start.packed, choices, generator)
         layers[name] = TrainedLayer(start.packed, weight, start.form, start.bits, entries, branch)
-        replace_module(module, name, layers[name])
+    install_layers(
+        module,
+        {name: start.packed for name, start in starts.items()},
+        {name: start.channels for name, start in starts.items() if start.channels is not None},
+        lambda name, _layer: layers[name],
+    )
     everything = choices.trained is Trained.FULL
     for layer in layers.values():
         layer.weight.requires_grad_(everything)
@@ -156,7 +170,8 @@ def _with_branch(
     """The weight that stays and the branch that is trained; both before smoothing."""
     rows, columns = weight.shape
     taps = 1 if packed.conv is None else int(np.prod(packed.conv.kernel_shape))
-    factor = column_factors(packed.input_factor, packed.conv, rows)
+    shifted = packed.input_factor * np.exp2(packed.input_shift.astype(np.float32))
+    factor = column_factors(shifted, packed.conv, rows)
     quantized = torch.from_numpy(unpack(packed.weight).weights() * factor)
     base = quantized if choices.low_rank_base is LowRankBase.QUANTIZED else weight
     if choices.low_rank_start is LowRankStart.QUANTIZATION_ERROR:

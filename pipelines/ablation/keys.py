@@ -17,7 +17,15 @@ from .grid import Cell
 EPOCH = 4
 """Raise this by hand when the code of quantising, training or measuring comes to mean something
 else: what was measured before is then measured anew."""
-SINCE_EPOCH: tuple[str, ...] = ("scaling", "tables", "temporal_rounding", "rounding", "cache")
+SINCE_EPOCH: tuple[str, ...] = (
+    "scaling",
+    "split_concatenations",
+    "power_of_two",
+    "tables",
+    "temporal_rounding",
+    "rounding",
+    "cache",
+)
 """Fields of a recipe, ``training.`` before those of its training, that are younger than the epoch:
 at their defaults they mean what was measured without them, and stay out of the names."""
 _PIPELINES = Path(__file__).parents[1]

@@ -1,0 +1,137 @@
+"""Layers that become sums: the halves of concatenations, and shifts beyond one layer."""
+
+from dataclasses import replace
+
+import fixtures
+import numpy as np
+import pytest
+import torch
+
+from mpq_export.bundle import read_bundle, write_bundle
+from mpq_export.checkpoints import load_checkpoint
+from mpq_export.core.integer_reference import check_layer
+from mpq_export.core.layers import shared_copy
+from mpq_export.errors import BundleError
+from mpq_export.evaluation.check import check_bundle
+from mpq_export.export import export_checkpoint
+from mpq_export.export_request import ExportRequest
+from mpq_export.lowering.kernel_nodes import is_kernel_node, read_kernel_layer
+from mpq_export.lowering.names import Target
+from mpq_export.lowering.nodes import all_nodes
+from mpq_export.lowering.targets import read_lowered
+from mpq_export.methods import recipe_of
+from mpq_export.methods.splitting import part_statistics
+from mpq_export.precision import BitSpec
+from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices
+from mpq_export.runtimes.names import Runtime
+from mpq_export.training.calibration import InputStatistics
+
+SHORTCUTS = {f"up_blocks.{i}.resnets.{j}.conv_shortcut" for i in range(2) for j in range(2)}
+RECIPE = recipe_of("dmq").model_copy(
+    update={
+        "calibration_images": 4,
+        # So that the tiny model has shifts at all; learned scales would take their work.
+        "power_of_two": PowerOfTwoChoices(agreement=0.5),
+        "scaling": None,
+        "rounding": RoundingChoices(iterations=2, samples=6, batch=2),
+    }
+)
+
+
+@pytest.fixture(scope="module", params=["w4a4", "w4a8"])
+def bundle(request, pipeline_folder, tmp_path_factory):
+    """Lowered to every target; with 8 bits no shift fits into a layer."""
+    out = tmp_path_factory.mktemp(request.param) / "b"
+    bits = BitSpec.parse(request.param)
+    asked = ExportRequest(bits, RECIPE, tuple(Target), fixtures.NUM_STEPS, 0, out)
+    return export_checkpoint(load_checkpoint(pipeline_folder), asked, fixtures.SilentProgress())
+
+
+def test_halves_are_parts_and_shifts_are_there(bundle):
+    parts = {name.rpartition(".")[0] for name in bundle.channels}
+    assert parts == SHORTCUTS
+    for name, layer in bundle.layers.items():
+        check_layer(layer)
+        room = 8 - layer.act_bits
+        assert layer.input_shift.max() <= room
+        assert layer.input_shift.min() == 0, "what all channels share is the table's"
+        others = [own for own in bundle.channels if name.startswith(own.rpartition(".")[0] + ".")]
+        if name in bundle.channels and name != others[0]:
+            assert not layer.bias.any(), "the first part has the bias"
+    if bundle.quantization.bits == "w4a4":
+        assert len(bundle.channels) == 2 * len(SHORTCUTS)
+        assert any(layer.input_shift.any() for layer in bundle.layers.values())
+    else:
+        assert len(bundle.channels) > 2 * len(SHORTCUTS)
+
+
+@pytest.mark.parametrize("runtime", [Runtime.ORT, Runtime.ORT_PORTABLE, Runtime.ONNX])
+def test_every_part_equals_its_layer_in_every_runtime(bundle, pipeline_folder, runtime):
+    checkpoint = load_checkpoint(pipeline_folder)
+    report = check_bundle(
+        bundle, runtime, checkpoint, fixtures.NUM_STEPS, 2, 0, fixtures.SilentProgress()
+    )
+    assert {node.name for node in report.nodes} == set(bundle.layers)
+    assert report.passed
+    parts = [node for node in report.nodes if node.name in bundle.channels]
+    # Against the full-precision layer of the same channels: 4 bits leave some signal.
+    assert all(node.output_snr_db > 3 for node in parts)
+
+
+def test_tensorrt_reads_the_same_parts(bundle):
+    graph = read_lowered(bundle.path, Target.TRT)
+    nodes = {node.name: node for node in all_nodes(graph.model.graph.node) if is_kernel_node(node)}
+    assert nodes.keys() == bundle.layers.keys()
+    for name in bundle.channels:
+        layer = read_kernel_layer(nodes[name], graph.values())
+        np.testing.assert_array_equal(layer.input_shift, bundle.layers[name].input_shift)
+        np.testing.assert_array_equal(layer.input_factor, bundle.layers[name].input_factor)
+
+
+def test_parts_that_share_nothing_out_are_refused(bundle, tmp_path):
+    name = next(iter(bundle.channels))
+    wrong = replace(bundle, channels=bundle.channels | {name: bundle.channels[name] + 1})
+    (tmp_path / "b").mkdir()
+    write_bundle(tmp_path / "b", wrong)
+    with pytest.raises(BundleError, match="parts of a layer"):
+        read_bundle(tmp_path / "b")
+
+
+def test_what_was_seen_of_some_channels():
+    seen = InputStatistics(
+        torch.arange(8.0).view(2, 4), torch.arange(8.0).view(2, 4) + 1,
+        torch.arange(12.0).view(2, 6), torch.tensor([0, 1, 2, 3, 1, 0]),
+        torch.arange(16.0).view(2, 8),
+    )  # fmt: skip
+    part = part_statistics(seen, np.array([1, 3], np.int32))
+    assert part.low.tolist() == [[1, 3], [5, 7]]
+    assert part.sample_channels.tolist() == [0, 1, 0]
+    assert part.samples.tolist() == [[1, 3, 4], [7, 9, 10]]
+    assert part.patches.tolist() == [[1, 3, 5, 7], [9, 11, 13, 15]]
+
+
+def test_a_split_model_can_be_trained(bundle, pipeline_folder):
+    from mpq_export.training.choices import Trained, TrainingChoices
+    from mpq_export.training.student import LayerStart, build_student
+
+    teacher = load_checkpoint(pipeline_folder).model
+    bits = BitSpec.parse(bundle.quantization.bits)
+    starts = {
+        name: LayerStart(
+            layer,
+            RECIPE.weight_form,
+            8 if name in bundle.quantization.eight_bit else bits.weight,
+            bundle.channels.get(name),
+        )
+        for name, layer in bundle.layers.items()
+    }
+    student = build_student(
+        shared_copy(teacher), starts, TrainingChoices(trained=Trained.FULL), seed=0
+    )
+    packed = student.packed()
+    for name in bundle.channels:
+        # Nearest levels of the same grid: what rounding has learned moves a few codes by one.
+        start, own = bundle.layers[name].weight, packed[name].weight
+        np.testing.assert_array_equal(start.steps, own.steps)
+        np.testing.assert_array_equal(start.scale, own.scale)
+        np.testing.assert_allclose(packed[name].input_factor, bundle.layers[name].input_factor)
