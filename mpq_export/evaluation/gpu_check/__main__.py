@@ -12,18 +12,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
+from ...errors import RuntimeUnavailable, UserError
 from ..machine import describe_machine
 from ..timing.failures import one_line
 from .exactness import exactness, marked_tests
 from .report import NO_TIME, markdown, passed, write_report
 
-PARTS = ("exactness", "tests", "kernels", "models")
+PARTS = ("exactness", "tests", "kernels", "models", "engines")
 _SECONDS = 570
 _LAST_NETWORK_SECONDS = 45
+_ENGINE_NETWORKS = 2
 _ROUNDS, _EMULATED_ROUNDS = 20, 2
 _FAILED, _USER_ERROR = 1, 2
 _MODELS_NEED = ("diffusers", "pydantic", "safetensors", "yaml", "accelerate")
+_ENGINES_NEED = (*_MODELS_NEED, "onnx", "onnxscript", "onnxruntime")
 
 
 class Lines:
@@ -62,6 +64,7 @@ def check(parts: Sequence[str], emulated: bool, seconds: float, out: Path) -> di
         "tests": lambda: marked_tests(emulated, deadline),
         "kernels": lambda: _products(place, deadline),
         "models": lambda: _networks(place, deadline - _LAST_NETWORK_SECONDS),
+        "engines": lambda: _engines(place, deadline),
     }
     for name in PARTS:
         if name not in parts:
@@ -91,13 +94,33 @@ def _products(place: Any, deadline: float) -> dict[str, Any]:
 
 
 def _networks(place: Any, deadline: float) -> dict[str, Any]:
-    missing = [name for name in _MODELS_NEED if find_spec(name) is None]
-    if missing:
-        return {"skipped": f"not installed: {', '.join(missing)}"}
-    from .networks import EMULATED_NETWORKS, NETWORKS, measure_networks
+    if (skipped := _without(_MODELS_NEED)) is not None:
+        return skipped
+    from .networks import measure_networks
+    from .random_models import EMULATED_NETWORKS, NETWORKS
 
     networks = EMULATED_NETWORKS if place.emulated else NETWORKS
     return measure_networks(place, networks, _rounds(place), deadline, Lines())
+
+
+def _engines(place: Any, deadline: float) -> dict[str, Any]:
+    if (skipped := _without(_ENGINES_NEED)) is not None:
+        return skipped
+    from .engines import EmulatedEngines, Engines, TensorRtEngines, measure_engines
+    from .random_models import EMULATED_NETWORKS, NETWORKS
+
+    try:
+        engines: Engines = EmulatedEngines() if place.emulated else TensorRtEngines(deadline)
+    except RuntimeUnavailable as error:
+        return {"skipped": error.paragraph().rstrip(".")}
+    networks = EMULATED_NETWORKS if place.emulated else NETWORKS[:_ENGINE_NETWORKS]
+    return measure_engines(place, engines, networks, _rounds(place), deadline, Lines())
+
+
+def _without(packages: Sequence[str]) -> dict[str, Any] | None:
+    """Why a part is not run, where one of these is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
+    return {"skipped": f"not installed: {', '.join(missing)}"} if missing else None
 
 
 def _rounds(place: Any) -> int:

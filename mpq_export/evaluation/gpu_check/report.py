@@ -12,6 +12,8 @@ from ..report_files import machine_line
 Result = Mapping[str, Any]
 NO_TIME = "no time was left"
 """Why something was skipped."""
+PACKED_ENGINE, PLAIN_INT8_ENGINE, FLOAT16_ENGINE = "packed", "plain INT8", "float16"
+"""Of one model."""
 _OUR_STEPS = ("packed, CUDA graph", "packed, operator by operator")
 
 
@@ -53,9 +55,21 @@ def passed(result: Result) -> bool:
         and all(other.get("exact", True) for other in others)
         and tests.get("passed", True)
         and layers
+        and _engines_passed(result.get("engines", {}))
         and not any("failure" in one for one in ours)
         and not failures
     )
+
+
+def _engines_passed(part: Result) -> bool:
+    """Whether ours were built and ran, and none of the quantised ones is far from torch's."""
+    for row in part.get("rows", []):
+        engines = row.get("engines", {})
+        ours = [engines.get(name, {}) for name in (PACKED_ENGINE, PLAIN_INT8_ENGINE)]
+        far = any(error > part["limit"] for one in ours for error in one.get("relative_errors", []))
+        if far or "failure" in row or any("failure" in one for one in ours):
+            return False
+    return True
 
 
 def _exactness(part: Result) -> list[str]:
@@ -169,11 +183,45 @@ def _models(part: Result) -> list[str]:
     return [*lines, "", *exact, *skipped, *failures]
 
 
+def _engines(part: Result) -> list[str]:
+    if "failure" in part:
+        return [f"**Failed**: {part['failure']}"]
+    lines = [
+        f"{part['tensorrt']}, {part['bits']}, random weights, float16 between the nodes. A step "
+        "from numpy to numpy; errors are relative to torch's prediction, of the image with the "
+        f"largest one, and at most {part['limit']} for the quantised ones.",
+        "",
+        "| network | batch | engine | ms (p10 to p90) | over packed | plan MB | largest error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    failures = []
+    for row in part["rows"]:
+        if "skipped" in row or "failure" in row:
+            failures.append(f"- {row['name']}: {row.get('skipped') or row['failure']}.")
+        for name, one in row.get("engines", {}).items():
+            if "ms" not in one:
+                why = one.get("skipped") or one["failure"]
+                failures.append(f"- {row['name']}, {name}: {why}.")
+                continue
+            lines.append(
+                f"| {row['name']} | {row['batch']} | {name} | {_spread(one['ms'])} "
+                f"| {_times(row['over'].get(name))} | {one['plan_mb']:.2f} "
+                f"| {max(one['relative_errors']):.3g} |"
+            )
+    return [*lines, "", *failures]
+
+
 def _measured(part: Result) -> list[Result]:
     return [row for row in part.get("rows", []) if "skipped" not in row]
 
 
-_PARTS = {"exactness": _exactness, "tests": _tests, "kernels": _kernels, "models": _models}
+_PARTS = {
+    "exactness": _exactness,
+    "tests": _tests,
+    "kernels": _kernels,
+    "models": _models,
+    "engines": _engines,
+}
 
 
 def _rates(rates: Result) -> str:

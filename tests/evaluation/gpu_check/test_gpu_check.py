@@ -10,20 +10,30 @@ import textwrap
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from marks import needs_tensorrt_rtx
 from plugins.kernels.emulated import emulated_kernels
 
 from mpq_export.core.integer_reference import ConvGeometry, check_layer, run_layer
 from mpq_export.core.planes import unpack
+from mpq_export.errors import RuntimeUnavailable
 from mpq_export.evaluation.gpu_check import __main__ as command
-from mpq_export.evaluation.gpu_check import exactness, place, products
+from mpq_export.evaluation.gpu_check import engines, exactness, place, products, random_models
 from mpq_export.evaluation.gpu_check.report import markdown, passed
 from mpq_export.evaluation.gpu_check.rounding import mixed_planes, rounded_layer
 from mpq_export.evaluation.gpu_check.turns import Subject, in_turns, prepared
+from mpq_export.lowering.names import Target
+from mpq_export.progress import Silence
+from mpq_export.runtimes.cuda.gpu import Gpu
 from mpq_export.runtimes.gpu_kernels.torch_gpu import emulated_gpu
+from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.tensorrt import engine_builds
+from mpq_export.runtimes.tensorrt.engine_builds import EngineRequest
+from mpq_export.runtimes.tensorrt.installed import Installed
 
 NEVER = float("inf")
 """A deadline."""
@@ -56,6 +66,11 @@ def test_all_parts_have_run_and_all_is_exact(emulated):
     assert result["tests"]["skipped"]
     (network,) = result["models"]["rows"]
     assert network["layers_exact"] == network["layers"] > 40
+    (compared,) = result["engines"]["rows"]
+    assert set(compared["engines"]) == {"packed", "plain INT8", "float16"}
+    for name, engine in compared["engines"].items():
+        (error,) = engine["relative_errors"]
+        assert 0 < error < (0.005 if name == "float16" else 0.15), name
     assert passed(result)
 
 
@@ -70,7 +85,7 @@ def test_every_subject_was_timed(emulated):
     assert all("median" in spread for spread in network["ms"].values()), network["ms"]
     assert network["over"]["packed, CUDA graph"]["packed, CUDA graph"] == 1
     assert "Emulated" in table
-    assert table.count("| tiny UNet |") == 7
+    assert table.count("| tiny UNet |") == 7 + 3
 
 
 def test_what_is_wrong_fails_the_check(emulated):
@@ -84,10 +99,15 @@ def test_what_is_wrong_fails_the_check(emulated):
     assert not passed(driver)
     assert "driver. Cases (golden" in markdown(driver)
     assert "**some differ**: conv_2x2" in markdown(driver)
-    for part in ("exactness", "kernels", "models"):
+    for part in ("exactness", "kernels", "models", "engines"):
         broken = {**result, part: {"failure": "RuntimeError: gone"}}
         assert not passed(broken)
         assert "RuntimeError: gone" in markdown(broken)
+    for name in ("packed", "plain INT8"):
+        far = json.loads(json.dumps(result))
+        far["engines"]["rows"][0]["engines"][name]["relative_errors"].append(1.0)
+        assert not passed(far)
+        assert "| 1 |\n" in markdown(far)
     layers = json.loads(json.dumps(result))
     layers["models"]["rows"][0]["layers_exact"] -= 1
     assert not passed(layers)
@@ -101,7 +121,10 @@ def test_only_what_of_ours_fails_to_run_fails_the_check(emulated, ours):
     network = json.loads(json.dumps(result))
     step = "packed, CUDA graph" if ours else "float16, compiled"
     network["models"]["rows"][0]["ms"][step] = {"failure": "RuntimeError: no"}
-    for failed in (product, network):
+    engine = json.loads(json.dumps(result))
+    kind = "packed" if ours else "float16"
+    engine["engines"]["rows"][0]["engines"][kind] = {"failure": "RuntimeUnavailable: Error: no"}
+    for failed in (product, network, engine):
         assert passed(failed) is not ours
         assert "Error: no" in markdown(failed)
 
@@ -264,7 +287,7 @@ def test_what_the_deadline_leaves_out_is_said(tmp_path, monkeypatch, emulated):
     assert {result[part]["skipped"] for part in command.PARTS} == {"no time was left"}
     assert result["machine"]["GPU kernels"] == "for the processor"
     assert "seconds until they were loaded" in result["machine"]
-    assert (tmp_path / "gpu.md").read_text().count("Not run: no time was left.") == 4
+    assert (tmp_path / "gpu.md").read_text().count("Not run: no time was left.") == 5
     assert exactness._sanitized("racecheck", 0.0)["skipped"] == "no time was left"
     assert exactness._by_driver(0.0)["skipped"] == "no time was left"
     row = products.measure_products(
@@ -400,3 +423,115 @@ def test_sizes_of_products_are_those_of_the_matrix_product():
     assert conv.sizes == (512, 320, 2880)
     assert products.Product(640, rows=77).sizes == (77, 640, 640)
     assert len({product.name for product in products.PRODUCTS}) == len(products.PRODUCTS) == 30
+
+
+# --- TensorRT's engines ---------------------------------------------------------------------------
+
+
+def test_without_tensorrt_engines_are_said_to_be_skipped(emulated, monkeypatch):
+    def none(_):
+        raise RuntimeUnavailable("No engine can be built here", why="trt: It is not installed")
+
+    monkeypatch.setattr(engines, "usual_runtime", none)
+    here = replace(place.emulated_place(), emulated=False)
+    part = command._engines(here, NEVER)
+    assert part == {"skipped": "No engine can be built here. trt: It is not installed"}
+    result = {**emulated[0], "engines": part}
+    assert passed(result)
+    assert "Not run: No engine can be built here. trt: It is not installed." in markdown(result)
+
+
+@pytest.fixture
+def tensorrt(monkeypatch, tmp_path):
+    """TensorRT's engines where they are asked for: what was built, and run by ONNX Runtime."""
+    asked = []
+
+    def build(bundle, request, progress, _warn):
+        progress.note("timing")
+        progress.advance(1)
+        asked.append((request.target, request.runtime, request.shapes, len(bundle.layers)))
+        record = SimpleNamespace(size=3_000_000, seconds=2.5)
+        return SimpleNamespace(record=record)
+
+    def opened(bundle, runtime, target):
+        assert runtime is Runtime.TRT
+        step = engines.EmulatedEngines().open(bundle, target, 1).predict
+        return lambda **inputs: step(inputs)
+
+    monkeypatch.setattr(engines, "gpu_here", lambda: Gpu(0, "Orin", (8, 7), 8))
+    monkeypatch.setattr(engines, "usual_runtime", lambda _: Runtime.TRT)
+    monkeypatch.setattr(engines, "installed", lambda runtime: Installed(runtime, "10.3.0"))
+    monkeypatch.setattr(engines, "build", build)
+    monkeypatch.setattr(engines, "open_tensorrt", opened)
+    monkeypatch.setattr(engines.TensorRtEngines, "packed", Target.ONNX)  # what can be run here
+    return asked
+
+
+def test_three_engines_are_built_and_compared(tensorrt, emulated):
+    networks = (replace(random_models.EMULATED_NETWORKS[0], batch=2),)
+    part = engines.measure_engines(
+        place.emulated_place(), engines.TensorRtEngines(NEVER), networks, 2, NEVER, command.Lines()
+    )
+    (row,) = part["rows"]
+    assert part["tensorrt"] == "TensorRT 10.3.0"
+    assert [asked[:3] for asked in tensorrt] == [
+        (Target.ONNX, Runtime.TRT, "batch:2"),
+        (Target.TRT_INT8, Runtime.TRT, "batch:2"),
+        (Target.TRT_INT8, Runtime.TRT, "batch:2"),
+    ]
+    assert [asked[3] > 40 for asked in tensorrt] == [True, True, False]
+    assert tensorrt[-1][3] == 0, "float16 has no packed layers"
+    for engine in row["engines"].values():
+        assert (engine["plan_mb"], engine["build_seconds"]) == (3, 2.5)
+        assert len(engine["relative_errors"]) == 2, "one for every image"
+    assert row["over"]["packed"] == 1
+    assert "TensorRT 10.3.0, w3a8" in markdown({**emulated[0], "engines": part})
+
+
+def test_an_engine_that_fails_leaves_the_others(tensorrt, monkeypatch, emulated):
+    build = engines.build
+
+    def refuse(bundle, request, *others):
+        if request.target is Target.TRT_INT8:
+            raise RuntimeUnavailable("TensorRT cannot build the model")
+        return build(bundle, request, *others)
+
+    monkeypatch.setattr(engines, "build", refuse)
+    part = engines.measure_engines(
+        place.emulated_place(), engines.TensorRtEngines(NEVER), random_models.EMULATED_NETWORKS,
+        1, NEVER, command.Lines(),
+    )  # fmt: skip
+    (row,) = part["rows"]
+    assert row["engines"]["packed"]["ms"]["median"] > 0
+    assert "cannot build" in row["engines"]["float16"]["failure"]
+    result = {**emulated[0], "engines": part}
+    assert "- tiny UNet, plain INT8: RuntimeUnavailable: TensorRT cannot build" in markdown(result)
+    assert not passed(result), "plain INT8 is ours"
+
+
+def test_builds_end_at_the_deadline(tensorrt):
+    part = engines.measure_engines(
+        place.emulated_place(), engines.TensorRtEngines(0.0), random_models.EMULATED_NETWORKS, 1,
+        NEVER, command.Lines(),
+    )  # fmt: skip
+    (row,) = part["rows"]
+    assert [one["skipped"] for one in row["engines"].values()] == ["no time was left"] * 3
+    assert tensorrt == []
+
+
+@pytest.mark.slow
+@pytest.mark.tensorrt
+@needs_tensorrt_rtx
+@pytest.mark.parametrize("target", [Target.TRT, Target.TRT_INT8, None])
+def test_tensorrt_rtx_builds_all_three(target, tmp_path):
+    """None is full precision; none of them can be run here."""
+    network = random_models.EMULATED_NETWORKS[0]
+    model = random_models.random_model(network.config)
+    bundle = random_models.rounded_bundle(model, network.config)
+    if target is None:
+        bundle, target = engines._unquantised(model, bundle), Target.TRT_INT8
+    bundle = replace(bundle, path=tmp_path)
+    engines.export_bundle(bundle, (target,), None, Silence(), float16=True)
+    request = EngineRequest(target, Runtime.TRT_RTX, "batch:1")
+    record = engine_builds.build(bundle, request, Silence(), lambda _: None).record
+    assert record.size > 0
