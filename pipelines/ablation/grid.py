@@ -13,7 +13,7 @@ from ...core.weight_form import WeightForm
 from ...methods import Recipe, recipe_of
 from ...training.choices import Trained
 from ..model_report import shipped_checkpoint
-from .ingredients import switched, temporal_steps
+from .ingredients import scaling_steps, switched, temporal_steps
 
 NUM_STEPS = 20
 TRAINED_METHODS = ("efficientdm", "mpq-dm", "mpq-dmv2")
@@ -256,7 +256,7 @@ def _post_training() -> list[Cell]:
 
 
 def _post_training_ablation() -> list[Cell]:
-    rows = temporal_steps(recipe_of("tfmq-dm"))
+    rows = {**scaling_steps(recipe_of("dmq")), **temporal_steps(recipe_of("tfmq-dm"))}
     return [_cell("photos", "w4a6", recipe, 0, 500, label) for label, recipe in rows.items()]
 
 

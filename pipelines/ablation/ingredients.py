@@ -78,3 +78,19 @@ def temporal_steps(whole: Recipe) -> Mapping[str, Recipe]:
             update={"temporal_rounding": None, "cache": None}
         ),
     }
+
+
+def scaling_steps(whole: Recipe) -> Mapping[str, Recipe]:
+    """DMQ's parts, each with all before it; and the whole to the nearest levels."""
+    assert whole.scaling is not None, "the method learns scales"
+    alike = whole.scaling.model_copy(update={"step_power": 0.0})
+    without_shifts = whole.model_copy(update={"power_of_two": None})
+    unscaled = without_shifts.model_copy(update={"scaling": None})
+    return {
+        "learned rounding": unscaled.model_copy(update={"split_concatenations": False}),
+        "+ split concatenations": unscaled,
+        "+ scaling": without_shifts.model_copy(update={"scaling": alike}),
+        "+ timestep weights": without_shifts,
+        "+ power-of-two": whole,
+        "dmq, nearest rounding": whole.model_copy(update={"rounding": None}),
+    }

@@ -12,7 +12,12 @@ from mpq_export.pipelines.ablation.grid import (
     Overrides,
     grid,
 )
-from mpq_export.pipelines.ablation.ingredients import INGREDIENTS, switched, temporal_steps
+from mpq_export.pipelines.ablation.ingredients import (
+    INGREDIENTS,
+    scaling_steps,
+    switched,
+    temporal_steps,
+)
 
 from mpq_export.core.weight_form import WeightForm
 from mpq_export.methods import Recipe, recipe_of
@@ -124,3 +129,16 @@ def test_temporal_parts_come_one_after_another():
         if (c.family, c.bits, c.seed, c.label) == ("photos", "w4a6", 0, "tfmq-dm")
     )
     assert cell.recipe.model_copy(update={"training": rows["+ cache"].training}) == rows["+ cache"]
+
+
+def test_parts_of_scaling_come_one_after_another():
+    rows = scaling_steps(recipe_of("dmq"))
+    changed = [
+        {name for name in Recipe.model_fields if getattr(one, name) != getattr(other, name)}
+        for one, other in pairwise(list(rows.values())[:5])
+    ]
+    assert changed == [{"split_concatenations"}, {"scaling"}, {"scaling"}, {"power_of_two"}]
+    assert rows["+ scaling"].scaling.step_power == 0
+    assert rows["+ power-of-two"] == recipe_of("dmq")
+    labels = {cell.label for cell in grid()["post-training-ablation"].cells}
+    assert rows.keys() <= labels
