@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation size-table bench-scale bench-fit bench bench-cpu browser tensorrt-plans attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation gate-report size-table bench-scale bench-fit bench bench-cpu browser tensorrt-plans attacks fuzz clean
 
 setup: $(READY)
 
@@ -142,6 +142,10 @@ photos-checkpoint: setup
 PARTS ?=
 ablation: setup
 	$(BIN)/python -m mpq_export.pipelines.ablation.run $(PARTS)
+
+# What mpq-check's limits say of bundles with one broken layer, docs/results/gate.md; a few minutes.
+gate-report: setup
+	$(BIN)/python -m mpq_export.evaluation.gate_report --out docs/results
 
 # Bytes of the literature's models; needs 2 GB of memory and a few minutes.
 size-table: setup

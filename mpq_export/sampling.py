@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .bundle import Bundle
-from .errors import RuntimeUnavailable
+from .bundle import Bundle, read_bundle
+from .errors import RecipeError, RuntimeUnavailable
 from .pipeline_folder import further_components, verified_index
 from .pipelines.registry import GENERAL, DrawRequest, family_registration, load_family
 from .progress import ProgressReporter
@@ -38,6 +39,38 @@ def loop_of(bundle: Bundle) -> SamplingLoop:
         return SamplingLoop.NUMPY
     known = is_known(bundle.scheduler_config) and _is_alone(bundle)
     return SamplingLoop.NUMPY if known else SamplingLoop.DIFFUSERS
+
+
+def from_pretrained(
+    bundle: str | Path, runtime: Runtime | str = Runtime.ORT, **components: Any
+) -> Any:
+    """The diffusers pipeline of a bundle's folder, its denoiser running in ``runtime``.
+
+    The pipeline is diffusers' own class, called as ever: ``generator=``, ``num_inference_steps=``,
+    callbacks. ``components`` take the place of the bundle's, such as ``scheduler=`` or ``vae=``.
+
+    Raises BundleError for a damaged folder, RuntimeUnavailable for a runtime that is not here.
+    """
+    pipeline = open_pipeline(read_bundle(bundle), Runtime(runtime))
+    unknown = sorted(set(components) - set(pipeline.components))
+    if unknown:
+        raise RecipeError(
+            f"The pipeline has no component '{unknown[0]}'",
+            where=type(pipeline).__name__,
+            why=f"It has {', '.join(sorted(pipeline.components))}",
+        )
+    pipeline.register_modules(**components)
+    return pipeline
+
+
+def quantized_model(bundle: str | Path, runtime: Runtime | str = Runtime.ORT) -> Any:
+    """A bundle's denoiser as a diffusers model: ``pipeline.unet = quantized_model("out/b")``.
+
+    For the pipeline that the checkpoint came from, in the place of its UNet or transformer.
+    """
+    from .pipelines.denoiser_module import DenoiserModule
+
+    return DenoiserModule(open_denoiser(read_bundle(bundle), Runtime(runtime)))
 
 
 def open_pipeline(bundle: Bundle, runtime: Runtime) -> Any:

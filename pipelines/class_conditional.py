@@ -53,6 +53,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         eta: float = 0.0,
         generator: Generators | None = None,
         output_type: str = "pil",
+        callback_on_step_end: Callable[..., Mapping[str, Any]] | None = None,
     ) -> ImagePipelineOutput:
         """Draw one image per label.
 
@@ -64,6 +65,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 every label.
             output_type: ``"pil"``, ``"np"`` (``[N, H, W, C]`` in [0, 1]) or ``"pt"``
                 (``[N, C, H, W]`` in [0, 1]).
+            callback_on_step_end: called with the pipeline, the step, its timestep and
+                ``{"latents": sample}`` after every step, as in diffusers; what it returns may have
+                other ``latents``.
         """
         labels = torch.as_tensor(class_labels, dtype=torch.long, device=self._execution_device)
         config = self.denoiser.config
@@ -74,11 +78,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
         accepted = inspect.signature(self.scheduler.step).parameters
         options = {"eta": eta, "generator": generator}
         options = {name: value for name, value in options.items() if name in accepted}
-        for timestep in self.progress_bar(self.scheduler.timesteps):
+        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             scaled = self.scheduler.scale_model_input(sample, timestep)
             times = timestep.expand(len(labels)).to(sample.device)  # DiT takes one for each image
             noise = self.denoiser(scaled, times, class_labels=labels).sample
             sample = self.scheduler.step(noise, timestep, sample, **options).prev_sample
+            if callback_on_step_end is not None:
+                told = callback_on_step_end(self, step, timestep, {"latents": sample})
+                sample = told.get("latents", sample)
         images = (sample / 2 + 0.5).clamp(0, 1)
         if output_type == "pt":
             return ImagePipelineOutput(images=images)
@@ -101,6 +108,15 @@ class UNetPixelPipeline(ClassConditionalPipeline):
     def denoiser(self) -> Any:
         """The UNet."""
         return self.unet
+
+
+class LabelledPixelPipeline(UNetPixelPipeline):
+    """Around a ``UNet2DModel`` of any number of classes, for which diffusers has no pipeline."""
+
+    @property
+    def num_classes(self) -> int:  # type: ignore[override]
+        """Labels of the model's class embedding."""
+        return int(self.unet.config.num_class_embeds)
 
 
 class DiTPixelPipeline(ClassConditionalPipeline):

@@ -18,8 +18,12 @@ from ..errors import BundleError
 from ..runtimes.denoiser import Denoiser
 
 
-class DenoiserModule(torch.nn.Module):
-    """Called and configured like the diffusers model that it stands for."""
+class DenoiserModule(diffusers.ModelMixin):
+    """Called and configured like the diffusers model that it stands for.
+
+    A ``ModelMixin``, so that diffusers' ``from_pretrained(..., unet=module)`` takes it. Samples may
+    lie on any device and have any float type: the prediction has the same.
+    """
 
     def __init__(self, denoiser: Denoiser[Any]) -> None:
         super().__init__()
@@ -40,6 +44,15 @@ class DenoiserModule(torch.nn.Module):
     def device(self) -> torch.device:
         """Pipelines keep their samples here."""
         return torch.device("cpu")
+
+    def save_pretrained(self, *_: Any, **__: Any) -> None:
+        """Raises BundleError: the bundle is what is saved."""
+        raise BundleError(
+            "A quantised denoiser is not saved by its pipeline",
+            where=architecture_of(self.denoiser.model_config).class_name,
+            why="It runs a bundle, which lies on disk already",
+            fix="Copy the bundle's folder, and open it with mpq_export.sampling.from_pretrained",
+        )
 
     def forward(
         self,
@@ -65,13 +78,22 @@ class DenoiserModule(torch.nn.Module):
                 where=architecture_of(self.denoiser.model_config).class_name,
                 why=f"It hands over {sorted(given)}; the model takes {sorted(self.conditions)}",
             )
+        tensor = _on_processor(sample)
+        given = {name: _on_processor(value) for name, value in given.items()}
         if self.denoiser.array_type is np.ndarray:
             arrays = {name: value.numpy() for name, value in given.items()}
-            array = self.denoiser(sample.numpy(), float(times[0]), **arrays)
+            array = self.denoiser(tensor.numpy(), float(times[0]), **arrays)
             prediction = torch.from_numpy(array)
         else:
-            prediction = self.denoiser(sample, float(times[0]), **given)
+            prediction = self.denoiser(tensor, float(times[0]), **given)
+        prediction = prediction.to(sample.device, sample.dtype)
         return UNet2DOutput(prediction) if return_dict else (prediction,)
+
+
+def _on_processor(value: torch.Tensor) -> torch.Tensor:
+    """Where and as a runtime takes it; floats in float32."""
+    value = value.detach().to("cpu")
+    return value.float() if value.is_floating_point() else value
 
 
 def _given(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

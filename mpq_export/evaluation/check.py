@@ -11,7 +11,7 @@ import numpy as np
 
 from ..architectures import architecture_of
 from ..bundle import Bundle
-from ..errors import RuntimeUnavailable
+from ..errors import RecipeError, RuntimeUnavailable
 from ..pipelines.registry import GENERAL
 from ..progress import ProgressReporter
 from ..runtimes.denoiser import Denoiser, open_denoiser
@@ -25,6 +25,7 @@ from .whole_model import PredictionError, prediction_error
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
     from ..runtimes.gpu_kernels.torch_gpu import TorchGpu
+    from .layer_blame import Blame
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,13 @@ class CheckReport:
     """Node results in graph order, and whole-model errors (None: not measured).
 
     ``against_torch`` compares the runtime with the torch reference of the same bundle,
-    ``against_original`` with the original checkpoint.
+    ``against_original`` with the original checkpoint. ``blame`` says what single layers cost.
     """
 
     nodes: tuple[NodeResult, ...]
     against_torch: PredictionError | None
     against_original: PredictionError | None
+    blame: Blame | None = None
 
     @property
     def exact(self) -> int:
@@ -76,20 +78,29 @@ def check_bundle(
     num_images: int,
     seed: int,
     progress: ProgressReporter,
+    blamed: int = 0,
 ) -> CheckReport:
     """Compare a running bundle with the reference.
 
-    With a checkpoint the inputs come from its own trajectory, else from Gaussian noise.
+    With a checkpoint the inputs come from its own trajectory, else from Gaussian noise; ``blamed``
+    layers are then restored one by one.
 
     Raises:
+        RecipeError: layers are to be restored and there is no checkpoint to take them from.
         RuntimeUnavailable: the runtime is torch, which runs the reference itself here; or an
             engine, which shows no nodes.
     """
     _require_nodes(runtime)
+    if blamed and checkpoint is None:
+        raise RecipeError(
+            "Layers can only be restored from the original checkpoint",
+            where="--blame",
+            fix="Give it with --ckpt",
+        )
     gpu = _gpu() if runtime is Runtime.TORCH else None
     if checkpoint is not None:
         require_same_model(bundle, checkpoint)
-    steps = np.unique(np.linspace(0, len(bundle.timesteps) - 1, num_steps).round().astype(int))
+    steps = _tried_steps(bundle, num_steps)
     if checkpoint is None:
         inputs = _noise_inputs(bundle, steps, num_images, seed)
         original, layers = None, None
@@ -108,10 +119,38 @@ def check_bundle(
         progress.advance()
     predictions = _predictions(open_denoiser(bundle, runtime), inputs)
     reference = _predictions(_reference(bundle), inputs) if _has_torch() else None
+    blame = None
+    if blamed and checkpoint is not None and original is not None:
+        from .layer_blame import blame_layers
+
+        def predict(denoiser: Denoiser[Any]) -> list[np.ndarray]:
+            return _predictions(denoiser, inputs)
+
+        model = checkpoint.model
+        blame = blame_layers(bundle, model, nodes, blamed, predict, original, progress)
     return CheckReport(
         tuple(nodes),
         prediction_error(predictions, reference) if reference is not None else None,
         prediction_error(predictions, original) if original is not None else None,
+        blame,
+    )
+
+
+def noise_feeds(
+    bundle: Bundle, num_steps: int, num_images: int, seed: int
+) -> list[dict[str, np.ndarray]]:
+    """What :func:`check_bundle` feeds a lowered graph without a checkpoint, one entry per step."""
+    inputs = _noise_inputs(bundle, _tried_steps(bundle, num_steps), num_images, seed)
+    return [_feeds(bundle, given) for given in inputs]
+
+
+def _tried_steps(bundle: Bundle, num_steps: int) -> np.ndarray:
+    return np.unique(np.linspace(0, len(bundle.timesteps) - 1, num_steps).round().astype(int))
+
+
+def _feeds(bundle: Bundle, given: DenoisingInput) -> dict[str, np.ndarray]:
+    return graph_feeds(
+        bundle.model_config, bundle.timesteps, given.sample, given.timestep, given.conditions
     )
 
 
@@ -201,11 +240,7 @@ def _graph_nodes(
     inputs: Sequence[DenoisingInput],
     layers: Mapping[str, LayerFunction] | None,
 ) -> Iterator[NodeResult]:
-    feeds = [
-        graph_feeds(bundle.model_config, bundle.timesteps, i.sample, i.timestep, i.conditions)
-        for i in inputs
-    ]
-    return compare_nodes(bundle, runtime, feeds, layers)
+    return compare_nodes(bundle, runtime, [_feeds(bundle, given) for given in inputs], layers)
 
 
 def _gpu_modules(

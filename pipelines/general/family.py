@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from ...errors import BundleError, RecipeError
-from ...pipeline_folder import PIPELINE, verified_index
+from ...pipeline_folder import PIPELINE, further_components, verified_index
 from ...schedulers import build_scheduler
+from ..class_conditional import LabelledPixelPipeline
 from ..registry import DrawRequest
 from .components import build, called
 
@@ -21,8 +22,14 @@ BATCH = 4
 
 
 def build_pipeline(denoiser: Any, scheduler_config: Mapping[str, Any], bundle: Path) -> Any:
-    """The pipeline whose components lie in a bundle, around its denoiser."""
+    """The pipeline whose components lie in a bundle, around its denoiser.
+
+    diffusers has no pipeline for pixels and labels: a model of these alone, which its trainers save
+    under an unconditional pipeline's name, gets ours.
+    """
     index = verified_index(bundle)
+    if not further_components(index) and getattr(denoiser.config, "num_class_embeds", None):
+        return LabelledPixelPipeline.around(denoiser, scheduler_config)
     return build(bundle / PIPELINE, index, denoiser, build_scheduler(scheduler_config))
 
 
@@ -83,7 +90,10 @@ def _subjects(
             f"{type(pipeline).__name__} takes no text", where="--prompt", fix="Leave it out"
         )
     if "class_labels" in accepted:
-        classes = pipeline.transformer.config.num_embeds_ada_norm
+        labelled = isinstance(pipeline, LabelledPixelPipeline)
+        classes = (
+            pipeline.num_classes if labelled else pipeline.transformer.config.num_embeds_ada_norm
+        )
         return {"class_labels": [place % classes for place in places]}
     if "batch_size" in accepted:
         return {"batch_size": len(places)}

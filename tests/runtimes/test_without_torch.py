@@ -28,7 +28,7 @@ FOR_WORKSTATIONS = (
     "evaluation.module_fidelity", "temporal", "cached_features",
     "evaluation.training_profile", "evaluation.tensorrt_plans",
     "evaluation.baselines.fp32_onnx", "evaluation.baselines.denoiser_module",
-    "runtimes.full_precision",
+    "runtimes.full_precision", "evaluation.layer_blame", "evaluation.gate_report",
 )  # fmt: skip
 FOR_BOARDS = {
     "core.planes", "core.integer_reference", "lowering.portable", "lowering.nodes",
@@ -38,6 +38,7 @@ FOR_BOARDS = {
     "runtimes.gpu_kernels.device", "cli.build", "runtimes.tensorrt.denoiser",
     "runtimes.tensorrt.engine_builds", "runtimes.tensorrt.engine_source", "runtimes.cuda.code",
     "runtimes.cuda.stream", "drawing", "folder_drawing", "image_folder", "evaluation.reference",
+    "evaluation.gate",
 }  # fmt: skip
 
 

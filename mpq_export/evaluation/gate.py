@@ -1,0 +1,193 @@
+"""Is a bundle good enough? Images of the bundle and of full precision, and limits on what is lost.
+
+Both draw from the same noise. Frechet distances depend on the number of images, so the bundle draws
+as many as the reference holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..drawing import Drawer, open_drawer
+from ..errors import RecipeError
+from ..folder_drawing import FULL_PRECISION, drawn_with, judge_of, original_drawer
+from ..image_folder import as_bytes
+from ..pipelines.registry import DrawRequest
+from ..progress import ProgressReporter
+from ..runtimes.names import Runtime
+from .frechet import FeatureStatistics, frechet_distance
+from .image_summary import ImageSummary
+from .original import config_sha256
+from .reference import SHOWN, Drawn, Reference, ReferenceFileError
+
+if TYPE_CHECKING:
+    from ..checkpoints import Checkpoint
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be lost; None: that is not looked at.
+
+    Attributes:
+        frechet_increase: largest rise of the Frechet distance to the data over that of full
+            precision, as a share: 0.15 is 15 %.
+        psnr: least peak signal-to-noise ratio to full precision's images, in dB.
+        accuracy_drop: largest fall of the share of images that show what was asked for.
+    """
+
+    frechet_increase: float | None = None
+    psnr: float | None = None
+    accuracy_drop: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(v is not None for v in (self.frechet_increase, self.psnr, self.accuracy_drop))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One limit, what was measured, and of what, in words."""
+
+    name: str
+    measured: float
+    limit: float
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """Verdicts on so many images."""
+
+    num_images: int
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit is kept."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+
+def draw_reference(
+    bundle: Bundle, checkpoint: Checkpoint, request: DrawRequest, progress: ProgressReporter
+) -> Reference:
+    """The reference of the bundle's own checkpoint, drawn here and now."""
+    drawer = original_drawer(bundle, checkpoint, request)
+    drawn = drawn_with(bundle, drawer, request, FULL_PRECISION)
+    return _summarised(bundle, drawer, drawn, "full", progress)
+
+
+def pass_through_gate(
+    bundle: Bundle,
+    runtime: Runtime,
+    reference: Reference,
+    limits: Limits,
+    progress: ProgressReporter,
+) -> GateReport:
+    """Draw what the reference's model drew, and compare.
+
+    Raises ReferenceFileError where the reference is of another model or was drawn in another way
+    than this program draws, RecipeError where it cannot answer what is asked.
+    """
+    require_answers(reference, limits)
+    drawn = reference.drawn
+    if drawn.model_config_sha256 != config_sha256(bundle.model_config):
+        raise ReferenceFileError(
+            "The reference is of another model", where=drawn.model, why="Its config differs"
+        )
+    request = DrawRequest(
+        drawn.num_images, drawn.num_steps, drawn.seed, tuple(drawn.prompts), drawn.guidance
+    )
+    drawer = open_drawer(replace(bundle, scheduler_config=drawn.scheduler), runtime, request)
+    if drawer.batch != drawn.batch:
+        raise ReferenceFileError(
+            "The reference was drawn in another way",
+            where=drawn.model,
+            why=f"It had {drawn.batch} images in a batch, here are {drawer.batch}",
+            fix="Make it again on a machine of this kind",
+        )
+    found = _summarised(bundle, drawer, drawn, "gate", progress)
+    if reference.images is not None and found.extractor != reference.extractor:
+        raise ReferenceFileError(
+            "The reference's features are not those of this program",
+            where=str(reference.extractor),
+            why=f"Here they are of {found.extractor or 'nothing'}",
+            fix="Make the reference again",
+        )
+    return GateReport(drawn.num_images, tuple(_verdicts(found, reference, limits)))
+
+
+def require_answers(reference: Reference, limits: Limits) -> None:
+    """Raise RecipeError where a limit is on what the reference does not hold."""
+    lacking = []
+    if limits.frechet_increase is not None and (reference.images is None or reference.data is None):
+        lacking.append(("--max-frechet-increase", "statistics of features and data"))
+    if limits.accuracy_drop is not None and reference.accuracy is None:
+        lacking.append(("--max-accuracy-drop", "a classifier's accuracy"))
+    if limits.psnr is not None and not len(reference.shown):
+        lacking.append(("--min-psnr", "images"))
+    if lacking:
+        option, what = lacking[0]
+        raise RecipeError(
+            f"The reference has no {what}",
+            where=option,
+            why="Nothing measures the images of this model family",
+            fix="Leave the limit out; --min-psnr needs the images alone",
+        )
+
+
+def psnr(images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio in dB over two whole sets of one shape; infinite if equal."""
+    error = np.square(images.astype(np.float64) - reference).mean() / 255**2
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def _summarised(
+    bundle: Bundle, drawer: Drawer, drawn: Drawn, task: str, progress: ProgressReporter
+) -> Reference:
+    summary, images = ImageSummary(judge_of(bundle)), range(drawn.num_images)
+    progress.start(task, len(images))
+    for batch in drawer.batches(images):
+        part = range(batch.start, min(batch.stop, images.stop))
+        summary.add(as_bytes(drawer.draw(part, progress.advance)), part)
+    return summary.whole(drawn)
+
+
+def _verdicts(found: Reference, reference: Reference, limits: Limits) -> Iterator[Verdict]:
+    if limits.frechet_increase is not None:
+        yield _frechet_verdict(found.images, reference, limits.frechet_increase)
+    if limits.psnr is not None:
+        count = min(SHOWN, len(reference.shown))
+        ratio = psnr(found.shown[:count], reference.shown[:count])
+        detail = f"PSNR to full precision {ratio:.1f} dB over {count} images"
+        detail = f"{detail}, at least {limits.psnr:g}"
+        yield Verdict("psnr", ratio, limits.psnr, ratio >= limits.psnr, detail)
+    if limits.accuracy_drop is not None:
+        yield _accuracy_verdict(found.accuracy, reference.accuracy, limits.accuracy_drop)
+
+
+def _frechet_verdict(
+    images: FeatureStatistics | None, reference: Reference, limit: float
+) -> Verdict:
+    full, data = reference.images, reference.data
+    if images is None or full is None or data is None:
+        raise ValueError("the reference answers no question of features")
+    ours, theirs = frechet_distance(images, data), frechet_distance(full, data)
+    rise = ours / max(theirs, 1e-300) - 1
+    detail = f"Frechet distance to data {ours:.3f}, full precision {theirs:.3f}: {rise:+.1%}"
+    detail = f"{detail}, at most {limit:+.1%}"
+    return Verdict("frechet_increase", rise, limit, rise <= limit, detail)
+
+
+def _accuracy_verdict(ours: float | None, full: float | None, limit: float) -> Verdict:
+    if ours is None or full is None:
+        raise ValueError("the reference answers no question of labels")
+    drop = full - ours
+    detail = f"Images as asked {ours:.1%}, full precision {full:.1%}: a fall of {drop:.1%}"
+    return Verdict("accuracy_drop", drop, limit, drop <= limit, f"{detail}, at most {limit:.1%}")

@@ -1,0 +1,67 @@
+"""``mpq-check`` as a gate: limits, references, and files for Polygraphy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import assert_user_error, run
+
+
+def test_a_limit_decides_the_exit_code_and_a_reference_stands_for_the_checkpoint(
+    lowered_folder, pipeline_folder, tmp_path
+):
+    """The fixture has no judge, but PSNR needs the images alone."""
+    reference = tmp_path / "full.safetensors"
+    done = run(
+        "mpq-check", lowered_folder, "--ckpt", pipeline_folder, "--gate-images", 4, "--min-psnr", 1,
+        "--save-reference", reference, "--blame", 2, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"]
+    assert report["gate"]["num_images"] == 4
+    assert len(report["blame"]["costs"]) == 2
+    done = run("mpq-check", lowered_folder, "--reference", reference, "--min-psnr", 90)
+    assert done.returncode == 1, done.stderr
+    assert "passed: " in done.stdout
+    assert "FAILED: PSNR to full precision" in done.stdout
+    done = run(
+        "mpq-check", lowered_folder, "--reference", reference, "--max-frechet-increase", "15%"
+    )
+    assert_user_error(done, "no statistics of features", "--min-psnr needs the images alone")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--min-psnr", "18"], ["--ckpt", "--reference"]),
+        (["--max-frechet-increase", "much"], ["no share", "15%"]),
+        (["--save-reference", "x"], ["--ckpt"]),
+        (["--gate-images", "5"], ["No limit"]),
+        (["--blame", "5"], ["--blame", "--ckpt"]),
+        (["--save-inputs", "x"], ["--save-outputs"]),
+        (["--reference", "/dev/zero", "--min-psnr", "1"], ["no reference"]),
+    ],
+)
+def test_mistakes_are_explained(lowered_folder, tmp_path, words, said):
+    assert_user_error(run("mpq-check", lowered_folder, *words, cwd=tmp_path), *said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_polygraphy_reads_what_a_check_saved(lowered_folder, tmp_path):
+    """Its own command runs the standard model on the same inputs, and finds the same outputs."""
+    inputs, outputs = tmp_path / "inputs.json", tmp_path / "outputs.json"
+    done = run(
+        "mpq-check", lowered_folder, "--runtime", "onnx", "--save-inputs", inputs,
+        "--save-outputs", outputs, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["gate"] is None
+    model = lowered_folder / "onnx" / "onnx" / "model.onnx"
+    polygraphy = [str(Path(sys.executable).parent / "polygraphy"), "run", str(model), "--onnxrt"]
+    loading = ["--load-inputs", str(inputs), "--load-outputs", str(outputs)]
+    done = subprocess.run([*polygraphy, *loading], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "PASSED" in done.stdout

@@ -1,0 +1,170 @@
+"""Limits on what images may lose, and the layer that is to blame."""
+
+import json
+import math
+from dataclasses import replace
+
+import fixtures
+import numpy as np
+import pytest
+from mpq_export.pipelines.judge import ClassifierJudge
+from mpq_export.pipelines.registry import DrawRequest
+
+from mpq_export.bundle import read_bundle
+from mpq_export.checkpoints import load_checkpoint
+from mpq_export.cli.check import _share
+from mpq_export.errors import RecipeError
+from mpq_export.evaluation import gate
+from mpq_export.evaluation.check import check_bundle
+from mpq_export.evaluation.gate import Limits, draw_reference, pass_through_gate, psnr
+from mpq_export.evaluation.gate_report import with_scaled_layer
+from mpq_export.evaluation.reference import ReferenceFileError, read_reference, write_reference
+from mpq_export.lowering.names import Target
+from mpq_export.runtimes.names import Runtime
+
+BROKEN = "conv_out"
+SILENT = fixtures.SilentProgress()
+LIMITS = Limits(frechet_increase=0.1, psnr=30.0, accuracy_drop=0.9)
+
+
+class Halves:
+    """Features are the mean brightness of left and right; the class says which is brighter."""
+
+    num_classes = 10
+
+    def state_dict(self):
+        return {}
+
+    def features(self, images):
+        return images.unflatten(-1, (2, -1)).mean((1, 2, 4))
+
+    def __call__(self, images):
+        import torch
+
+        left, right = self.features(images).unbind(1)
+        return torch.stack([left, right], 1)
+
+
+@pytest.fixture(autouse=True)
+def judged(monkeypatch):
+    import torch
+
+    data = torch.rand((30, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    judge = ClassifierJudge(Halves(), data)
+    monkeypatch.setattr(gate, "judge_of", lambda _bundle: judge)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """It predicts velocities: untrained predictions of noise draw images that are all clipped."""
+    model = fixtures.tiny_unet(channels=1, classes=10)
+    folder = fixtures.save_pipeline(tmp_path_factory.mktemp("p"), model, "DigitsPipeline")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(pipeline):
+    return load_checkpoint(pipeline)
+
+
+@pytest.fixture(scope="module")
+def sound(pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound") / "b"
+    return read_bundle(fixtures.quantized_bundle(pipeline, folder, "rtn", "w8a8", (Target.ORT,)))
+
+
+@pytest.fixture(scope="module")
+def broken(sound, tmp_path_factory):
+    return with_scaled_layer(sound, BROKEN, 1.5, tmp_path_factory.mktemp("broken") / "b")
+
+
+@pytest.fixture
+def reference(sound, original):
+    return draw_reference(sound, original, DrawRequest(20, 3, 0), SILENT)
+
+
+def test_a_sound_bundle_passes_and_a_broken_one_does_not(sound, broken, reference, tmp_path):
+    """One layer's scales are 1.5 times as large and the hashes are right."""
+    write_reference(tmp_path / "r", reference)
+    kept = read_reference(tmp_path / "r")
+    passed = pass_through_gate(sound, Runtime.ORT, kept, LIMITS, SILENT)
+    failed = pass_through_gate(read_bundle(broken.path), Runtime.ORT, kept, LIMITS, SILENT)
+    assert passed.passed, passed
+    assert [verdict.name for verdict in passed.verdicts] == [
+        "frechet_increase", "psnr", "accuracy_drop",
+    ]  # fmt: skip
+    assert not failed.passed
+    by_name = {verdict.name: verdict for verdict in failed.verdicts}
+    assert not by_name["psnr"].passed
+    assert by_name["psnr"].measured < passed.verdicts[1].measured - 6
+    assert "at least 30" in by_name["psnr"].detail
+
+
+def test_the_broken_layer_is_named_first(sound, broken, original):
+    """Of nodes all is well: they equal the reference of their own integers."""
+    for bundle, expected in ((sound, None), (broken, BROKEN)):
+        report = check_bundle(bundle, Runtime.ORT, original, 3, 2, 0, SILENT, 4)
+        assert report.passed
+        first = report.blame.costs[0]
+        assert report.blame.layers == len(bundle.layers)
+        assert len(report.blame.costs) == 4
+        assert [cost.error for cost in report.blame.costs] == sorted(
+            cost.error for cost in report.blame.costs
+        )
+        if expected is not None:
+            assert first.name == report.worst(1)[0].name == expected
+            assert first.gain > 0.9
+            assert all(cost.gain < 0.1 for cost in report.blame.costs[1:])
+        else:
+            assert first.gain < 0.9
+
+
+def test_restoring_needs_the_checkpoint(sound):
+    with pytest.raises(RecipeError, match="--ckpt"):
+        check_bundle(sound, Runtime.ORT, None, 1, 1, 0, SILENT, 1)
+
+
+def test_full_precision_loses_nothing(sound, reference, monkeypatch, original):
+    from mpq_export.runtimes.full_precision import FullPrecisionDenoiser
+
+    model = FullPrecisionDenoiser(original.model, original.model_config)
+    monkeypatch.setattr("mpq_export.drawing.open_denoiser", lambda *_: model)
+    limits = Limits(frechet_increase=0.0, psnr=100.0, accuracy_drop=0.0)
+    report = pass_through_gate(sound, Runtime.ORT, reference, limits, SILENT)
+    assert report.passed
+    assert report.verdicts[1].measured == math.inf
+
+
+def test_references_of_something_else_are_refused(sound, reference):
+    def refused(match, limits=LIMITS, error=ReferenceFileError, drawn=None, **changes):
+        other = replace(reference, **changes)
+        if drawn is not None:
+            other = replace(other, drawn=reference.drawn.model_copy(update=drawn))
+        with pytest.raises(error, match=match):
+            pass_through_gate(sound, Runtime.ORT, other, limits, SILENT)
+
+    refused("another model", drawn={"model_config_sha256": "0" * 64})
+    refused("another way", drawn={"batch": 4})
+    refused("features are not those", extractor="Other 0123")
+    refused("statistics of features", error=RecipeError, data=None)
+    refused("classifier", error=RecipeError, accuracy=None)
+    refused("images", error=RecipeError, limits=Limits(psnr=1.0), shown=reference.shown[:0])
+
+
+def test_psnr():
+    images = np.zeros((2, 1, 2, 2), np.uint8)
+    assert psnr(images, images) == math.inf
+    assert psnr(images, images + 51) == pytest.approx(20 * math.log10(5))
+
+
+@pytest.mark.parametrize(("text", "share"), [("15%", 0.15), ("0.15", 0.15), (" 5 % ", 0.05)])
+def test_shares_are_percents_or_fractions(text, share):
+    assert _share("--x", text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "%", "much", "nan", "inf%"])
+def test_other_words_are_no_shares(text):
+    with pytest.raises(RecipeError, match="--x"):
+        _share("--x", text)
