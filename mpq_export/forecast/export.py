@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from ..core.temporal import unread_layers
 from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
 from ..schedulers import sampling_schedule
+from ..temporal.cache_plan import plan_cache
 from .cost import CostForecast, forecast_cost
 from .reconstruction import ReconstructionForecast, forecast_reconstruction
-from .size import SizeForecast, forecast_size
+from .size import CachedShapes, SizeForecast, forecast_size
 from .speed import measure_speed, measure_training
 from .training import TrainingForecast, forecast_training
 
@@ -45,6 +47,8 @@ def forecast_export(
 ) -> ExportForecast:
     """Sizes from shapes alone, costs from a few seconds of measuring this machine.
 
+    Of temporal features all that can be cached are taken for cached.
+
     Args:
         model: the full-precision model, on any device; the meta device will do.
         model_config: its diffusers config.
@@ -54,9 +58,11 @@ def forecast_export(
         num_steps: sampler steps.
     """
     schedule = sampling_schedule(scheduler_config, num_steps)
-    size = forecast_size(model, plan, len(schedule.timesteps))
-    speed = measure_speed(plan.layers.values())
+    speed, rows = measure_speed(plan.layers.values()), len(schedule.timesteps)
+    size = forecast_size(model, plan, rows)
     try:
+        cached = cached_shapes(model, model_config, rows, recipe)
+        size = forecast_size(model, plan, rows, cached=cached)
         cost = forecast_cost(model, model_config, plan, recipe, schedule, speed, size)
         training = reconstruction = None
         if recipe.takes_long:
@@ -73,3 +79,16 @@ def forecast_export(
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         return ExportForecast(plan, size, None, None, reason)
     return ExportForecast(plan, size, cost, training, None, reconstruction)
+
+
+def cached_shapes(
+    model: nn.Module, model_config: Mapping[str, Any], table_rows: int, recipe: Recipe
+) -> CachedShapes | None:
+    """The largest table that the recipe allows; raises what the model raises without data."""
+    if recipe.cache is None:
+        return None
+    plan = plan_cache(model, model_config, table_rows, recipe.cache)
+    if not plan.widths:
+        return None
+    removed = unread_layers(plan.block.tape, list(plan.widths))
+    return CachedShapes(plan.rows, sum(plan.widths.values()), removed)

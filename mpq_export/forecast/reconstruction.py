@@ -12,6 +12,7 @@ from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
 from ..reconstruction.blocks import blocks_of
 from ..schedulers import SamplingSchedule
+from ..temporal.reconstruction import whole_block
 from .cost import Span, work_of_call
 from .size import quantizable
 from .speed import MachineSpeed, TrainingSpeed
@@ -32,6 +33,7 @@ class ReconstructionForecast:
 
     scaling: Span | None
     rounding: Span | None
+    temporal: Span | None = None
 
 
 def forecast_reconstruction(
@@ -48,7 +50,15 @@ def forecast_reconstruction(
     Raises what the model raises if it cannot run without data.
     """
     names = [name for name, bits in plan.bits.items() if bits.weight < 8]
-    scaling = rounding = None
+    scaling = rounding = temporal = None
+    if recipe.temporal_rounding is not None:
+        block = whole_block(model, model_config, 1).layers
+        apart = [name for name in names if name in block]
+        names = [name for name in names if name not in block]
+        fitted = recipe.temporal_rounding
+        numbers = sum(quantizable(model, name).weight.numel() for name in apart)
+        products = _PASSES * fitted.batch * numbers * speed.per_mac
+        temporal = Span.about(fitted.iterations * (products + numbers * training_speed.per_weight))
     if recipe.scaling is not None:
         choices = recipe.scaling
         rows = len(schedule.timesteps)
@@ -72,4 +82,4 @@ def forecast_reconstruction(
         update = _PASSES * learning.batch * image + weights * training_speed.per_weight
         replays = _REPLAYS * blocks * learning.samples * image / 2
         rounding = Span.about(learning.iterations * update + replays)
-    return ReconstructionForecast(scaling, rounding)
+    return ReconstructionForecast(scaling, rounding, temporal)

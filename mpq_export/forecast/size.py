@@ -18,6 +18,7 @@ from typing import cast
 from torch import nn
 
 from ..bundle import OUTPUT_BIAS, TIMESTEPS
+from ..bundle_features import FEATURE_TENSORS
 from ..core.bit_allocation import Allocation
 from ..core.integer_reference import input_channels
 from ..core.layers import Quantizable, geometry_of
@@ -75,8 +76,22 @@ class SizeForecast:
         return layers + self.floating_bytes + self.table_bytes + self.header_bytes
 
 
+@dataclass(frozen=True)
+class CachedShapes:
+    """Temporal features that would be cached: ``channels`` of ``labels``, and the layers that would
+    be ``removed``."""
+
+    labels: int
+    channels: int
+    removed: Collection[str]
+
+
 def forecast_size(
-    model: nn.Module, plan: LayerPlan, table_rows: int, unmixed: Collection[str] = ()
+    model: nn.Module,
+    plan: LayerPlan,
+    table_rows: int,
+    unmixed: Collection[str] = (),
+    cached: CachedShapes | None = None,
 ) -> SizeForecast:
     """The sizes that quantising ``model`` by ``plan`` will give.
 
@@ -85,12 +100,15 @@ def forecast_size(
         plan: how its layers are quantised.
         table_rows: T, rows of the activation tables.
         unmixed: layers known to keep N planes in every row although the plan would let them mix.
+        cached: None where nothing is.
     """
+    removed = () if cached is None else cached.removed
+    plan = plan.without(removed)
     by_layer = {
         name: _layer_tensors(quantizable(model, name), choices, table_rows, name not in unmixed)
         for name, choices in plan.layers.items()
     }
-    prefixes = tuple(f"{name}." for name in plan.layers)
+    prefixes = tuple(f"{name}." for name in (*plan.layers, *removed))
     floating: dict[str, TensorShape] = {
         key: ("F32", tuple(value.shape))
         for key, value in model.state_dict().items()
@@ -100,6 +118,13 @@ def forecast_size(
         TIMESTEPS: ("I32", (table_rows,)),
         OUTPUT_BIAS: ("F32", (table_rows,)),
     }
+    if cached is not None:
+        codes, scale, offset = FEATURE_TENSORS.values()
+        tables |= {
+            codes: ("I8", (table_rows, cached.labels, cached.channels)),
+            scale: ("F32", (cached.channels,)),
+            offset: ("F32", (cached.channels,)),
+        }
     everything = {**tables, **floating}
     for name, tensors in by_layer.items():
         everything |= {f"{name}.{key}": value for key, value in tensors.items()}

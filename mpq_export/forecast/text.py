@@ -79,6 +79,7 @@ def _cost_text(cost: CostForecast) -> str:
 def _reconstruction_text(reconstruction: ReconstructionForecast) -> str:
     stages = (
         ("scales of channels", reconstruction.scaling),
+        ("rounding of the temporal block", reconstruction.temporal),
         ("rounding", reconstruction.rounding),
     )
     parts = [f"{name} {_time_text(span)}" for name, span in stages if span is not None]

@@ -26,7 +26,7 @@ FOR_WORKSTATIONS = (
     "runtimes.gpu_denoiser", "runtimes.replayed", "runtimes.torch_arrays",
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
     "evaluation.module_fidelity", "temporal", "cached_features",
-    "evaluation.training_profile", "evaluation.tensorrt_plans",
+    "evaluation.training_profile", "evaluation.temporal_cache_table", "evaluation.tensorrt_plans",
     "evaluation.baselines.fp32_onnx", "evaluation.baselines.denoiser_module",
     "runtimes.full_precision", "evaluation.layer_blame", "evaluation.gate_report",
 )  # fmt: skip
