@@ -114,8 +114,9 @@ class Context:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self.shapes["sample" if name == "prediction" else name]
 
-    def set_tensor_address(self, name: str, address: int) -> None:
+    def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
+        return name in self.engine.tensors
 
     def execute_async_v3(self, stream: int) -> bool:
         assert self.scratch

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from mpq_export.runtimes.tensorrt.building import _Reported, builder_command, reporter
+from mpq_export.runtimes.tensorrt.building import (
+    _Reported,
+    _with_timing_cache,
+    builder_command,
+    reporter,
+)
 
 COMMAND = """
 import subprocess
@@ -77,3 +82,37 @@ def test_what_the_plugin_logs_is_reported() -> None:
     finally:
         logger.removeHandler(handler)
     assert reports == [{"said": "down.0: it has no K"}]
+
+
+class Config:
+    """Takes timing caches that begin with a word; of others TensorRT makes nothing."""
+
+    def __init__(self) -> None:
+        self.begun: list[bytes] = []
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return None if content == b"damaged" else content
+
+    def set_timing_cache(self, cache: bytes | None, ignore_mismatch: bool) -> bool:
+        assert cache is not None
+        assert not ignore_mismatch
+        if cache == b"of another GPU":
+            return False
+        self.begun.append(cache)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("content", "begun"),
+    [(None, b""), (b"kept", b"kept"), (b"damaged", b""), (b"of another GPU", b"")],
+)
+def test_a_timing_cache_that_is_none_costs_its_times_alone(
+    tmp_path: Path, content: bytes | None, begun: bytes
+) -> None:
+    file = tmp_path / "timing.cache"
+    if content is not None:
+        file.write_bytes(content)
+    config = Config()
+    assert _with_timing_cache(config, str(file)) == file
+    assert config.begun == [begun]
+    assert _with_timing_cache(config, None) is None

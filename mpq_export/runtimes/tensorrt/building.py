@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, TextIO
 
 from ...errors import RuntimeUnavailable, UserError
+from ...files import staged_file
 from .memory import own_peak_mb
 from .phases import PhaseTree
 from .plugin_library import load_plugin, named_plugin
@@ -97,7 +98,8 @@ def build_engine(trt: ModuleType, job: Job, report: Report) -> None:
         why = "; ".join(said.errors)
         raise RuntimeUnavailable("TensorRT cannot build the model", where=job.model, why=why)
     if timing is not None:
-        timing.write_bytes(config.get_timing_cache().serialize())
+        with staged_file(timing) as stage:  # builds of other bundles may read and write it now
+            stage.write_bytes(config.get_timing_cache().serialize())
     # The model's own copies go before the plan is written: a small board has no room for both.
     del parser, network, config, shapes
     with open(job.plan, "wb") as stream:
@@ -122,9 +124,9 @@ def _with_timing_cache(config: Any, file: str | None) -> Path | None:
     if file is None:
         return None
     path = Path(file)
-    earlier = path.read_bytes() if path.is_file() else b""
-    if not config.set_timing_cache(config.create_timing_cache(earlier), False):
-        # Of another version or GPU after all: begin anew rather than not at all.
+    earlier = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if earlier is None or not config.set_timing_cache(earlier, False):
+        # Damaged, or of another version or GPU after all: begin anew rather than not at all.
         config.set_timing_cache(config.create_timing_cache(b""), False)
     return path
 

@@ -85,7 +85,8 @@ class Step:
             shape = tuple(self._context.get_tensor_shape(name))
             dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
             self._tensors[name] = _Tensor.of(loaded, shape, dtype)
-            self._context.set_tensor_address(name, self._tensors[name].device.address)
+            if not self._context.set_tensor_address(name, self._tensors[name].device.address):
+                raise _refused(loaded, f"It takes no memory for {name}")
         self._inputs = [name for name, _ in shapes]
         self._graph: Graph | None = None
         self.failure: str | None = None
