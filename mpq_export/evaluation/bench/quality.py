@@ -44,6 +44,13 @@ SENSES = {
 }
 
 
+_NOT_COMPUTED = {
+    "LPIPS": "its networks come with no package of this program, and nothing is downloaded",
+    "CLIP score": "the same, and it wants prompts",
+    "Frechet distance over Inception": "the same; distances are over the family's own features",
+}
+
+
 class Judging:
     """Measures sets of images of one family.
 
@@ -54,7 +61,7 @@ class Judging:
 
     def __init__(self, family: str | None, original: np.ndarray | None) -> None:
         self._judge = None
-        self.not_measured: dict[str, str] = {}
+        self.not_measured = dict(_NOT_COMPUTED)
         self._original = original
         if original is None:
             for metric in (Metric.FRECHET_FULL, Metric.PSNR, Metric.SSIM):
@@ -84,7 +91,11 @@ class Judging:
             if asked is not None:
                 found[Metric.ACCURACY] = mean_of(asked)
         original = self._original
-        if original is None or original is images:
+        if original is None:
+            return found
+        if original is images:  # full precision itself is where distances to it begin
+            if features is not None:
+                found[Metric.FRECHET_FULL] = Estimate(value=0, low=0, high=0)
             return found
         if features is not None and self._originals_features is not None:
             found[Metric.FRECHET_FULL] = frechet_of(features, self._originals_features, paired=True)

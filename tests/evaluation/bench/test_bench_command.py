@@ -70,7 +70,9 @@ def test_every_row_is_timed_drawn_and_profiled(measured):
     assert packed["activation_bits"] == 4
     assert packed["file_bytes"] < fp32["file_bytes"]
     assert packed["method"] == "mpq-dm"
-    assert set(fp32["quality"]) == {"frechet_data", "accuracy"}
+    assert set(fp32["quality"]) == {"frechet_data", "accuracy", "frechet_full_precision"}
+    assert fp32["quality"]["frechet_full_precision"]["high"] == 0
+    assert packed["quality"]["frechet_full_precision"]["value"] > 0
     assert set(int8["quality"]) == set(packed["quality"]) == {str(name) for name in Metric}
 
 
