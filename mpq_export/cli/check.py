@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RecipeError
-from ..runtimes.names import Runtime
+from ..runtimes.names import ENGINE_RUNTIMES, Runtime
 from . import console
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def check(
     percents.
     """
     from ..bundle import read_bundle
-    from ..evaluation.check import check_bundle
+    from ..evaluation.check import CheckReport, check_bundle
     from ..evaluation.gate import Limits, draw_reference, pass_through_gate
     from ..evaluation.reference import read_reference, write_reference
     from ..runtimes.selection import select
@@ -136,6 +136,10 @@ def check(
         save_run(opened, runtime, feeds, save_inputs, save_outputs)
     gate = None
     with console.TaskProgress() as progress:
+        if limits and not blame and runtime in ENGINE_RUNTIMES:
+            report = CheckReport((), None, None)
+        else:
+            report = check_bundle(opened, runtime, checkpoint, steps, images, seed, progress, blame)
         if reference is not None:
             full = read_reference(reference)
         elif limits or save_reference is not None:
@@ -146,7 +150,6 @@ def check(
                 write_reference(save_reference, full)
         if limits:
             gate = pass_through_gate(opened, runtime, full, limits, progress)
-        report = check_bundle(opened, runtime, checkpoint, steps, images, seed, progress, blame)
     if as_json:
         console.print_json(_summary(bundle, selection, report, worst, gate))
     else:
@@ -237,6 +240,17 @@ def _summary(
 def _print(
     selection: Selection, report: CheckReport, worst: int, gate: GateReport | None = None
 ) -> None:
+    if not report.nodes:
+        console.say(f"Nodes are not compared: an engine shows none ({selection}).")
+    else:
+        _print_nodes(selection, report, worst)
+    if report.blame is not None:
+        _print_blame(report.blame)
+    if gate is not None:
+        _print_gate(gate)
+
+
+def _print_nodes(selection: Selection, report: CheckReport, worst: int) -> None:
     verdict = "passed" if report.passed else "FAILED"
     counts = f"{report.exact} of {len(report.nodes)} nodes equal the reference exactly"
     console.say(f"{verdict}: {counts} ({selection}).")
@@ -256,10 +270,6 @@ def _print(
             notes.append(f"signal to quantisation noise {node.output_snr_db:.1f} dB")
         if notes:
             console.say(f"  worst: {node.name}: {'; '.join(notes)}")
-    if report.blame is not None:
-        _print_blame(report.blame)
-    if gate is not None:
-        _print_gate(gate)
 
 
 def _print_blame(blame: Blame) -> None:

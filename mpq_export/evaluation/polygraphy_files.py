@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import UserError, missing_package
+from ..errors import RuntimeUnavailable, UserError, missing_package
 from ..files import staged_file
-from ..runtimes.names import Runtime
+from ..runtimes.names import ENGINE_RUNTIMES, Runtime
 from ..runtimes.onnxruntime_denoiser import make_session, runnable_graph
 
 Feeds = Mapping[str, np.ndarray]
@@ -31,6 +31,12 @@ def save_run(
         inputs: file for the feeds, as ``--load-inputs`` reads it.
         outputs: file for the predictions, as ``--load-outputs`` reads it.
     """
+    if runtime is Runtime.TORCH or runtime in ENGINE_RUNTIMES:
+        raise RuntimeUnavailable(
+            "Only runs in ONNX Runtime are saved for Polygraphy",
+            where=f"--runtime {runtime.value}",
+            fix="Choose ort, ort-portable, ort-functions or onnx",
+        )
     if inputs.resolve() == outputs.resolve():
         raise UserError("Inputs and outputs are two files", where=inputs, fix="Name another one")
     try:

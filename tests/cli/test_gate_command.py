@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from commands import assert_user_error, run
 
 
@@ -43,11 +44,37 @@ def test_a_limit_decides_the_exit_code_and_a_reference_stands_for_the_checkpoint
         (["--blame", "5"], ["--blame", "--ckpt"]),
         (["--save-inputs", "x"], ["--save-outputs"]),
         (["--reference", "/dev/zero", "--min-psnr", "1"], ["no reference"]),
+        (["--runtime", "torch", "--save-inputs", "x", "--save-outputs", "y"], ["ONNX Runtime"]),
     ],
 )
 def test_mistakes_are_explained(lowered_folder, tmp_path, words, said):
     assert_user_error(run("mpq-check", lowered_folder, *words, cwd=tmp_path), *said)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_is_judged_by_its_images_alone(lowered_folder, monkeypatch, tmp_path, capsys):
+    """Its nodes cannot be read out, and are not claimed to have been."""
+    from mpq_export.cli.check import check
+    from mpq_export.evaluation import gate
+    from mpq_export.runtimes.names import Runtime
+
+    asked = []
+
+    def judged(_bundle, runtime, *_):
+        asked.append(runtime)
+        verdict = gate.Verdict("psnr", 12.0, 18.0, False, "PSNR 12 dB")
+        return gate.GateReport(4, (verdict,))
+
+    monkeypatch.setattr(gate, "pass_through_gate", judged)
+    monkeypatch.setattr("mpq_export.evaluation.reference.read_reference", lambda _path: None)
+    with pytest.raises(typer.Exit) as ended:
+        check(lowered_folder, Runtime.TRT, reference=tmp_path / "r", min_psnr=18.0)
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr().out
+    assert "Nodes are not compared" in said
+    assert "FAILED: PSNR 12 dB" in said
+    assert "passed" not in said
+    assert asked == [Runtime.TRT]
 
 
 def test_polygraphy_reads_what_a_check_saved(lowered_folder, tmp_path):
