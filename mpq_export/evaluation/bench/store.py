@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from ...bundle import Bundle
 from ...errors import RuntimeUnavailable, UserError
-from ...files import ENGINE, MANIFEST, parse_json, staged_file, write_json
+from ...files import ENGINE, MANIFEST, parse_json, staged_file, staged_folder, write_json
 from ...packages import installed_version
 from ...runtimes.names import ENGINE_RUNTIMES
 from ...runtimes.native_library import native_library
@@ -39,11 +38,8 @@ class Store:
         folder = self._folder / f"{name}-{digest_of(parts)}"
         if folder.is_dir():
             return folder
-        stage = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir(parents=True)
-        make(stage)
-        os.rename(stage, folder)
+        with staged_folder(folder) as stage:
+            make(stage)
         return folder
 
     def kept(

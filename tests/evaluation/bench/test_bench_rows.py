@@ -64,7 +64,7 @@ def test_a_part_is_made_once_and_a_failed_one_leaves_nothing(tmp_path):
     assert len(made) == 2
     with pytest.raises(ZeroDivisionError):
         store.made("part", {"a": 3}, lambda folder: 1 / 0)
-    assert len([path for path in tmp_path.iterdir() if path.suffix != ".part"]) == 2
+    assert len(list(tmp_path.iterdir())) == 2
     store.made("part", {"a": 3}, make)
     assert len(made) == 3
     assert store.kept("figures", {}, lambda: {"ms": [1.5]}) == {"ms": [1.5]}
