@@ -2,10 +2,10 @@
 
 A channel whose values are small wants a smaller step than its tensor has. Every sample n of step t
 votes for the ``j`` of ``0 .. D`` with the least error when the channel's step is ``s_t 2^(j - D)``,
-zero point and codes as they are; where a share of less than kappa agrees on the step's most
-frequent ``j``, the channel keeps the tensor's, ``j = D``. As weights are stored once, a channel has
-one shift for all steps: the largest of their votes, so that no step clips what it did not agree to.
-(Published are shifts of every step, each with shifted weights of its own.)
+zero point and codes as they are; where a share of less than kappa agrees on the most frequent one,
+the channel keeps the tensor's, ``j = D``. As weights are stored once, a channel has one shift for
+all steps, so that the samples of all steps are one electorate. (Published is an election at every
+step, each with shifted weights of its own.)
 """
 
 from __future__ import annotations
@@ -33,20 +33,27 @@ def vote_shifts(
         largest: D.
         agreement: kappa.
     """
-    elected = []
-    for entry in entries.unique().tolist():
-        samples = x[entries == entry]
-        errors = [
-            _error(samples, scale[entry] * 2.0 ** (j - largest), zero_point[entry], bits)
-            for j in range(largest + 1)
+    votes = torch.cat(
+        [
+            _votes(x[entries == entry], scale[entry], zero_point[entry], bits, largest)
+            for entry in entries.unique().tolist()
         ]
-        # Of equal ones the largest step.
-        votes = largest - torch.stack(errors[::-1]).argmin(dim=0)
-        counts = torch.stack([(votes == j).sum(dim=0) for j in range(largest + 1)])
-        most = largest - counts.flip(0).argmax(dim=0)
-        agreed = counts.amax(dim=0) >= agreement * len(samples)
-        elected.append(torch.where(agreed, most, largest))
-    return torch.stack(elected).amax(dim=0)
+    )
+    counts = torch.stack([(votes == j).sum(dim=0) for j in range(largest + 1)])
+    most = largest - counts.flip(0).argmax(dim=0)
+    agreed = counts.amax(dim=0) >= agreement * len(votes)
+    return torch.where(agreed, most, largest)
+
+
+def _votes(
+    x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, bits: int, largest: int
+) -> torch.Tensor:
+    """The shift with the least error of every sample's channels, int64 ``[N, C]``; of equal ones
+    the largest."""
+    errors = [
+        _error(x, scale * 2.0 ** (j - largest), zero_point, bits) for j in range(largest, -1, -1)
+    ]
+    return largest - torch.stack(errors).argmin(dim=0)
 
 
 def _error(

@@ -34,7 +34,8 @@ def test_without_agreement_a_channel_keeps_the_tensors_step():
     assert votes(loud, entries, agreement=0.8) == [0]
 
 
-def test_a_step_that_needs_more_decides_for_all():
-    x, entries = samples([0.8])
-    x[entries == 1] *= 4
-    assert votes(x, entries) == [2]
+def test_all_steps_are_one_electorate():
+    x, entries = samples([0.8, 0.8])
+    # Step 1 alone wants more in one channel: half of all samples.
+    x[entries == 1, 0] *= 4
+    assert votes(x, entries) == [3, 0]
