@@ -293,7 +293,7 @@ def main(
                 rows.append(measure(small, Path(folder), rounds))
             figures = {"machine": describe_machine(), "rows": [asdict(row) for row in rows]}
             write_report(out, "temporal_cache", figures, table(rows))
-    console.say(table(rows))
+    console.say_lines(table(rows))
 
 
 if __name__ == "__main__":
