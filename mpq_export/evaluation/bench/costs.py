@@ -12,7 +12,7 @@ from .profile import LayerCost, ProfiledCost
 from .rows import Kind
 
 _SHOWN = 3
-_FAR_FROM_PEAK = 0.25
+_FAR_FROM_PEAK, _NEAR_PEAK = 0.25, 0.6
 
 
 class Cost(StrEnum):
@@ -113,13 +113,19 @@ def _of_products(spent: Spent) -> str:
         layer.ms for layer in rated
     )
     said = f"They reach {reached:.0%} of the processor's int8 peak over {macs / 1e6:.0f} M MAC. "
-    if reached < _FAR_FROM_PEAK:
-        worst = max(rated, key=lambda layer: layer.ms * (1 - (layer.of_peak or 0)))
+    if reached >= _NEAR_PEAK:
+        return said + "That is near what kernels reach: only fewer products help."
+    worst = max(rated, key=lambda layer: layer.ms * (1 - (layer.of_peak or 0)))
+    lost = f"Most is lost in {worst.layer} ({worst.weight}), at {worst.of_peak:.0%}."
+    if reached < _FAR_FROM_PEAK or spent.kind is not Kind.BUNDLE:
         return said + (
             "Small layers do not fill the kernels: a larger batch or wider layers come nearer to "
-            f"it. Most is lost in {worst.layer} ({worst.weight}), at {worst.of_peak:.0%}."
+            f"it. {lost}"
         )
-    return said + "The kernels are near what they can do: only fewer products help."
+    return said + (
+        "The rest goes into what surrounds them in a layer, its activations made integers and its "
+        f"weights unpacked, which a larger batch or wider layers share among more. {lost}"
+    )
 
 
 _REMEDIES = {

@@ -48,7 +48,9 @@ def test_time_that_no_node_takes_is_a_cost():
 def test_small_layers_and_full_kernels_are_told_apart():
     assert "reach 10% of" in costs(of_peak=0.1)[0].remedy
     assert "Most is lost in conv (conv 8x72), at 10%" in costs(of_peak=0.1)[0].remedy
-    assert "near what they can do" in costs(of_peak=0.7)[0].remedy
+    assert "surrounds them in a layer" in costs(of_peak=0.4)[0].remedy
+    assert "surrounds" not in costs(Kind.INT8, of_peak=0.4)[0].remedy  # its conversions are nodes
+    assert "near what kernels reach" in costs(of_peak=0.7)[0].remedy
 
 
 def test_full_precision_is_told_about_integers():
