@@ -11,6 +11,7 @@ from mpq_export.architectures import architecture_of
 from mpq_export.bundle import WEIGHTS, read_bundle
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.forecast.cost import work_of_call
+from mpq_export.forecast.export import cached_shapes
 from mpq_export.forecast.size import forecast_size, header_bytes
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.targets import MODEL
@@ -24,8 +25,10 @@ def forecast(pipeline, method, bits, unmixed=()):
     checkpoint = load_checkpoint(pipeline)
     model = checkpoint.model.to("meta")
     architecture = architecture_of(checkpoint.model_config)
-    plan = plan_layers(model, architecture, BitSpec.parse(bits), recipe_of(method))
-    return forecast_size(model, plan, fixtures.NUM_STEPS, unmixed)
+    recipe, steps = recipe_of(method), fixtures.NUM_STEPS
+    plan = plan_layers(model, architecture, BitSpec.parse(bits), recipe)
+    cached = cached_shapes(model, checkpoint.model_config, steps, recipe)
+    return forecast_size(model, plan, steps, unmixed, cached)
 
 
 @pytest.mark.parametrize("bits", ["w3a4", "w8a8"])
