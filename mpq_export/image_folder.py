@@ -5,7 +5,8 @@
     sampling.json  images/000000.png  images/000001.png ...
 
 Every image appears whole or not at all, under its number. ``sampling.json`` says what was asked
-for: only the same request goes on in the folder.
+for: only the same request goes on in the folder. It is written before ``images`` is made, so that a
+process that finds images finds their request.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image
 
 from .errors import UserError
 from .files import MAX_JSON_BYTES, parse_json, staged_file, write_json
-from .leftovers import locked_stage, remove_leftovers
+from .leftovers import SUFFIX, locked_stage, remove_leftovers
 
 REQUEST, IMAGES = "sampling.json", "images"
 _DIGITS = 6
@@ -53,25 +54,29 @@ class ImageFolder:
         Raises UserError where it holds other files, or images of another request.
         """
         try:
-            if self.path.is_dir() and not (self.path / REQUEST).exists():
-                strangers = {entry.name for entry in self.path.iterdir()}
-                if any(not name.startswith(f".{Path(REQUEST).stem}.") for name in strangers):
+            self.path.mkdir(parents=True, exist_ok=True)
+            strangers = [entry for entry in self.path.iterdir() if not _is_of_a_beginning(entry)]
+            # Asked after the listing: a process that starts with this one may write it meanwhile.
+            if not (self.path / REQUEST).exists():
+                if strangers:
                     raise UserError(
                         "The folder of images holds other files",
                         where=self.path,
                         why=f"It has no {REQUEST}",
                         fix="Choose another path, or empty it",
                     )
-            (self.path / IMAGES).mkdir(parents=True, exist_ok=True)
+                with staged_file(self.path / REQUEST) as stage:
+                    write_json(stage, self._request)
+            self._require_same_request()
+            (self.path / IMAGES).mkdir(exist_ok=True)
             remove_leftovers(self.path / IMAGES)
         except OSError as error:
             raise UserError(
-                "The folder of images cannot be written", where=self.path, why=str(error.strerror)
+                "The folder of images cannot be written",
+                where=self.path,
+                why=str(error.strerror),
+                fix="Choose a path that this user may write to",
             ) from error
-        if not (self.path / REQUEST).exists():
-            with staged_file(self.path / REQUEST) as stage:
-                write_json(stage, self._request)
-        self._require_same_request()
 
     def _require_same_request(self) -> None:
         where = self.path / REQUEST
@@ -80,7 +85,10 @@ class ImageFolder:
                 found = parse_json(stream.read(MAX_JSON_BYTES), where, UserError)
         except OSError as error:
             raise UserError(
-                "The folder's request cannot be read", where=where, why=str(error.strerror)
+                "The folder's request cannot be read",
+                where=where,
+                why=str(error.strerror),
+                fix="Make it readable, or choose another folder",
             ) from error
         keys = sorted({*found, *self._request})
         different = [key for key in keys if found.get(key) != self._request.get(key)]
@@ -116,7 +124,12 @@ class ImageFolder:
         """The images of these numbers, uint8 ``[N, C, H, W]``."""
         pixels = [_pixels(self.image(number)) for number in images]
         if len({image.shape for image in pixels}) > 1:
-            raise UserError("The images are of different sizes", where=self.path / IMAGES)
+            raise UserError(
+                "The images are of different sizes",
+                where=self.path / IMAGES,
+                why="One request draws one size: some were not drawn by it",
+                fix="Delete those: they are redrawn",
+            )
         return np.stack(pixels)
 
 
@@ -152,6 +165,15 @@ class ImageWriter:
                 ) from error
 
 
+def _is_of_a_beginning(entry: Path) -> bool:
+    """Whether a process that dies before its request is written, or an older program before its
+    first image, leaves this."""
+    if entry.name == IMAGES:
+        return entry.is_dir() and not entry.is_symlink() and not any(entry.iterdir())
+    stages = entry.name.startswith(f".{IMAGES}.") and entry.name.endswith(SUFFIX)
+    return stages or entry.name.startswith(f".{Path(REQUEST).stem}.")
+
+
 def _is_whole(path: Path) -> bool:
     """Whether a PNG file is there to its end: a machine without power may leave one that is not."""
     try:
@@ -173,6 +195,7 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
                     "The image is not of this folder's kind",
                     where=path,
                     why=f"It has {image.width} x {image.height} pixels of mode {image.mode}",
+                    fix="Delete it: it is redrawn",
                 )
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -1,7 +1,8 @@
 """What a killed process left beside its output: found, told from what is in use, and removed.
 
 Every half-written folder is locked by its writer; the system drops the lock with the process,
-however that ends. A folder whose lock is free therefore has no writer.
+however that ends. A folder whose lock is free therefore has no writer. Some network file systems
+lock no folders (NFS): what is written there is never taken for a leftover, and is not removed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from pathlib import Path
 
 SUFFIX = ".partial"
@@ -27,17 +29,24 @@ def locked_stage(target: Path) -> Iterator[Path]:
     """
     while True:
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=SUFFIX, dir=target.parent))
-        with _locked(stage) as lock:
-            if lock is not None:
+        try:
+            handle = _opened(stage)
+        except FileNotFoundError:
+            continue  # another process took it for a leftover before it was locked
+        try:
+            if _take(handle, stage) is not _Lock.IN_USE:
                 yield stage
                 return
+        finally:
+            os.close(handle)
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """A folder, made if need be, that is this process's until the block or process ends.
 
-    Raises BlockingIOError if it is in use or not ours. Locks are the system's (Linux, macOS).
+    Raises BlockingIOError if it is in use, not ours, or cannot be locked. Locks are the system's
+    (Linux, macOS).
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as lock:
@@ -63,27 +72,45 @@ def remove_leftovers(target: Path) -> None:
 
 @contextmanager
 def _locked(stage: Path) -> Iterator[int | None]:
-    """An open, locked folder of our own, or None if it is gone, a link, or in use."""
+    """An open, locked folder of our own, or None if it is gone, a link, in use, or not lockable."""
     try:
-        handle = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        handle = _opened(stage)
     except OSError:
         yield None
         return
     try:
-        yield handle if _take(handle, stage) else None
+        ours = os.fstat(handle).st_uid == os.geteuid()
+        yield handle if ours and _take(handle, stage) is _Lock.TAKEN else None
     finally:
         os.close(handle)
 
 
-def _take(handle: int, stage: Path) -> bool:
+class _Lock(Enum):
+    TAKEN = auto()
+    IN_USE = auto()
+    """Another process has it, or has removed the folder."""
+    REFUSED = auto()
+    """By the file system, to everyone."""
+
+
+def _opened(stage: Path) -> int:
+    return os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def _take(handle: int, stage: Path) -> _Lock:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _Lock.IN_USE
+    except OSError:
+        return _Lock.REFUSED
+    try:
         opened, there = os.fstat(handle), os.lstat(stage)
     except OSError:
-        return False
+        return _Lock.IN_USE
     # Between opening and locking another process may have removed it.
     same = (opened.st_dev, opened.st_ino) == (there.st_dev, there.st_ino)
-    return same and opened.st_uid == os.geteuid()
+    return _Lock.TAKEN if same else _Lock.IN_USE
 
 
 def _literally(name: str) -> str:

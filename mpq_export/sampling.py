@@ -13,7 +13,7 @@ import numpy as np
 
 from .bundle import Bundle, read_bundle
 from .errors import RecipeError, RuntimeUnavailable
-from .pipeline_folder import further_components, verified_index
+from .pipeline_folder import DENOISERS, further_components, verified_index
 from .pipelines.registry import GENERAL, DrawRequest, family_registration, load_family
 from .progress import ProgressReporter
 from .runtimes.denoiser import Denoiser, open_denoiser
@@ -49,8 +49,26 @@ def from_pretrained(
     The pipeline is diffusers' own class, called as ever: ``generator=``, ``num_inference_steps=``,
     callbacks. ``components`` take the place of the bundle's, such as ``scheduler=`` or ``vae=``.
 
-    Raises BundleError for a damaged folder, RuntimeUnavailable for a runtime that is not here.
+    Raises BundleError for a damaged folder, RuntimeUnavailable for a runtime that is not here,
+    RecipeError for what is no component, or would take the quantised model's place.
     """
+    for name in ("torch_dtype", "dtype"):
+        if name in components:
+            raise RecipeError(
+                f"A bundle's pipeline takes no '{name}'",
+                where=name,
+                why="Its runtime chooses the denoiser's types; other components are in float32",
+                fix="Leave it out, and convert single components: pipeline.vae.to(torch.bfloat16)",
+            )
+    for name in DENOISERS:
+        if name in components:
+            raise RecipeError(
+                f"'{name}' would take the quantised model's place",
+                where=name,
+                why="The bundle would not run at all",
+                fix="Leave it out; or hand mpq_export.sampling.quantized_model(bundle) to the "
+                "from_pretrained of a diffusers pipeline",
+            )
     pipeline = open_pipeline(read_bundle(bundle), Runtime(runtime))
     unknown = sorted(set(components) - set(pipeline.components))
     if unknown:
@@ -58,6 +76,7 @@ def from_pretrained(
             f"The pipeline has no component '{unknown[0]}'",
             where=type(pipeline).__name__,
             why=f"It has {', '.join(sorted(pipeline.components))}",
+            fix="Leave it out, or hand over one of these",
         )
     pipeline.register_modules(**components)
     return pipeline

@@ -71,7 +71,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         labels = torch.as_tensor(class_labels, dtype=torch.long, device=self._execution_device)
         config = self.denoiser.config
-        shape = (len(labels), config.in_channels, config.sample_size, config.sample_size)
+        size = config.sample_size
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        shape = (len(labels), config.in_channels, *sides)
         sample = randn_tensor(shape, generator=generator, device=self._execution_device)
         self.scheduler.set_timesteps(num_inference_steps)
         sample = sample * self.scheduler.init_noise_sigma

@@ -1,5 +1,6 @@
 """A folder of numbered images: written, gone on with, and refused."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -55,6 +56,66 @@ def test_other_peoples_folders_are_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(UserError, match="cannot be written"):
         ImageFolder(tmp_path / "thesis.tex", ASKED).open()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[".sampling.c3.json"], [IMAGES], [IMAGES, f".{IMAGES}.a1.partial", ".sampling.b2.json"]],
+)
+def test_a_beginning_that_ended_early_is_gone_on_with(tmp_path, names):
+    """Processes are killed before the request is written; others are about to write it."""
+    for name in names:
+        (tmp_path / name).mkdir()
+    ImageFolder(tmp_path, ASKED).open()
+    ImageFolder(tmp_path, ASKED).open()
+    assert not left(ImageFolder(tmp_path, ASKED))
+
+
+def test_images_without_a_request_are_left_alone(folder):
+    with folder.writer() as writer:
+        writer.write(0, some_images())
+    (folder.path / REQUEST).unlink()
+    with pytest.raises(UserError, match="other files"):
+        folder.open()
+    assert folder.has(range(5))
+
+
+def test_processes_that_start_together_fill_one_folder(tmp_path):
+    for attempt in range(10):
+        path, children = tmp_path / str(attempt), []
+        for number in range(4):
+            children.append(os.fork())
+            if not children[-1]:
+                fill_and_exit(ImageFolder(path, ASKED), number)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+        assert ImageFolder(path, ASKED).has(range(20))
+
+
+def fill_and_exit(folder: ImageFolder, number: int) -> None:
+    try:
+        folder.open()
+        with folder.writer() as writer:
+            writer.write(5 * number, some_images())
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def test_a_file_system_without_locks_holds_one(tmp_path, monkeypatch):
+    """NFS refuses to lock folders: nothing is taken for a leftover, and writers do not wait."""
+    monkeypatch.setattr("mpq_export.leftovers.fcntl.flock", refuse)
+    folder = ImageFolder(tmp_path / "out", ASKED)
+    folder.open()
+    with folder.writer() as writer:
+        folder.open()
+        assert len(left(folder)) == 1
+        writer.write(0, some_images())
+    assert folder.has(range(5))
+    assert not left(folder)
+
+
+def refuse(*_):
+    raise OSError(errno.EBADF, "Bad file descriptor")
 
 
 def test_a_truncated_image_counts_as_missing(folder):

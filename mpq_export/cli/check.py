@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from ..pipelines.registry import DrawRequest
     from ..runtimes.selection import Selection
 
+_BLAMED = 5
+"""Layers that are restored where a limit is broken and no number was given."""
+
 EPILOG = console.examples(
     "mpq-check out/digits-w3a4",
     "mpq-check out/digits-w3a4 --ckpt pipelines/digits/checkpoint --worst 10",
     "mpq-check out/digits-w3a4 --runtime onnx --json",
-    "mpq-check out/digits-w3a4 --ckpt pipelines/digits/checkpoint --max-frechet-increase 15% "
-    "--min-psnr 18 --blame 10",
+    "mpq-check out/digits-w3a4 --ckpt pipelines/digits/checkpoint --gate-images 1000 "
+    "--max-frechet-increase 15% --min-psnr 18 --blame 10",
     "mpq-check out/digits-w3a4 --reference full.safetensors --max-frechet-increase 15%",
 )
 
@@ -82,11 +85,14 @@ def check(
         Path | None, typer.Option(help="Text file, a prompt per line, for text models' images.")
     ] = None,
     blame: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, max=10_000, help="Restore so many layers one by one, to find what each costs."
+            min=0,
+            max=10_000,
+            help="With --ckpt: restore so many layers one by one, to find what each costs; "
+            "default: 5 where a limit is broken, else none.",
         ),
-    ] = 0,
+    ] = None,
     save_inputs: Annotated[
         Path | None, typer.Option(help="What the model is fed with, for polygraphy --load-inputs.")
     ] = None,
@@ -108,15 +114,15 @@ def check(
     percents.
     """
     from ..bundle import read_bundle
-    from ..evaluation.check import CheckReport, check_bundle
-    from ..evaluation.gate import Limits, draw_reference, pass_through_gate
+    from ..evaluation.check import CheckReport, blame_bundle, check_bundle
+    from ..evaluation.gate import Limits, draw_reference, pass_through_gate, require_answerable
     from ..evaluation.reference import read_reference, write_reference
     from ..runtimes.selection import select
 
     limits = Limits(
         _share("--max-frechet-increase", max_frechet_increase),
-        min_psnr,
-        _share("--max-accuracy-drop", max_accuracy_drop),
+        _finite("--min-psnr", min_psnr),
+        _share_of_all("--max-accuracy-drop", max_accuracy_drop),
     )
     drawing = {"--gate-images": gate_images, "--gate-steps": gate_steps, "--prompts": prompts}
     _require_full_precision(limits, ckpt, reference, save_reference, drawing)
@@ -124,6 +130,9 @@ def check(
         raise RecipeError("Give --save-inputs and --save-outputs together, or neither")
     selection = select(runtime)
     opened, checkpoint = read_bundle(bundle), None
+    full = None if reference is None else read_reference(reference)
+    if limits:
+        require_answerable(opened, full, limits)
     if ckpt is not None:
         from ..evaluation.original import load_original
 
@@ -139,17 +148,25 @@ def check(
         if limits and not blame and runtime in ENGINE_RUNTIMES:
             report = CheckReport((), None, None)
         else:
-            report = check_bundle(opened, runtime, checkpoint, steps, images, seed, progress, blame)
-        if reference is not None:
-            full = read_reference(reference)
-        elif limits or save_reference is not None:
+            report = check_bundle(
+                opened, runtime, checkpoint, steps, images, seed, progress, blame or 0
+            )
+        if reference is None and (limits or save_reference is not None):
             assert checkpoint is not None
             request = _request(opened, gate_images or 200, gate_steps, seed, prompts)
             full = draw_reference(opened, checkpoint, request, progress)
             if save_reference is not None:
                 write_reference(save_reference, full)
         if limits:
+            assert full is not None
             gate = pass_through_gate(opened, runtime, full, limits, progress)
+            if not gate.passed and blame is None and checkpoint is not None and report.nodes:
+                found = blame_bundle(
+                    opened, checkpoint, report.nodes, _BLAMED, steps, images, seed, progress
+                )
+                report = replace(report, blame=found)
+    if gate is not None and not gate.passed and report.blame is None and blame is None:
+        console.remark(_how_to_blame(runtime))
     if as_json:
         console.print_json(_summary(bundle, selection, report, worst, gate))
     else:
@@ -169,6 +186,32 @@ def _share(option: str, text: str | None) -> float | None:
         value = math.nan
     if not math.isfinite(value):
         raise RecipeError(f"'{text}' is no share", where=option, fix="Try 15% or 0.15")
+    if value >= 1 and not percent:
+        raise RecipeError(
+            f"'{text}' may mean percents or a multiple",
+            where=option,
+            why=f"As a share it is {value:.0%}",
+            fix=f"Write {value:g}%, or a fraction such as 0.15",
+        )
+    return value
+
+
+def _share_of_all(option: str, text: str | None) -> float | None:
+    """As :func:`_share`, of something that cannot fall by more than the whole."""
+    value = _share(option, text)
+    if value is not None and value >= 1:
+        raise RecipeError(
+            f"A limit of '{text}' is never broken",
+            where=option,
+            why="No more than all can be lost",
+            fix="Try 2%",
+        )
+    return value
+
+
+def _finite(option: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise RecipeError(f"{value} dB is no limit", where=option, fix="Try 18")
     return value
 
 
@@ -283,10 +326,20 @@ def _print_blame(blame: Blame) -> None:
         )
 
 
+def _how_to_blame(runtime: Runtime) -> str:
+    """Said where a limit is broken and nothing is known of layers."""
+    how = "--ckpt CHECKPOINT --blame 5"
+    if runtime in ENGINE_RUNTIMES:
+        how = f"--runtime {Runtime.ORT.value} {how}"
+    return f"To find the layer that is to blame, run this again with {how}."
+
+
 def _print_gate(gate: GateReport) -> None:
     for verdict in gate.verdicts:
         said = "within the limit" if verdict.passed else "FAILED"
         console.say(f"{said}: {verdict.detail} ({gate.num_images} images).")
+    if gate.note:
+        console.say(f"note: {gate.note}.")
 
 
 def _advice(selection: Selection) -> str:

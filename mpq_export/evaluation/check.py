@@ -121,13 +121,7 @@ def check_bundle(
     reference = _predictions(_reference(bundle), inputs) if _has_torch() else None
     blame = None
     if blamed and checkpoint is not None and original is not None:
-        from .layer_blame import blame_layers
-
-        def predict(denoiser: Denoiser[Any]) -> list[np.ndarray]:
-            return _predictions(denoiser, inputs)
-
-        model = checkpoint.model
-        blame = blame_layers(bundle, model, nodes, blamed, predict, original, progress)
+        blame = _blame(bundle, checkpoint, nodes, blamed, inputs, original, progress)
     return CheckReport(
         tuple(nodes),
         prediction_error(predictions, reference) if reference is not None else None,
@@ -136,12 +130,46 @@ def check_bundle(
     )
 
 
+def blame_bundle(
+    bundle: Bundle,
+    checkpoint: Checkpoint,
+    nodes: Sequence[NodeResult],
+    blamed: int,
+    num_steps: int,
+    num_images: int,
+    seed: int,
+    progress: ProgressReporter,
+) -> Blame:
+    """Restore ``blamed`` layers after a check: ``nodes`` are what :func:`check_bundle` found with
+    this checkpoint, and the steps, images and seed are those of that check."""
+    steps = _tried_steps(bundle, num_steps)
+    inputs, original = _trajectory_inputs(bundle, checkpoint, steps, num_images, seed)
+    return _blame(bundle, checkpoint, nodes, blamed, inputs, original, progress)
+
+
 def noise_feeds(
     bundle: Bundle, num_steps: int, num_images: int, seed: int
 ) -> list[dict[str, np.ndarray]]:
     """What :func:`check_bundle` feeds a lowered graph without a checkpoint, one entry per step."""
     inputs = _noise_inputs(bundle, _tried_steps(bundle, num_steps), num_images, seed)
     return [_feeds(bundle, given) for given in inputs]
+
+
+def _blame(
+    bundle: Bundle,
+    checkpoint: Checkpoint,
+    nodes: Sequence[NodeResult],
+    blamed: int,
+    inputs: Sequence[DenoisingInput],
+    original: Sequence[np.ndarray],
+    progress: ProgressReporter,
+) -> Blame:
+    from .layer_blame import blame_layers
+
+    def predict(denoiser: Denoiser[Any]) -> list[np.ndarray]:
+        return _predictions(denoiser, inputs)
+
+    return blame_layers(bundle, checkpoint.model, nodes, blamed, predict, original, progress)
 
 
 def _tried_steps(bundle: Bundle, num_steps: int) -> np.ndarray:

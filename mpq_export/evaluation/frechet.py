@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. The trace of the root is taken of the symmetric
     ``C1^(1/2) C2 C1^(1/2)``, which has the same eigenvalues and none that is negative but by
     rounding. It falls with the number of vectors: compare distances of sets of one size. Both sets
-    have two vectors at least.
+    have two vectors at least; NaN where their covariances leave the range of float64.
     """
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -70,4 +71,5 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
     shared = np.sqrt(np.maximum(np.linalg.eigvalsh((middle + middle.T) / 2), 0)).sum()
     apart = float(np.square(one.mean - other.mean).sum())
     traces = float(np.trace(one.covariance) + np.trace(other.covariance))
-    return max(0.0, apart + traces - 2 * float(shared))
+    total = apart + traces - 2 * float(shared)
+    return math.nan if math.isnan(total) else max(0.0, total)

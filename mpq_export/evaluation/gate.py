@@ -30,6 +30,9 @@ from .reference import SHOWN, Drawn, Reference, ReferenceFileError
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
 
+MOST_IMAGES = 100_000
+"""A reference says how many images are drawn; this many at most."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -63,10 +66,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class GateReport:
-    """Verdicts on so many images."""
+    """Verdicts on so many images, and what is to be known of how far they hold; empty: nothing."""
 
     num_images: int
     verdicts: tuple[Verdict, ...]
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -92,15 +96,12 @@ def pass_through_gate(
 ) -> GateReport:
     """Draw what the reference's model drew, and compare.
 
-    Raises ReferenceFileError where the reference is of another model or was drawn in another way
+    Weights are not compared: the reference of another checkpoint of the same architecture is
+    taken. Raises ReferenceFileError where it is of another architecture or was drawn in another way
     than this program draws, RecipeError where it cannot answer what is asked.
     """
-    require_answers(reference, limits)
+    require_answerable(bundle, reference, limits)
     drawn = reference.drawn
-    if drawn.model_config_sha256 != config_sha256(bundle.model_config):
-        raise ReferenceFileError(
-            "The reference is of another model", where=drawn.model, why="Its config differs"
-        )
     request = DrawRequest(
         drawn.num_images, drawn.num_steps, drawn.seed, tuple(drawn.prompts), drawn.guidance
     )
@@ -113,24 +114,61 @@ def pass_through_gate(
             fix="Make it again on a machine of this kind",
         )
     found = _summarised(bundle, drawer, drawn, "gate", progress)
-    if reference.images is not None and found.extractor != reference.extractor:
+    _require_comparable(found, reference)
+    verdicts = tuple(_verdicts(found, reference, limits))
+    return GateReport(drawn.num_images, verdicts, _note(reference, limits))
+
+
+def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limits) -> None:
+    """Refuse, before anything is drawn, what could not be answered afterwards.
+
+    A reference of None is one that the bundle's checkpoint is about to draw. Raises RecipeError
+    where a limit is on what nothing measures, ReferenceFileError where the reference is of another
+    architecture, of other features, or of more images than a gate draws.
+    """
+    if reference is None:
+        asked = limits.frechet_increase is not None or limits.accuracy_drop is not None
+        judged = asked and judge_of(bundle) is not None
+        _require_measures(limits, judged, judged, True)
+        return
+    has_features = reference.images is not None and reference.data is not None
+    has_accuracy = reference.accuracy is not None
+    _require_measures(limits, has_features, has_accuracy, len(reference.shown) > 0)
+    drawn = reference.drawn
+    if drawn.model_config_sha256 != config_sha256(bundle.model_config):
         raise ReferenceFileError(
-            "The reference's features are not those of this program",
-            where=str(reference.extractor),
-            why=f"Here they are of {found.extractor or 'nothing'}",
-            fix="Make the reference again",
+            "The reference is of another architecture",
+            where=drawn.model,
+            why="The config of its model differs from the bundle's",
+            fix="Make it with the bundle's own checkpoint: --ckpt CHECKPOINT --save-reference FILE",
         )
-    return GateReport(drawn.num_images, tuple(_verdicts(found, reference, limits)))
+    if drawn.num_images > MOST_IMAGES:
+        raise ReferenceFileError(
+            "The reference is of more images than a gate draws",
+            where=drawn.model,
+            why=f"They are {drawn.num_images}; the most is {MOST_IMAGES}",
+            fix="Make it of fewer: --gate-images 1000",
+        )
+    if reference.images is not None:
+        judge = judge_of(bundle)
+        here = None if judge is None else judge.extractor
+        if here != reference.extractor:
+            raise ReferenceFileError(
+                "The reference's features are not those of this program",
+                where=str(reference.extractor),
+                why=f"Here they are of {here or 'nothing'}",
+                fix="Make the reference again",
+            )
 
 
-def require_answers(reference: Reference, limits: Limits) -> None:
-    """Raise RecipeError where a limit is on what the reference does not hold."""
+def _require_measures(limits: Limits, features: bool, accuracy: bool, images: bool) -> None:
+    """Raise RecipeError where a limit is on what there is none of."""
     lacking = []
-    if limits.frechet_increase is not None and (reference.images is None or reference.data is None):
+    if limits.frechet_increase is not None and not features:
         lacking.append(("--max-frechet-increase", "statistics of features and data"))
-    if limits.accuracy_drop is not None and reference.accuracy is None:
+    if limits.accuracy_drop is not None and not accuracy:
         lacking.append(("--max-accuracy-drop", "a classifier's accuracy"))
-    if limits.psnr is not None and not len(reference.shown):
+    if limits.psnr is not None and not images:
         lacking.append(("--min-psnr", "images"))
     if lacking:
         option, what = lacking[0]
@@ -140,6 +178,37 @@ def require_answers(reference: Reference, limits: Limits) -> None:
             why="Nothing measures the images of this model family",
             fix="Leave the limit out; --min-psnr needs the images alone",
         )
+
+
+def _require_comparable(found: Reference, reference: Reference) -> None:
+    """A file's header may say one thing and its tensors another: they are compared as they are."""
+    ours, theirs = found.shown.shape[1:], reference.shown.shape[1:]
+    if len(reference.shown) and ours != theirs:
+        raise _does_not_fit(reference, f"Its images are {theirs}, the bundle's {ours}")
+    parts = (found.images, reference.images, reference.data)
+    widths = {part.mean.shape for part in parts if part is not None}
+    if len(widths) > 1:
+        raise _does_not_fit(reference, "Its features have another width")
+
+
+def _does_not_fit(reference: Reference, why: str) -> ReferenceFileError:
+    return ReferenceFileError(
+        "The reference does not fit what it says it is of",
+        where=reference.drawn.model,
+        why=why,
+        fix="Make the reference again",
+    )
+
+
+def _note(reference: Reference, limits: Limits) -> str:
+    """A covariance of fewer vectors than features is not of full rank, and its distance large."""
+    part, count = reference.images, reference.drawn.num_images
+    if limits.frechet_increase is None or part is None or count > len(part.mean):
+        return ""
+    return (
+        f"{count} images are no more than the {len(part.mean)} features: Frechet distances of so "
+        "few tell little; draw 1000 or more"
+    )
 
 
 def psnr(images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
@@ -178,7 +247,13 @@ def _frechet_verdict(
     full, data = reference.images, reference.data
     if images is None or full is None or data is None:
         raise ValueError("the reference answers no question of features")
-    ours, theirs = frechet_distance(images, data), frechet_distance(full, data)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            ours, theirs = frechet_distance(images, data), frechet_distance(full, data)
+    except np.linalg.LinAlgError as error:
+        raise _does_not_fit(reference, f"Its statistics have no distance: {error}") from error
+    if not math.isfinite(ours) or not math.isfinite(theirs):
+        raise _does_not_fit(reference, f"Its statistics have no distance: {ours:g}, {theirs:g}")
     rise = ours / max(theirs, 1e-300) - 1
     detail = f"Frechet distance to data {ours:.3f}, full precision {theirs:.3f}: {rise:+.1%}"
     detail = f"{detail}, at most {limit:+.1%}"

@@ -1,4 +1,8 @@
-"""The checkpoint that a bundle was made of, as what the bundle is compared with."""
+"""The checkpoint that a bundle was made of, as what the bundle is compared with.
+
+Configs tell architectures apart, not trainings: weights are not compared, since a bundle keeps no
+digest of those that it was made of.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def config_sha256(config: Mapping[str, Any]) -> str:
 
 
 def load_original(bundle: Bundle, ckpt: str) -> Checkpoint:
-    """A checkpoint of the bundle's model; raises CheckpointError if it is of another."""
+    """A checkpoint of the bundle's architecture; raises CheckpointError if it is of another."""
     from ..checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(ckpt)
@@ -30,13 +34,13 @@ def load_original(bundle: Bundle, ckpt: str) -> Checkpoint:
 
 
 def require_same_model(bundle: Bundle, checkpoint: Checkpoint) -> None:
-    """Layers of another model have nothing to compare."""
+    """Layers of another architecture have nothing to compare."""
     ours, theirs = bundle.model_config, checkpoint.model_config
     keys = sorted(key for key in {*ours, *theirs} if not key.startswith("_"))
     different = [key for key in keys if ours.get(key) != theirs.get(key)]
     if different:
         raise CheckpointError(
-            "The checkpoint is not the one that was quantised",
+            "The checkpoint is of another architecture than the bundle",
             where=checkpoint.source,
             why=f"Its config differs in {', '.join(different[:3])}",
             fix=f"The bundle was made from '{bundle.quantization.source}'",

@@ -28,9 +28,16 @@ def build_pipeline(denoiser: Any, scheduler_config: Mapping[str, Any], bundle: P
     under an unconditional pipeline's name, gets ours.
     """
     index = verified_index(bundle)
-    if not further_components(index) and getattr(denoiser.config, "num_class_embeds", None):
+    alone = not further_components(index) and _is_plain_unet(index)
+    if alone and getattr(denoiser.config, "num_class_embeds", None):
         return LabelledPixelPipeline.around(denoiser, scheduler_config)
     return build(bundle / PIPELINE, index, denoiser, build_scheduler(scheduler_config))
+
+
+def _is_plain_unet(index: Mapping[str, Any]) -> bool:
+    """Other models have class embeddings, too, and are called with more than labels."""
+    entry = index.get("unet")
+    return isinstance(entry, list) and entry[1:] == ["UNet2DModel"]
 
 
 def draw(

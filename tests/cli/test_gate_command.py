@@ -16,18 +16,26 @@ def test_a_limit_decides_the_exit_code_and_a_reference_stands_for_the_checkpoint
     """The fixture has no judge, but PSNR needs the images alone."""
     reference = tmp_path / "full.safetensors"
     done = run(
-        "mpq-check", lowered_folder, "--ckpt", pipeline_folder, "--gate-images", 4, "--min-psnr", 1,
-        "--save-reference", reference, "--blame", 2, "--json",
+        "mpq-check", lowered_folder, "--ckpt", pipeline_folder, "--gate-images", 4,
+        "--min-psnr", 90, "--save-reference", reference, "--json",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
-    assert report["passed"]
+    assert not report["passed"]
     assert report["gate"]["num_images"] == 4
-    assert len(report["blame"]["costs"]) == 2
+    assert len(report["blame"]["costs"]) == 5, "layers are restored unasked where a limit is broken"
+    assert "--blame" not in done.stderr
     done = run("mpq-check", lowered_folder, "--reference", reference, "--min-psnr", 90)
     assert done.returncode == 1, done.stderr
     assert "passed: " in done.stdout
     assert "FAILED: PSNR to full precision" in done.stdout
+    assert "--ckpt CHECKPOINT --blame 5" in done.stderr
+    done = run("mpq-check", lowered_folder, "--reference", reference, "--min-psnr", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"]
+    assert report["blame"] is None
+    assert "--blame" not in done.stderr
     done = run(
         "mpq-check", lowered_folder, "--reference", reference, "--max-frechet-increase", "15%"
     )
@@ -39,6 +47,8 @@ def test_a_limit_decides_the_exit_code_and_a_reference_stands_for_the_checkpoint
     [
         (["--min-psnr", "18"], ["--ckpt", "--reference"]),
         (["--max-frechet-increase", "much"], ["no share", "15%"]),
+        (["--max-accuracy-drop", "2"], ["Write 2%"]),
+        (["--min-psnr", "nan"], ["no limit"]),
         (["--save-reference", "x"], ["--ckpt"]),
         (["--gate-images", "5"], ["No limit"]),
         (["--blame", "5"], ["--blame", "--ckpt"]),
@@ -66,11 +76,13 @@ def test_an_engine_is_judged_by_its_images_alone(lowered_folder, monkeypatch, tm
         return gate.GateReport(4, (verdict,))
 
     monkeypatch.setattr(gate, "pass_through_gate", judged)
-    monkeypatch.setattr("mpq_export.evaluation.reference.read_reference", lambda _path: None)
+    monkeypatch.setattr(gate, "require_answerable", lambda *_: None)
+    monkeypatch.setattr("mpq_export.evaluation.reference.read_reference", lambda _path: "full")
     with pytest.raises(typer.Exit) as ended:
         check(lowered_folder, Runtime.TRT, reference=tmp_path / "r", min_psnr=18.0)
     assert ended.value.exit_code == 1
-    said = capsys.readouterr().out
+    said, remarked = capsys.readouterr()
+    assert "--runtime ort --ckpt" in remarked
     assert "Nodes are not compared" in said
     assert "FAILED: PSNR 12 dB" in said
     assert "passed" not in said

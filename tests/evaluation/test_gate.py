@@ -12,11 +12,19 @@ from mpq_export.pipelines.registry import DrawRequest
 
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
-from mpq_export.cli.check import _share
+from mpq_export.cli.check import _finite, _share, _share_of_all
 from mpq_export.errors import RecipeError
 from mpq_export.evaluation import gate
 from mpq_export.evaluation.check import check_bundle
-from mpq_export.evaluation.gate import Limits, draw_reference, pass_through_gate, psnr
+from mpq_export.evaluation.frechet import FeatureStatistics
+from mpq_export.evaluation.gate import (
+    MOST_IMAGES,
+    Limits,
+    draw_reference,
+    pass_through_gate,
+    psnr,
+    require_answerable,
+)
 from mpq_export.evaluation.gate_report import with_scaled_layer
 from mpq_export.evaluation.reference import ReferenceFileError, read_reference, write_reference
 from mpq_export.lowering.names import Target
@@ -145,12 +153,53 @@ def test_references_of_something_else_are_refused(sound, reference):
         with pytest.raises(error, match=match):
             pass_through_gate(sound, Runtime.ORT, other, limits, SILENT)
 
-    refused("another model", drawn={"model_config_sha256": "0" * 64})
+    refused("another architecture", drawn={"model_config_sha256": "0" * 64})
+    refused("more images", drawn={"num_images": MOST_IMAGES + 1})
     refused("another way", drawn={"batch": 4})
     refused("features are not those", extractor="Other 0123")
     refused("statistics of features", error=RecipeError, data=None)
     refused("classifier", error=RecipeError, accuracy=None)
     refused("images", error=RecipeError, limits=Limits(psnr=1.0), shown=reference.shown[:0])
+
+
+def test_tensors_that_do_not_fit_their_header_are_refused(sound, reference):
+    """A crafted file may have the right config and extractor, and anything else in its tensors."""
+
+    def refused(match, limits, **changes):
+        with pytest.raises(ReferenceFileError, match=match):
+            pass_through_gate(sound, Runtime.ORT, replace(reference, **changes), limits, SILENT)
+
+    for shape in ((20, 3, 8, 8), (20, 1, 8, 1), (20, 1, 1, 1)):
+        refused("Its images are", Limits(psnr=1.0), shown=np.zeros(shape, np.uint8))
+    wide = FeatureStatistics.of(np.eye(5))
+    refused("another width", Limits(frechet_increase=1.0), images=wide, data=wide)
+    huge = FeatureStatistics(2, np.zeros(2), np.full((2, 2), 1.7e308))
+    refused("have no distance", Limits(frechet_increase=1.0), images=huge)
+    refused("have no distance", Limits(frechet_increase=1.0), data=huge)
+
+
+def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(
+    sound, reference, original, monkeypatch
+):
+    monkeypatch.setattr(gate, "open_drawer", lambda *_: pytest.fail("it draws"))
+    asked = Limits(frechet_increase=0.1)
+    require_answerable(sound, None, asked)
+    require_answerable(sound, reference, LIMITS)
+    with pytest.raises(ReferenceFileError, match="features are not those"):
+        pass_through_gate(sound, Runtime.ORT, replace(reference, extractor="x"), asked, SILENT)
+    monkeypatch.setattr(gate, "judge_of", lambda _bundle: None)
+    for limits in (asked, Limits(accuracy_drop=0.1)):
+        with pytest.raises(RecipeError, match="Nothing measures"):
+            require_answerable(sound, None, limits)
+    require_answerable(sound, None, Limits(psnr=1.0))
+
+
+def test_no_more_images_than_features_are_remarked(sound, original, reference):
+    few = draw_reference(sound, original, DrawRequest(2, 3, 0), SILENT)
+    report = pass_through_gate(sound, Runtime.ORT, few, Limits(frechet_increase=9.0), SILENT)
+    assert "2 images are no more than the 2 features" in report.note
+    assert not pass_through_gate(sound, Runtime.ORT, few, Limits(psnr=1.0), SILENT).note
+    assert not pass_through_gate(sound, Runtime.ORT, reference, LIMITS, SILENT).note
 
 
 def test_psnr():
@@ -159,7 +208,9 @@ def test_psnr():
     assert psnr(images, images + 51) == pytest.approx(20 * math.log10(5))
 
 
-@pytest.mark.parametrize(("text", "share"), [("15%", 0.15), ("0.15", 0.15), (" 5 % ", 0.05)])
+@pytest.mark.parametrize(
+    ("text", "share"), [("15%", 0.15), ("0.15", 0.15), (" 5 % ", 0.05), ("150%", 1.5)]
+)
 def test_shares_are_percents_or_fractions(text, share):
     assert _share("--x", text) == pytest.approx(share)
 
@@ -168,3 +219,25 @@ def test_shares_are_percents_or_fractions(text, share):
 def test_other_words_are_no_shares(text):
     with pytest.raises(RecipeError, match="--x"):
         _share("--x", text)
+
+
+@pytest.mark.parametrize("text", ["15", "2", "1", "1.5e1"])
+def test_percents_without_a_sign_are_refused(text):
+    """As shares they would be limits that are never broken."""
+    with pytest.raises(RecipeError, match=f"Write {float(text):g}%"):
+        _share("--x", text)
+
+
+@pytest.mark.parametrize("text", ["100%", "200%", "2"])
+def test_no_more_than_all_can_be_lost(text):
+    with pytest.raises(RecipeError, match="--x"):
+        _share_of_all("--x", text)
+    assert _share_of_all("--x", "99%") == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_limit_in_decibels_is_finite(value):
+    with pytest.raises(RecipeError, match="--x"):
+        _finite("--x", value)
+    assert _finite("--x", 18.0) == 18.0
+    assert _finite("--x", None) is None

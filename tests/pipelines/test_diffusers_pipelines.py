@@ -158,10 +158,32 @@ def test_what_cannot_be_is_said(kind, tmp_path):
     _, _, bundle = kind
     with pytest.raises(RecipeError, match="no component 'refiner'"):
         from_pretrained(bundle, refiner=None)
+    with pytest.raises(RecipeError, match=r"no 'torch_dtype'.*vae\.to"):
+        from_pretrained(bundle, torch_dtype=torch.float16)
+    for name in ("unet", "transformer"):
+        with pytest.raises(RecipeError, match="quantised model's place"):
+            from_pretrained(bundle, **{name: None})
     with pytest.raises(BundleError, match="not saved by its pipeline"):
         from_pretrained(bundle).save_pretrained(tmp_path / "p")
     with pytest.raises(ValueError, match="abacus"):
         from_pretrained(bundle, "abacus")
+
+
+def test_labels_with_images_that_are_not_square():
+    model = unet(3, classes=5)
+    model.register_to_config(sample_size=(8, 16))
+    pipeline = LabelledPixelPipeline(model, DDIMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline([0, 4], 1, output_type="np").images.shape == (2, 8, 16, 3)
+
+
+def test_only_the_unet_of_labels_gets_the_pipeline_of_labels():
+    from mpq_export.pipelines.general.family import _is_plain_unet
+
+    assert _is_plain_unet({"unet": ["diffusers", "UNet2DModel"]})
+    for entry in (["diffusers", "UNet2DConditionModel"], [None, None], "UNet2DModel", None):
+        assert not _is_plain_unet({"unet": entry})
+    assert not _is_plain_unet({"transformer": ["diffusers", "UNet2DModel"]})
 
 
 @pytest.mark.parametrize("kind", ["text"], indirect=True)
