@@ -31,7 +31,7 @@ from .bundle_features import (
     is_module_path,
     take_features,
 )
-from .core.channel_parts import check_parts
+from .core.channel_parts import check_parts, parts_by_module
 from .core.feature_table import FeatureTable
 from .core.integer_reference import (
     MAX_EXTENT,
@@ -277,6 +277,13 @@ def read_bundle(path: str | Path) -> Bundle:
     if quantization.temporal is not None:
         features = _take_features(folder, tensors, quantization.temporal, len(timesteps))
         removed = frozenset(quantization.temporal.removed)
+    if both := sorted(removed & parts_by_module(channels).keys()):
+        raise BundleError(
+            f"Layer {both[0]} was removed and has parts",
+            where=folder / CONFIG,
+            why="A table of temporal features stands for it already",
+            fix=_REBUILD,
+        )
     return Bundle(
         folder,
         config,

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -603,3 +603,64 @@ def test_damage_that_was_signed_is_read_or_refused_and_nothing_else(
         except BundleError:
             refused += 1
     assert refused > 200
+
+
+def bundle_with_parts(folder: Path, module: str) -> None:
+    """The handmade bundle and a module of two parts more, written to a folder."""
+    made = fixtures.handmade_bundle(folder)
+    parts = {f"{module}.{i}": fixtures.random_layer([2, 2], 3, 4, seed=i) for i in range(2)}
+    configs = {name: LayerConfig.of(layer) for name, layer in parts.items()}
+    quantization = made.quantization.model_copy(
+        update={"layers": made.quantization.layers | configs}
+    )
+    own = [np.array(channels, np.int32) for channels in ([0, 2, 5], [1, 3, 4])]
+    folder.mkdir()
+    write_bundle(
+        folder,
+        replace(
+            made,
+            quantization=quantization,
+            layers=made.layers | parts,
+            channels=dict(zip(parts, own, strict=True)),
+        ),
+    )
+
+
+def test_parts_come_back(tmp_path: Path) -> None:
+    bundle_with_parts(tmp_path / "b", "both")
+    assert read_bundle(tmp_path / "b").channels["both.1"].tolist() == [1, 3, 4]
+
+
+def test_a_removed_layer_has_no_parts(tmp_path: Path) -> None:
+    bundle_with_parts(tmp_path / "b", "time.embed")
+    with pytest.raises(BundleError, match=r"time\.embed was removed and has parts"):
+        read_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        np.array([0, 2], np.int32),
+        np.array([0, 2, 4], np.int32),
+        np.array([0, 5, 2], np.int32),
+        np.array([-6, 2, 5], np.int32),
+        np.array([0, 2, 2**31 - 1], np.int32),
+        np.array([[0, 2, 5]], np.int32),
+        np.array([0, 2, 5], np.int64),
+        np.array([0, 2, 5], np.float32),
+        np.zeros(0, np.int32),
+    ],
+    ids=str,
+)
+def test_channels_that_share_nothing_out_are_refused(tmp_path: Path, channels: np.ndarray) -> None:
+    bundle_with_parts(tmp_path / "b", "both")
+    change_tensors(tmp_path / "b", lambda tensors: tensors.update({"both.0.channels": channels}))
+    with pytest.raises(BundleError, match="parts of a layer"):
+        read_bundle(tmp_path / "b")
+
+
+def test_channels_of_one_part_alone_are_refused(tmp_path: Path) -> None:
+    bundle_with_parts(tmp_path / "b", "both")
+    change_tensors(tmp_path / "b", lambda tensors: tensors.pop("both.0.channels"))
+    with pytest.raises(BundleError, match="parts of a layer"):
+        read_bundle(tmp_path / "b")

@@ -6,13 +6,14 @@ drift over the trajectory; TFMQ-DM calls it finite-set calibration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .integer_reference import ConvGeometry
+from .table_steps import TableSteps
 
 _SEARCH_RATIOS = torch.linspace(1.0, 0.2, 41)
 _SWEEPS = 2
@@ -85,6 +86,23 @@ def fit_shared_table(
         samples.reshape(1, -1), importance.repeat(steps), low.amin()[None], high.amax()[None], bits
     )
     return ActivationTable(one.scale.repeat(steps), one.zero_point.repeat(steps), bits)
+
+
+def table_fit(
+    steps: TableSteps,
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int], ActivationTable]:
+    """The fit that gives such tables; arguments as in :func:`fit_table`."""
+    return fit_shared_table if steps is TableSteps.SHARED else fit_table
+
+
+def table_ranges(
+    low: torch.Tensor, high: torch.Tensor, steps: TableSteps
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least and the greatest value of what shares a range with each step, float32 ``[T]``;
+    ``low`` and ``high`` are the steps' own."""
+    if steps is TableSteps.SHARED:
+        return low.amin().expand_as(low), high.amax().expand_as(high)
+    return low, high
 
 
 def _best_range(

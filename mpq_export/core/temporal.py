@@ -44,6 +44,11 @@ class TemporalBlock:
     layers: tuple[str, ...]
     calls: tuple[Call, ...]
 
+    @property
+    def read_layers(self) -> frozenset[str]:
+        """All layers behind the features, also those that read other inputs alone."""
+        return frozenset(call.layer for call in self.calls if call.layer is not None)
+
     def run(
         self, model: nn.Module, inputs: Mapping[str, torch.Tensor], run_layer: RunLayer
     ) -> dict[str, torch.Tensor]:

@@ -85,6 +85,7 @@ def _scaled(
         choices.bits.activation,
         choices.weight_form,
         allocation,
+        choices.tables,
     )
 
 

@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from ..architectures import architecture_of
-from ..core.activation_quantizer import channel_energy, fit_shared_table, fit_table
+from ..core.activation_quantizer import channel_energy, table_fit
 from ..core.bit_allocation import Allocation
 from ..core.channel_parts import module_of, part_name, parts_by_module
 from ..core.equalization import smoothing_factors
 from ..core.integer_reference import PackedLayer, check_layer, column_factors
 from ..core.layers import Quantizable, geometry_of, part_weights, replace_module, weight_matrix
 from ..core.planes import ContractError, pack
-from ..core.table_steps import TableSteps
 from ..core.weight_quantizer import quantize_weight
 from ..errors import LayerError
 from ..precision import BitSpec
@@ -141,8 +140,11 @@ def quantize_model(
         )
     parts: Mapping[str, list[Part]] = {}
     if recipe.splits_layers:
+        # The temporal block is run layer by layer: there one of several parts has no place.
+        timed = recipe.cache is not None or recipe.temporal_rounding is not None
+        whole = whole_block(model, model_config, 1).read_layers if timed else frozenset[str]()
         parts = split_layers(
-            model, model_config, walk, plan, statistics, scales, recipe, seed, progress
+            model, model_config, walk, plan, statistics, scales, recipe, whole, seed, progress
         )
     progress.start("quantize", sum(_layer(model, name).weight.numel() for name in plan.layers))
     layers, rounds = {}, recipe.rounding is not None or recipe.temporal_rounding is not None
@@ -286,8 +288,7 @@ def _quantize_layer(job: _Job) -> PackedLayer:
     if rows < 2:
         allocation = Allocation.EQUAL
     energy = channel_energy(weights, conv) * torch.exp2(2 * torch.from_numpy(shift).float())
-    fit = fit_table if choices.tables is TableSteps.PER_STEP else fit_shared_table
-    table = fit(
+    table = table_fit(choices.tables)(
         seen.samples * factor[seen.sample_channels],
         energy[seen.sample_channels],
         (seen.low * factor).amin(dim=1),

@@ -6,7 +6,7 @@ A concatenation's halves are layers of their own. Where channels have shifts, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..core.activation_quantizer import channel_energy, fit_table, table_error
+from ..core.activation_quantizer import channel_energy, table_error, table_fit
 from ..core.layers import Quantizable, geometry_of, part_weights, weight_matrix
 from ..progress import ProgressReporter
 from ..reconstruction.calls import record_calls, samples_per_step
@@ -48,15 +48,21 @@ def split_layers(
     statistics: Mapping[str, InputStatistics | None],
     scales: Mapping[str, torch.Tensor],
     recipe: Recipe,
+    whole: Collection[str],
     seed: int,
     progress: ProgressReporter,
 ) -> dict[str, list[Part]]:
     """The parts of every layer that has several, or shifts in its only one.
 
-    Layers at 8 bits and grouped convolutions stay whole. A concatenation's half, or a layer, keeps
-    one step for all its channels where the shifts that were voted for would leave more error.
+    Layers at 8 bits, grouped convolutions and those in ``whole`` stay whole. A concatenation's
+    half, or a layer, keeps one step for all its channels where the shifts that were voted for would
+    leave more error.
     """
-    names = [name for name, own in plan.layers.items() if _can_split(model, name, own)]
+    names = [
+        name
+        for name, own in plan.layers.items()
+        if name not in whole and _can_split(model, name, own)
+    ]
     cuts: dict[str, list[int]] = {}
     if recipe.split_concatenations:
         cuts = concatenated_inputs(model, model_config, walk, names)
@@ -78,7 +84,7 @@ def split_layers(
                 for half in halves
                 for part in _voted(
                     _layer(model, name), half, seen, scales.get(name), scaled, entries,
-                    choices, plan.layers[name].bits.activation,
+                    choices, plan.layers[name],
                 )
             ]  # fmt: skip
         else:
@@ -116,9 +122,10 @@ def _voted(
     x: torch.Tensor,
     entries: torch.Tensor,
     choices: PowerOfTwoChoices,
-    bits: int,
+    layer: LayerChoices,
 ) -> list[Part]:
     """The parts of a half; ``x`` ``[N, C, L]`` are inputs of the layer divided by tau."""
+    bits, fit = layer.bits.activation, table_fit(layer.tables)
     channels = half.astype(np.int32)
     conv, weights = geometry_of(module), weight_matrix(module)
     own = part_statistics(seen, channels)
@@ -134,7 +141,7 @@ def _voted(
         columns = part_weights(scaled, taps, part.astype(np.int32))
         energy = channel_energy(columns, conv) * torch.exp2(2 * shift.float())
         samples, importance = few.samples * factor[few.sample_channels], energy[few.sample_channels]
-        table = fit_table(
+        table = fit(
             samples, importance, (few.low * factor).amin(dim=1), (few.high * factor).amax(dim=1),
             bits,
         )  # fmt: skip

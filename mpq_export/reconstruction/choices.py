@@ -51,8 +51,8 @@ class ScalingChoices(BaseModel):
         rate: of Adam, by the cosine to 0; published: 1e-3 for the factors themselves, here for
             their logarithms in runs that are so much shorter.
         refits: how often levels and ranges are fitted anew to the scaled layer meanwhile.
-        step_power: alpha of the adaptive weights of steps; 0 counts all alike. Published: 20, and
-            25 for one model.
+        step_power: alpha of the adaptive weights of steps, for 20 steps; 0 counts all alike.
+            Published: 20, and 25 for one model.
         step_memory: xi, of the running losses behind these weights.
     """
 

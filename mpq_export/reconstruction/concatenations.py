@@ -23,9 +23,11 @@ class _Concatenations(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in (torch.cat, torch.concat):
-            parts = args[0]
-            axis = (kwargs or {}).get("dim", args[1] if len(args) > 1 else 0) % result.dim()
+        if func in (torch.cat, torch.concat, torch.concatenate):
+            named = kwargs or {}
+            parts = args[0] if args else named["tensors"]
+            axis = named.get("dim", named.get("axis", args[1] if len(args) > 1 else 0))
+            axis %= result.dim()
             sizes = [part.shape[axis] for part in parts]
             self._made.append((weakref.ref(result), axis, sizes))
         return result

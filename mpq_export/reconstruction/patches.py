@@ -61,8 +61,12 @@ def record_patches(
 def shared_inputs(
     model: nn.Module, model_config: Mapping[str, Any], walk: CalibrationWalk, names: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """The layers, linear ones that are given the very same tensor together, such as those for
-    queries, keys and values."""
+    """The layers, linear ones of one module that are given the very same tensor together: those
+    for queries, keys and values.
+
+    Of one module alone: all cross-attention of a model is given the very same text, and factors
+    for all of it together would be worse for each.
+    """
     groups: dict[str, list[str]] = {}
     seen: list[tuple[weakref.ref[torch.Tensor], str]] = []
 
@@ -71,7 +75,15 @@ def shared_inputs(
             return
         owner = None
         if isinstance(module, nn.Linear):
-            owner = next((first for tensor, first in seen if tensor() is x), None)
+            parent = name.rpartition(".")[0]
+            owner = next(
+                (
+                    first
+                    for tensor, first in seen
+                    if tensor() is x and first.rpartition(".")[0] == parent
+                ),
+                None,
+            )
         if owner is None:
             seen.append((weakref.ref(x), name))
         groups.setdefault(name if owner is None else owner, []).append(name)

@@ -5,12 +5,13 @@ multiplied by it, ``Y = (X / tau)(tau W)``, but its quantised output is not. For
 
     L_i = || X_i W - Q(X_i / tau) Q(tau W) ||^2,     tau = argmin  mean_i lambda_t L_i
 
-Layers that read the same tensor share their factors, so that a normalisation before them can take
-the division over. Levels of weights are fitted a few times on the way, and in between their scale
-moves with the range of ``tau W``, as that of the activations does with the range of ``X / tau``:
-through these tau has a gradient beside that of the roundings. While it learns activations are not
-clipped, as published: the errors of what is clipped are rare and large, and drown the rest. What
-is compared in the end are the quantisers that are deployed, clipped ones.
+Layers of one module that read the same tensor share their factors: one fit for the outliers that
+they have in common. The division stays the contract's input factor; it is not folded into the
+normalisation before them. Levels of weights are fitted a few times on the way, and in between their
+scale moves with the range of ``tau W``, as that of the activations does with the range of
+``X / tau``: through these tau has a gradient beside that of the roundings. While it learns
+activations are not clipped, as published: the errors of what is clipped are rare and large, and
+drown the rest. What is compared in the end are the quantisers that are deployed, clipped ones.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..core.activation_quantizer import channel_energy, fit_table, whole_range
+from ..core.activation_quantizer import channel_energy, table_fit, table_ranges, whole_range
 from ..core.bit_allocation import Allocation
 from ..core.equalization import smoothing_factors
 from ..core.integer_reference import ConvGeometry
 from ..core.straight_through import activation_integers, weight_integers
+from ..core.table_steps import TableSteps
 from ..core.weight_form import WeightForm
 from ..core.weight_quantizer import quantize_weight
 from ..training.calibration import InputStatistics
@@ -49,6 +51,7 @@ class ScaledLayer:
         seen: its inputs at calibration.
         bits, act_bits: N and a.
         form, allocation: of its planes.
+        tables: which steps share an activation range.
     """
 
     weights: torch.Tensor
@@ -58,6 +61,7 @@ class ScaledLayer:
     act_bits: int
     form: WeightForm
     allocation: Allocation
+    tables: TableSteps
 
 
 def learn_scaling(
@@ -133,7 +137,7 @@ class _Quantizer:
         fixed = scale.detach()
         # So the gradient to the scale is that of ``S round(w / S)``.
         w_int = weight_integers(weights * (fixed / scale)[:, None], fixed, self.offset, self.steps)
-        act_scale = self.act_scale * _step_range(layer.seen, tau) / self.act_range
+        act_scale = self.act_scale * _step_range(layer, tau) / self.act_range
         step = act_scale[entries][:, None]
         scaled = scaled_weights(x, 1 / tau, layer.conv)
         x_int = activation_integers(
@@ -153,9 +157,9 @@ def _fitted(layer: ScaledLayer, tau: torch.Tensor, patches: Patches, clipped: bo
     if clipped:
         importance = channel_energy(weights, layer.conv)[seen.sample_channels]
         samples = seen.samples / tau[seen.sample_channels]
-        table = fit_table(samples, importance, low, high, layer.act_bits)
+        table = table_fit(layer.tables)(samples, importance, low, high, layer.act_bits)
     else:
-        table = whole_range(low, high, layer.act_bits)
+        table = whole_range(*table_ranges(low, high, layer.tables), layer.act_bits)
     return _Quantizer(
         layer,
         torch.from_numpy(matrix.offset.astype(np.float32)),
@@ -164,7 +168,7 @@ def _fitted(layer: ScaledLayer, tau: torch.Tensor, patches: Patches, clipped: bo
         _row_range(weights),
         torch.from_numpy(table.scale),
         torch.from_numpy(table.zero_point.astype(np.float32)),
-        _step_range(seen, tau),
+        _step_range(layer, tau),
     )
 
 
@@ -213,9 +217,10 @@ def _row_range(weights: torch.Tensor) -> torch.Tensor:
     return _width(weights.amin(dim=1), weights.amax(dim=1))
 
 
-def _step_range(seen: InputStatistics, tau: torch.Tensor) -> torch.Tensor:
-    """Width of every entry's scaled inputs and 0, ``[T]``."""
-    return _width((seen.low / tau).amin(dim=1), (seen.high / tau).amax(dim=1))
+def _step_range(layer: ScaledLayer, tau: torch.Tensor) -> torch.Tensor:
+    """Width of what shares a range with every entry, scaled, and 0, ``[T]``."""
+    low, high = (layer.seen.low / tau).amin(dim=1), (layer.seen.high / tau).amax(dim=1)
+    return _width(*table_ranges(low, high, layer.tables))
 
 
 def _width(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..architectures import architecture_of
+from ..conditions import ClassLabels, Condition
 from ..lowering.graph_inputs import SAMPLE, STEP_INDEX, TIMESTEP
 from ..schedulers import nearest_step
 
@@ -21,7 +22,8 @@ def graph_feeds(
 ) -> dict[str, np.ndarray]:
     """The exported graph's inputs for one denoising step.
 
-    Raises TypeError unless exactly the model's conditions are given.
+    Raises TypeError unless exactly the model's conditions are given, IndexError for a label that
+    the model does not have.
     """
     specs = {spec.name: spec for spec in architecture_of(model_config).conditions(model_config)}
     if specs.keys() != conditions.keys():
@@ -30,5 +32,13 @@ def graph_feeds(
         SAMPLE: np.asarray(sample, np.float32),
         TIMESTEP: np.array([timestep], np.float32),
         STEP_INDEX: np.array([nearest_step(timesteps, float(timestep))], np.int32),
-        **{name: np.asarray(value, specs[name].dtype) for name, value in conditions.items()},
+        **{name: _checked(specs[name], value) for name, value in conditions.items()},
     }
+
+
+def _checked(spec: Condition, value: np.ndarray) -> np.ndarray:
+    given = np.asarray(value, spec.dtype)
+    # ONNX counts negative numbers from the end: -1 would be the last label, without a word.
+    if isinstance(spec, ClassLabels) and np.any((given < 0) | (given >= spec.count)):
+        raise IndexError(f"{spec.name} are 0 to {spec.count - 1}, not {given.tolist()}")
+    return given

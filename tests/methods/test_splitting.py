@@ -18,11 +18,12 @@ from mpq_export.export_request import ExportRequest
 from mpq_export.lowering.kernel_nodes import is_kernel_node, read_kernel_layer
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.nodes import all_nodes
+from mpq_export.lowering.plain_int8 import plain_int8_tensors
 from mpq_export.lowering.targets import read_lowered
 from mpq_export.methods import recipe_of
 from mpq_export.methods.splitting import part_statistics
 from mpq_export.precision import BitSpec
-from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices
+from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices, ScalingChoices
 from mpq_export.runtimes.names import Runtime
 from mpq_export.training.calibration import InputStatistics
 
@@ -78,6 +79,8 @@ def test_every_part_equals_its_layer_in_every_runtime(bundle, pipeline_folder, r
     parts = [node for node in report.nodes if node.name in bundle.channels]
     # Against the full-precision layer of the same channels: 4 bits leave some signal.
     assert all(node.output_snr_db > 3 for node in parts)
+    # Nodes are compared for the inputs that they have: this sees where their outputs go.
+    assert report.against_torch.relative < 0.1
 
 
 def test_tensorrt_reads_the_same_parts(bundle):
@@ -88,6 +91,34 @@ def test_tensorrt_reads_the_same_parts(bundle):
         layer = read_kernel_layer(nodes[name], graph.values())
         np.testing.assert_array_equal(layer.input_shift, bundle.layers[name].input_shift)
         np.testing.assert_array_equal(layer.input_factor, bundle.layers[name].input_factor)
+
+
+def test_tensorrt_without_a_plugin_has_the_same_parts(bundle):
+    values = read_lowered(bundle.path, Target.TRT_INT8).values()
+    for name in bundle.channels:
+        for key, value in plain_int8_tensors(name, bundle.layers[name]).items():
+            np.testing.assert_array_equal(values[key], value, err_msg=key)
+
+
+def test_parts_of_scaled_layers_have_their_factors(pipeline_folder, tmp_path):
+    recipe = RECIPE.model_copy(
+        update={"scaling": ScalingChoices(iterations=4, samples=60, batch=16), "rounding": None}
+    )
+    asked = ExportRequest(
+        BitSpec(4, 4), recipe, (Target.ORT,), fixtures.NUM_STEPS, 0, tmp_path / "b"
+    )
+    checkpoint = load_checkpoint(pipeline_folder)
+    bundle = export_checkpoint(checkpoint, asked, fixtures.SilentProgress())
+    for name in bundle.channels:
+        layer = bundle.layers[name]
+        # Powers of two are the shifts'; the rest is tau.
+        left = np.log2(layer.input_factor) % 1
+        assert np.unique(left).size > 1
+    report = check_bundle(
+        bundle, Runtime.ORT, checkpoint, fixtures.NUM_STEPS, 2, 0, fixtures.SilentProgress()
+    )
+    assert report.passed
+    assert report.against_torch.relative < 0.1
 
 
 def test_parts_that_share_nothing_out_are_refused(bundle, tmp_path):

@@ -1,5 +1,6 @@
 """Rows that meet weights, and layers that share their input."""
 
+import diffusers
 import fixtures
 import pytest
 import torch
@@ -60,6 +61,26 @@ def test_queries_keys_and_values_share_their_input(model, walk):
     assert wanted in groups
     several = [group for group in groups if len(group) > 1]
     assert all(name.endswith(("to_q", "to_k", "to_v")) for group in several for name in group)
+
+
+def test_only_layers_of_one_module_share_the_text():
+    """All keys and values of cross-attention are given the very same tensor."""
+    torch.manual_seed(0)
+    model = diffusers.UNet2DConditionModel(
+        sample_size=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        attention_head_dim=2, cross_attention_dim=12,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()  # fmt: skip
+    config, walk = {**model.config, "_class_name": "UNet2DConditionModel"}, CalibrationWalk()
+    list(walk.keeping(full_precision_trajectory(model, config, SCHEDULER, 1, 1, 0)))
+    layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    several = [g for g in shared_inputs(model, config, walk, layers) if len(g) > 1]
+    cross = {name for name in layers if name.endswith(("attn2.to_k", "attn2.to_v"))}
+    wanted = {(name, name.replace("to_k", "to_v")) for name in cross if name.endswith("to_k")}
+    assert len(wanted) >= 3
+    assert {group for group in several if not cross.isdisjoint(group)} == wanted
+    assert {len(group) for group in several if cross.isdisjoint(group)} == {3}
 
 
 def test_rows_are_the_same_however_many_fit_into_memory(model, walk, monkeypatch):

@@ -1,16 +1,19 @@
 """Learned equivalent scaling of one layer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mpq_export.core.activation_quantizer import fit_table
 from mpq_export.core.bit_allocation import Allocation
 from mpq_export.core.integer_reference import ConvGeometry
+from mpq_export.core.table_steps import TableSteps
 from mpq_export.core.weight_form import WeightForm
 from mpq_export.core.weight_quantizer import quantize_weight
 from mpq_export.reconstruction.choices import ScalingChoices
 from mpq_export.reconstruction.patches import Patches
-from mpq_export.reconstruction.scaling import ScaledLayer, learn_scaling, scaled_weights
+from mpq_export.reconstruction.scaling import ScaledLayer, _fitted, learn_scaling, scaled_weights
 from mpq_export.training.calibration import InputStatistics
 
 T, ROWS, CHANNELS = 4, 24, 32
@@ -33,7 +36,9 @@ def layer_and_patches(outlier=6.0, conv=None, form=WeightForm.UNIFORM, act_bits=
         by_channel.amin(dim=1), by_channel.amax(dim=1), by_channel[:, places, channels], channels,
         rows[:64],
     )  # fmt: skip
-    layer = ScaledLayer(weights, conv, seen, 4, act_bits, form, Allocation.EQUAL)
+    layer = ScaledLayer(
+        weights, conv, seen, 4, act_bits, form, Allocation.EQUAL, TableSteps.PER_STEP
+    )
     return layer, Patches(rows, entries)
 
 
@@ -73,6 +78,29 @@ def test_every_form_and_convolutions_are_scaled(form):
     tau = learn_scaling([layer, layer], patches, CHOICES.model_copy(update={"iterations": 30}), 0)
     assert tau.shape == (CHANNELS,)
     assert tau[3] > 1
+
+
+def test_steps_that_share_a_range_are_fitted_as_such():
+    """The quantisers that are compared are those of the recipe's tables."""
+    layer, patches = layer_and_patches()
+    spread = torch.tensor([0.1, 1.0, 1.0, 4.0])[:, None]
+    seen = replace(
+        layer.seen,
+        low=layer.seen.low * spread,
+        high=layer.seen.high * spread,
+        samples=layer.seen.samples * spread,
+    )
+    tau = torch.ones(CHANNELS)
+    for clipped in (False, True):
+        own, shared = (
+            _fitted(replace(layer, seen=seen, tables=tables), tau, patches, clipped)
+            for tables in TableSteps
+        )
+        assert len(set(own.act_scale.tolist())) > 1
+        assert len(set(shared.act_scale.tolist())) == 1
+        assert shared.act_scale.shape == own.act_scale.shape
+        assert len(set(shared.act_range.tolist())) == 1
+        assert shared.act_range[0] >= own.act_range.max()
 
 
 def test_rates_at_which_nothing_is_learned_do_no_harm():

@@ -7,13 +7,35 @@ from mpq_export.reconstruction.step_weights import StepWeights
 
 
 def test_they_are_the_equation():
-    weights = StepWeights(3, power=2.0, memory=0.5)
+    """A power of 40 for 20 steps is one of 6 for three."""
+    weights = StepWeights(3, power=40.0, memory=0.5)
     steps = torch.tensor([0, 2, 2])
     got = weights.update(torch.tensor([1.0, 2.0, 4.0]), steps)
     # Running means 0.5, 0, 1.5.
-    torch.testing.assert_close(got, torch.tensor([(1 - 0.25) ** 2, 0.25**2, 0.25**2]))
+    every = torch.tensor([0.75**6, 1.0, 0.25**6])
+    torch.testing.assert_close(got, every[steps] / every.mean())
     got = weights.update(torch.tensor([4.0]), torch.tensor([1]))
-    torch.testing.assert_close(got, torch.tensor([(1 - 2 / 4) ** 2]))
+    every = torch.tensor([(1 - 0.5 / 4) ** 6, (1 - 2 / 4) ** 6, (1 - 1.5 / 4) ** 6])
+    torch.testing.assert_close(got, every[1:2] / every.mean())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20, 250])
+@pytest.mark.parametrize("power", [20.0, 1000.0])
+def test_one_on_average_however_many_steps_there_are(count, power):
+    weights, steps = StepWeights(count, power, memory=0.95), torch.arange(count)
+    losses = torch.rand(count, generator=torch.Generator().manual_seed(0)) + 0.01
+    for _ in range(3):
+        got = weights.update(losses, steps)
+    assert got.mean() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [10, 20, 250])
+def test_a_step_of_twice_the_loss_counts_as_much_less_among_any_number(count):
+    weights, steps = StepWeights(count, 20.0, memory=0.0), torch.arange(count)
+    losses = torch.ones(count)
+    losses[0] = 2
+    got = weights.update(losses, steps)
+    assert float(got[1] / got[0]) == pytest.approx(2.718, rel=0.12)
 
 
 def test_steps_with_large_losses_count_less():
@@ -22,7 +44,7 @@ def test_steps_with_large_losses_count_less():
     for _ in range(5):
         got = weights.update(torch.tensor([1.0, 2.0, 3.0, 10.0]), steps)
     assert got.tolist() == sorted(got.tolist(), reverse=True)
-    assert got[0] > 100 * got[3]
+    assert got[0] > 10 * got[3]
 
 
 @pytest.mark.parametrize("power", [0.0, 20.0])

@@ -114,7 +114,7 @@ def test_a_label_beyond_the_table_does_not_reach_the_next_step(cached_folder: Pa
     bundle = read_bundle(cached_folder)
     with pytest.raises(IndexError):
         predict(bundle, Runtime.TORCH, 666, np.array([0, 1, 4]))
-    with pytest.raises(BundleError):
+    with pytest.raises(IndexError):
         predict(bundle, Runtime.ORT, 666, np.array([0, 1, 4]))
 
 

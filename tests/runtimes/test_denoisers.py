@@ -73,6 +73,17 @@ def test_timesteps_between_table_entries_take_the_nearest(lowered_folder):
         assert feeds[SAMPLE].dtype == np.float32
 
 
+@pytest.mark.parametrize("label", [-1, fixtures.NUM_CLASSES])
+@pytest.mark.parametrize("runtime", [Runtime.ORT, Runtime.TORCH])
+def test_labels_that_the_model_does_not_have_are_refused(lowered_folder, runtime, label):
+    """Not the last label for -1, as ONNX counts."""
+    denoiser = open_denoiser(read_bundle(lowered_folder), runtime)
+    array = np.asarray if denoiser.array_type is np.ndarray else torch.from_numpy
+    sample = np.zeros((2, 2, 8, 8), np.float32)
+    with pytest.raises(IndexError):
+        denoiser(array(sample), 666, class_labels=array(np.array([0, label])))
+
+
 def test_the_rewritten_graph_has_no_packed_nodes_left(lowered_folder):
     bundle = read_bundle(lowered_folder)
     graph = runnable_graph(bundle, Runtime.ORT_PORTABLE)

@@ -12,7 +12,7 @@ from mpq_export.core.table_steps import TableSteps
 from mpq_export.methods import recipe_of
 from mpq_export.methods.quantize import quantize_model
 from mpq_export.precision import BitSpec
-from mpq_export.reconstruction.choices import RoundingChoices
+from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices
 from mpq_export.reconstruction.finished import NOTHING_KEPT, KeptParts
 
 W3A8 = BitSpec(3, 8)
@@ -104,6 +104,28 @@ def test_the_whole_method_caches_what_it_fitted(checkpoint):
     assert len(errors) == 8
     assert all(table < layers for table, layers in errors.values())
     assert not any("time_emb" in name for name in found.layers)
+
+
+@pytest.mark.parametrize("without", ["cache", "temporal_rounding", None])
+def test_layers_of_temporal_features_have_no_parts(checkpoint, without):
+    """All others may: any shift is a part of its own with 8 bits."""
+    from mpq_export.temporal.choices import CacheChoices
+
+    shifts = PowerOfTwoChoices(match=("*",), agreement=0.3)
+    changes = {"cache": CacheChoices(), "temporal_rounding": RoundingChoices(iterations=2)}
+    found = quantize(
+        checkpoint, power_of_two=shifts, split_concatenations=True, bits=BitSpec(4, 8),
+        **changes | ({without: None} if without else {}),
+    )  # fmt: skip
+    parts = {name.rpartition(".")[0] for name in found.channels}
+    assert len(parts) > 4
+    assert not any("time_emb" in name or "class_emb" in name for name in parts)
+    if without != "cache":
+        # An identity in a layer's place would be off by far more.
+        assert all(layers < 0.3 for _, layers in found.cached.config.errors.values())
+        assert not any("time_emb" in name for name in found.layers)
+    else:
+        assert any("time_emb" in name for name in found.layers)
 
 
 def test_shared_tables_are_alike_at_all_steps(checkpoint):

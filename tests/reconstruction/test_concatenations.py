@@ -1,0 +1,46 @@
+"""Layers that read a concatenation, found while a model runs."""
+
+import fixtures
+import pytest
+import torch
+from torch import nn
+
+from mpq_export.reconstruction.concatenations import _Concatenations, concatenated_inputs
+from mpq_export.reconstruction.walk import CalibrationWalk
+from mpq_export.training.trajectories import full_precision_trajectory
+
+CONFIG = {**fixtures.tiny_unet().config, "_class_name": "UNet2DModel"}
+SCHEDULER = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
+
+
+def test_shortcuts_of_up_blocks_read_what_they_skip():
+    model, walk = fixtures.tiny_unet(), CalibrationWalk()
+    list(walk.keeping(full_precision_trajectory(model, CONFIG, SCHEDULER, 1, 1, 0)))
+    layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    found = concatenated_inputs(model, CONFIG, walk, layers)
+    shortcuts = {f"up_blocks.{i}.resnets.{j}.conv_shortcut" for i in range(2) for j in range(2)}
+    # Sines and cosines are put together too.
+    assert found.keys() == {*shortcuts, "time_embedding.linear_1"}
+    for name, sizes in found.items():
+        assert sum(sizes) == model.get_submodule(name).weight.shape[1]
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda parts: torch.cat(parts, 1),
+        lambda parts: torch.cat(tensors=parts, dim=-3),
+        lambda parts: torch.concat(parts, dim=1),
+        lambda parts: torch.concatenate(parts, axis=1),
+        lambda parts: torch.concatenate(parts, -3),
+    ],
+)
+def test_all_names_of_a_concatenation_are_known(join):
+    parts = [torch.zeros(2, channels, 3, 3) for channels in (4, 1, 2)]
+    with _Concatenations() as watching:
+        x = join(parts)
+    assert watching.sizes(x, 1) == [4, 1, 2]
+    assert watching.sizes(x, 0) == []
+    assert watching.sizes(x.clone(), 1) == []
+    assert watching.sizes(parts[0], 1) == []
