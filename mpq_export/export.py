@@ -9,7 +9,7 @@ from typing import Any
 
 from .bundle import Bundle, read_bundle, write_bundle
 from .checkpoints import Checkpoint
-from .errors import RecipeError
+from .errors import BundleError, RecipeError
 from .export_request import ExportRequest
 from .files import TRAINING, staged_folder
 from .lowering.exporter import export_graph
@@ -123,5 +123,20 @@ def _lower(
     for target in targets:
         lowered = write_lowered(bundle.path, graph, target)
         if target in ENGINE_TARGETS:
+            _require_buildable(bundle, target)
             write_tools(bundle, lowered.parent)
         progress.advance()
+
+
+def _require_buildable(bundle: Bundle, target: Target) -> None:
+    """Raise BundleError on what mpq-build would refuse, on another machine and too late."""
+    from .runtimes.tensorrt.engine_source import read_source
+
+    try:
+        read_source(bundle, target)
+    except BundleError as error:
+        raise BundleError(
+            f"No engine could be built of the model as it is lowered to '{target.value}'",
+            why=error.why,
+            fix="Choose --target ort or onnx, and report the model's class as a fault of ours",
+        ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from fixtures import quantized_bundle, random_layer, save_pipeline
 from golden.reader import LayerCase, layer_case, layer_cases
 from onnx import TensorProto, helper, numpy_helper
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mpq_export.bundle import read_bundle
 from mpq_export.core.kernel_layout import LAYOUT
 from mpq_export.core.planes import ContractError
+from mpq_export.lowering.engine_graphs import constant_bytes
 from mpq_export.lowering.gelu_nodes import GELU
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.kernel_nodes import (
@@ -30,6 +32,8 @@ from mpq_export.lowering.nodes import CONV, LINEAR, all_nodes, model_from_graph
 from mpq_export.lowering.norm_nodes import GROUP_NORM_SILU
 from mpq_export.lowering.targets import read_lowered
 from mpq_export.lowering.tensorrt_form import TENSORRT_OPSET, to_tensorrt
+from mpq_export.runtimes.tensorrt.engine_source import read_source
+from mpq_export.runtimes.tensorrt.shapes import Range
 
 from .models import case_model, run_in_onnxruntime
 from .test_nodes import same_layer
@@ -202,7 +206,33 @@ def test_a_whole_model_keeps_its_layers(lowered_folder: Path) -> None:
         same_layer(read_kernel_layer(node, values), layers[name])
 
 
-@pytest.fixture(scope="module", params=[None, text_unet, dit], ids=["UNet", "text UNet", "DiT"])
+def sdxl() -> UNet2DConditionModel:
+    """Cross-attention of several layers, sizes and pooled text as embeddings."""
+    return UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
+        block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=12,
+        transformer_layers_per_block=(1, 2), use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=34,
+    )  # fmt: skip
+
+
+def pixart() -> PixArtTransformer2DModel:
+    """Texts of another width than the model's, with their sizes; learned variance."""
+    return PixArtTransformer2DModel(
+        sample_size=8, in_channels=4, out_channels=8, num_layers=1, patch_size=2,
+        num_attention_heads=3, attention_head_dim=12, cross_attention_dim=36, caption_channels=16,
+        use_additional_conditions=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(
+    scope="module",
+    params=[None, text_unet, sdxl, dit, pixart],
+    ids=["UNet", "text UNet", "SDXL", "DiT", "PixArt"],
+)
 def any_lowered(
     request: pytest.FixtureRequest, lowered_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -212,6 +242,15 @@ def any_lowered(
     folder, targets = tmp_path_factory.mktemp("kind"), ENGINE_TARGETS
     pipeline = save_pipeline(folder / "pipeline", request.param())
     return quantized_bundle(pipeline, folder / "bundle", "rtn", targets=targets)
+
+
+@pytest.mark.parametrize("target", ENGINE_TARGETS)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_engines_are_built_of_them(any_lowered: Path, target: Target, batch: int) -> None:
+    """What is read before TensorRT reads it refuses none of ours."""
+    source = read_source(read_bundle(any_lowered), target, f"batch:{batch}")
+    assert source.constants == constant_bytes(read_lowered(any_lowered, target))
+    assert source.ranges["batch"] == Range(batch, batch, batch)
 
 
 @pytest.mark.parametrize("target", ENGINE_TARGETS)

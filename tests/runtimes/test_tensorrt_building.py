@@ -10,12 +10,15 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from mpq_export.runtimes.tensorrt.building import (
+    Job,
     _Reported,
     _with_timing_cache,
+    build_engine,
     builder_command,
     reporter,
 )
@@ -112,7 +115,52 @@ def test_a_timing_cache_that_is_none_costs_its_times_alone(
     file = tmp_path / "timing.cache"
     if content is not None:
         file.write_bytes(content)
-    config = Config()
-    assert _with_timing_cache(config, str(file)) == file
+    config, said = Config(), Said()
+    assert _with_timing_cache(config, str(file), said) == file
     assert config.begun == [begun]
-    assert _with_timing_cache(config, None) is None
+    assert _with_timing_cache(config, None, said) is None
+    assert said == []
+
+
+class Said(list[dict[str, object]]):
+    """Reports, kept."""
+
+    def __call__(self, report: dict[str, object]) -> None:
+        self.append(report)
+
+
+def test_a_timing_cache_that_cannot_be_read_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    file, config, said = tmp_path / "timing.cache", Config(), Said()
+    file.touch()
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    _with_timing_cache(config, str(file), said)
+    assert config.begun == [b""]
+    assert said == [
+        {"warning": f"{file} cannot be read: Permission denied. Kernels are timed anew."}
+    ]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_plan_is_written_whatever_becomes_of_the_timing_cache(
+    tmp_path: Path, writable: bool
+) -> None:
+    trt = MagicMock()
+    trt.ILogger = trt.IProgressMonitor = type("Base", (), {})
+    trt.Builder.return_value.build_serialized_network.return_value = b"plan"
+    config = trt.Builder.return_value.create_builder_config.return_value
+    config.get_timing_cache.return_value.serialize.return_value = b"measured"
+    cache, plan, said = tmp_path / "cache" / "timing.cache", tmp_path / "plan", Said()
+    if not writable:
+        cache.parent.touch()
+    build_engine(trt, Job("tensorrt", "m", str(plan), {}, [], False, None, str(cache)), said)
+    assert plan.read_bytes() == b"plan"
+    if writable:
+        assert (cache.read_bytes(), said) == (b"measured", [])
+    else:
+        (report,) = said
+        assert "The next build is not faster" in str(report["warning"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
-from fake_tensorrt import PLAN, FakeTensorRt, FakeTensorRtRtx
+from fake_tensorrt import PLAN, Context, FakeTensorRt, FakeTensorRtRtx
 
 from mpq_export.bundle import Bundle, read_bundle
 from mpq_export.errors import BundleError, RuntimeUnavailable
@@ -22,8 +22,15 @@ from mpq_export.lowering.targets import lowered_files
 from mpq_export.runtimes.cuda.gpu import find_gpu
 from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
+from mpq_export.runtimes.tensorrt import loaded_engine
 from mpq_export.runtimes.tensorrt.denoiser import TensorRtDenoiser
-from mpq_export.runtimes.tensorrt.engine_files import EngineIdentity, EngineRecord
+from mpq_export.runtimes.tensorrt.engine_files import (
+    EngineIdentity,
+    EngineRecord,
+    build_command,
+    fitting_record,
+    writing_alone,
+)
 from mpq_export.runtimes.tensorrt.installed import Installed
 from mpq_export.runtimes.tensorrt.loaded_engine import load_with
 from mpq_export.runtimes.tensorrt.plugin_library import PLUGIN_VARIABLE
@@ -181,15 +188,94 @@ def test_sizes_that_the_engine_lacks_are_explained(
     put_engine(folder, shapes={"batch": [2, 2, 4]})
     denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
     sample, conditions = inputs(bundle, 1)
-    with pytest.raises(BundleError, match=r"batch is 1, it takes 2 to 4.*--shapes batch:1..4"):
+    with pytest.raises(BundleError, match=r"batch is 1, it takes 2 to 4.*--shapes batch:1..2..4"):
         denoise(sample, 7.0, **conditions)
     sample, conditions = inputs(bundle, 5)  # 4 and 1: the last part begins earlier
     assert denoise(sample, 7.0, **conditions).shape == sample.shape
 
 
+def test_the_engine_that_is_advised_is_the_one_taken_then(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes as many images at most as the one before, whose name comes first."""
+    put_engine(folder, model="A", shapes={"batch": [2, 3, 4]})
+    bundle = read_bundle(folder)
+    sample, conditions = inputs(bundle, 1)
+    with pytest.raises(BundleError) as refusal:
+        opened(folder, cuda, trt, monkeypatch)(sample, 7.0, **conditions)
+    assert refusal.value.fix == (
+        f"Build another: mpq-build {folder} --runtime trt --shapes batch:1..3..4"
+    )
+    put_engine(folder, shapes={"batch": [1, 3, 4]})
+    found = opened(folder, cuda, trt, monkeypatch)(sample, 7.0, **conditions)
+    assert found.shape == sample.shape
+
+
+def test_commands_name_all_that_is_not_usual(tmp_path: Path) -> None:
+    shapes = {"batch": [1, 2, 8], "tokens": [77, 77, 77]}
+    assert build_command(tmp_path, "trt-int8", "trt-rtx", shapes) == (
+        f"mpq-build {tmp_path} --runtime trt-rtx --target trt-int8 --shapes batch:1..2..8,tokens:77"
+    )
+    with pytest.raises(BundleError, match=r"--runtime trt --target trt-int8\.$"):
+        fitting_record(tmp_path, "trt-int8", {}, HERE, "no GPU")
+
+
+def test_records_that_are_none_leave_the_others(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half written as a killed command leaves them, renamed, or of another version's format."""
+    record = put_engine(folder)
+    engines = folder / "engine"
+    own = engines / f"{record.identity.name}.json"
+    (engines / f".{record.identity.name}.a1b2.json").write_text("{")
+    (engines / "renamed.json").write_text(own.read_text())
+    write_json(engines / "later.json", {**record.model_dump(), "format_version": 2})
+    opened(folder, cuda, trt, monkeypatch)
+    assert trt.opened == [PLAN]
+    own.unlink()
+    with pytest.raises(
+        BundleError, match=r"later\.json: .*malformed.*; renamed\.json: "
+    ) as refusal:
+        opened(folder, cuda, trt, monkeypatch)
+    assert "a1b2" not in str(refusal.value)
+
+
+def test_what_killed_builders_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    left = [tmp_path / "engine" / f".unet.a1b2.{suffix}" for suffix in ("plan", "json")]
+    kept = tmp_path / "engine" / "unet.json"
+    for path in (*left, kept):
+        path.touch()
+    with writing_alone(tmp_path) as folder:
+        assert list(folder.iterdir()) == [kept]
+
+
+def test_memory_that_tensorrt_refuses_is_an_error(
+    folder: Path, cuda: FakeCuda, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_engine(folder)
+    denoise, bundle = opened(folder, cuda, trt, monkeypatch), read_bundle(folder)
+    monkeypatch.setattr(Context, "set_tensor_address", lambda self, name, _: name != "prediction")
+    sample, conditions = inputs(bundle, 1)
+    with pytest.raises(RuntimeUnavailable, match="takes no memory for prediction"):
+        denoise(sample, 7.0, **conditions)
+
+
+def test_a_tensorrt_whose_libraries_are_missing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def importing(module: str) -> None:
+        raise OSError("libnvinfer.so.10: cannot open shared object file")
+
+    monkeypatch.setattr(loaded_engine.importlib, "import_module", importing)
+    with pytest.raises(RuntimeUnavailable, match=r"libnvinfer\.so\.10: cannot open"):
+        loaded_engine._module(Runtime.TRT)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"plugin": "1.mma-0"}, "packed layers are for plugin 1.mma-0, this is 1.mma-1"),
         ({"tensorrt": "10.7.0"}, "built by version 10.7.0, this is TensorRT 10.3.0"),
         ({"capabilities": ["87"]}, "for compute capability 87, Fake Orin has 86"),
         ({"runtime": "trt-rtx"}, "for --runtime trt-rtx"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import fixtures
 import numpy as np
 import pytest
 
 from mpq_export.bundle import read_bundle
 from mpq_export.errors import BundleError
+from mpq_export.export import export_bundle
+from mpq_export.lowering import engine_graphs
 from mpq_export.lowering.names import ENGINE_TARGETS, Target
 from mpq_export.lowering.targets import lowered_files, read_lowered
 from mpq_export.runtimes.tensorrt.engine_source import read_source
@@ -44,3 +47,15 @@ def test_other_layers_or_features_are_refused(cached_folder: Path, target: Targe
     other = replace(bundle, layers={**bundle.layers, name: replace(layer, bias=layer.bias + 1)})
     with pytest.raises(BundleError, match=rf"{name}\.bias is not the bundle's"):
         read_source(other, target)
+
+
+@pytest.mark.parametrize("target", ENGINE_TARGETS)
+def test_exporting_refuses_what_building_would(
+    lowered_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+) -> None:
+    """Where it can be mended, and not on a board."""
+    bundle, out = read_bundle(lowered_folder), tmp_path / "out"
+    monkeypatch.setattr(engine_graphs, "_MOST_ELEMENTS", 100)
+    with pytest.raises(BundleError, match=r"No engine could be built.*would have [0-9]+ elements"):
+        export_bundle(bundle, (target,), out, fixtures.SilentProgress())
+    assert not out.exists()

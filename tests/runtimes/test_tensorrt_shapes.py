@@ -9,8 +9,9 @@ from mpq_export.errors import BundleError, RuntimeUnavailable, UserError
 from mpq_export.files import write_json
 from mpq_export.runtimes.cuda.gpu import Gpu
 from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.tensorrt import installed as installing
 from mpq_export.runtimes.tensorrt.engine_files import EngineIdentity, read_record
-from mpq_export.runtimes.tensorrt.installed import Installed
+from mpq_export.runtimes.tensorrt.installed import Installed, usual_runtime
 from mpq_export.runtimes.tensorrt.memory import likely_peak_mb, workspace_bytes
 from mpq_export.runtimes.tensorrt.phases import PhaseTree
 from mpq_export.runtimes.tensorrt.shapes import (
@@ -160,3 +161,12 @@ def test_a_limit_leaves_the_rest_to_the_layers() -> None:
     assert workspace_bytes(None, 10**9) is None
     assert workspace_bytes(8000, 10**8) == (8000 - likely_peak_mb(10**8)) << 20
     assert workspace_bytes(1, 10**9) == 64 << 20
+
+
+def test_where_nothing_can_build_it_says_where_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(runtime: Runtime) -> Installed:
+        raise RuntimeUnavailable("It is not installed", where=runtime.value)
+
+    monkeypatch.setattr(installing, "installed", missing)
+    with pytest.raises(RuntimeUnavailable, match=r"Copy the bundle to the machine.*mpq-build"):
+        usual_runtime(ORIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_its_error_is_passed_on(built, folder: Path) -> None:
     assert list((folder / "engine").iterdir()) == []
 
 
+def test_no_engine_in_spite_of_success_is_an_error(built, folder: Path) -> None:
+    with pytest.raises(RuntimeUnavailable, match=r"wrote no engine.*model\.onnx.*not say why"):
+        built("")
+    assert list((folder / "engine").iterdir()) == []
+
+
+def test_without_a_folder_for_measurements_it_builds(built, tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    words = built(BUILDS.partition('open(options["timing')[0]).path.read_text()
+    assert "--saveEngine" in words
+    assert "--timingCacheFile" not in words
+
+
 @pytest.mark.parametrize(("named", "words"), [(None, "needs the plugin"), ("no", "no such file")])
 def test_the_plugin_must_be_named(
     built, monkeypatch: pytest.MonkeyPatch, named: str | None, words: str
@@ -129,10 +143,17 @@ def test_an_old_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         trtexec_version()
 
 
+def test_a_library_that_does_not_load_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*command: object, timeout: float, **how: object) -> None:
+        raise subprocess.TimeoutExpired("python", timeout)
+
+    monkeypatch.setattr(trtexec.subprocess, "run", run)
+    with pytest.raises(RuntimeUnavailable, match=r"libnvinfer\.so\.11.*more than 120 s"):
+        trtexec_version()
+
+
 def _library(folder: Path, number: int) -> Path:
     """A library of TensorRT's one function that is asked."""
-    import subprocess
-
     source, library = folder / "version.c", folder / f"libnvinfer-{number}.so"
     source.write_text(f"int getInferLibVersion(void) {{ return {number}; }}\n")
     subprocess.run(["gcc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)

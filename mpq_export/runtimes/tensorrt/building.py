@@ -91,19 +91,19 @@ def build_engine(trt: ModuleType, job: Job, report: Report) -> None:
     for name, ranges in _tuples(job.profile).items():
         shapes.set_shape(name, *ranges)
     config.add_optimization_profile(shapes)
-    timing = _with_timing_cache(config, job.timing_cache)
+    timing = _with_timing_cache(config, job.timing_cache, report)
     plan = builder.build_serialized_network(network, config)
     del monitor  # it had to outlive the build
     if plan is None:
         why = "; ".join(said.errors)
         raise RuntimeUnavailable("TensorRT cannot build the model", where=job.model, why=why)
-    if timing is not None:
-        with staged_file(timing) as stage:  # builds of other bundles may read and write it now
-            stage.write_bytes(config.get_timing_cache().serialize())
+    measured = b"" if timing is None else bytes(config.get_timing_cache().serialize())
     # The model's own copies go before the plan is written: a small board has no room for both.
     del parser, network, config, shapes
     with open(job.plan, "wb") as stream:
         stream.write(memoryview(plan))
+    if timing is not None:
+        _keep_timing_cache(timing, measured, report)
 
 
 def _strongly_typed(trt: ModuleType) -> int:
@@ -119,16 +119,30 @@ def _tuples(profile: dict[str, list[list[int]]]) -> Profile:
     }
 
 
-def _with_timing_cache(config: Any, file: str | None) -> Path | None:
+def _with_timing_cache(config: Any, file: str | None, report: Report) -> Path | None:
     """Let a builder begin with what earlier ones measured; the file for what it measures now."""
     if file is None:
         return None
     path = Path(file)
-    earlier = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        report({"warning": f"{path} cannot be read: {error.strerror}. Kernels are timed anew."})
+        content = b""
+    earlier = config.create_timing_cache(content)
     if earlier is None or not config.set_timing_cache(earlier, False):
         # Damaged, or of another version or GPU after all: begin anew rather than not at all.
         config.set_timing_cache(config.create_timing_cache(b""), False)
     return path
+
+
+def _keep_timing_cache(path: Path, measured: bytes, report: Report) -> None:
+    """For the next build, which it makes faster; this one is whole without."""
+    try:
+        with staged_file(path) as stage:  # builds of other bundles may read and write it now
+            stage.write_bytes(measured)
+    except UserError as error:
+        report({"warning": f"The next build is not faster: {error.paragraph()}"})
 
 
 def _monitor(trt: ModuleType, report: Report) -> Any:

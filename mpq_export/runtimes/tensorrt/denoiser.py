@@ -18,6 +18,7 @@ from ..cuda.stream import Stream
 from ..graph_feeds import graph_feeds
 from ..names import Runtime
 from ..selection import Selection
+from .engine_files import build_command
 from .loaded_engine import LoadedEngine, load_engine
 from .runtime_cache import RuntimeCache
 from .steps import Scratch, Shapes, Step
@@ -41,7 +42,7 @@ class TensorRtDenoiser:
     def __init__(self, bundle: Bundle, loaded: LoadedEngine) -> None:
         """Raises BundleError where the engine takes other inputs than the bundle's model."""
         self.model_config = bundle.model_config
-        self._timesteps, self._loaded = bundle.timesteps, loaded
+        self._timesteps, self._loaded, self._folder = bundle.timesteps, loaded, bundle.path
         self._shapes = loaded.record.identity.shapes
         specs = architecture_of(bundle.model_config).conditions(bundle.model_config)
         self._per_image = {SAMPLE, *(spec.name for spec in specs)}
@@ -111,9 +112,15 @@ class TensorRtDenoiser:
                     "The engine was not built for these sizes",
                     where=self._loaded.record.plan,
                     why=f"{axis} is {size}, it takes {least} to {largest}",
-                    fix=f"Build another: mpq-build BUNDLE --shapes {axis}:"
-                    f"{min(size, least)}..{max(size, largest)}",
+                    fix=f"Build another: {self._wider(axis, size)}",
                 )
+
+    def _wider(self, axis: str, size: int) -> str:
+        """What builds an engine that takes this size, too, and is the one taken from then on."""
+        own = self._loaded.record.identity
+        least, usual, largest = self._shapes[axis]
+        shapes = {**self._shapes, axis: [min(size, least), usual, max(size, largest)]}
+        return build_command(self._folder, own.target, own.runtime, shapes)
 
 
 def _signature(loaded: LoadedEngine, per_image: set[str]) -> set[str]:

@@ -14,10 +14,8 @@ from typing import Any
 
 from ...architectures import architecture_of
 from ...bundle import Bundle
-from ...core.kernel_layout import LAYOUT
 from ...errors import BundleError, RuntimeUnavailable, UserError
 from ...files import staged_file, write_json
-from ...lowering.kernel_nodes import VERSION
 from ...lowering.names import Target
 from ...pipelines.registry import GENERAL
 from ...progress import ProgressReporter
@@ -26,6 +24,7 @@ from ..gpu_kernels.cache_folder import own_cache_folder
 from ..names import Runtime
 from .building import Job, builder_command, job_text, line_of_builder
 from .engine_files import (
+    PLUGIN,
     EngineIdentity,
     EngineRecord,
     engine_folder,
@@ -117,7 +116,7 @@ def build(
             capabilities=list(identity.capabilities) if rtx else [],
             with_plugin=bool(identity.plugin),
             workspace=workspace_bytes(request.memory_limit_mb, source.size),
-            timing_cache=None if rtx else str(_timing_cache(identity)),
+            timing_cache=None if rtx else _timing_cache(identity, warn),
         )
         watch = _Watch(request.memory_limit_mb, warn)
         record = _built(here, job, source, plan, identity, progress, watch)
@@ -142,6 +141,12 @@ def _built(
         progress.start("engine", PARTS)
         _supervise(_process(here, own), source.model, progress, watch)
         digest, size = _digest(stage)
+        if size == 0:
+            raise RuntimeUnavailable(
+                "TensorRT's builder wrote no engine",
+                where=source.model,
+                why="; ".join(watch.said)[:_MOST_WORDS] or "It does not say why",
+            )
     return EngineRecord(
         identity=identity,
         sha256=digest,
@@ -170,7 +175,7 @@ def identify(
         runtime=here.runtime.value,
         tensorrt=here.version,
         capabilities=list(here.capabilities(gpu)),
-        plugin=f"{VERSION}.{LAYOUT}" if with_plugin else "",
+        plugin=PLUGIN if with_plugin else "",
         multiprocessors=multiprocessors(gpu) if with_plugin else 0,
         memory_limit_mb=request.memory_limit_mb,
         model_files=dict(source.files),
@@ -202,10 +207,14 @@ def _warn_before(model_bytes: int, limit_mb: int | None, warn: Callable[[str], N
         warn(f"Building is likely to take {needed} MB of memory, more than the limit.")
 
 
-def _timing_cache(identity: EngineIdentity) -> Path:
-    """Of all models for one version and GPU."""
+def _timing_cache(identity: EngineIdentity, warn: Callable[[str], None]) -> str | None:
+    """Of all models for one version and GPU; None where there is no folder for it."""
     name = f"timing-{identity.tensorrt}-sm{'-'.join(identity.capabilities)}.cache"
-    return own_cache_folder() / name
+    try:
+        return str(own_cache_folder() / name)
+    except RuntimeUnavailable as error:
+        warn(f"The next build is not faster: {error.paragraph()}")
+        return None
 
 
 class _Watch:
@@ -227,6 +236,11 @@ class _Watch:
         """Keep what the builder says of an error; the first ones are the cause."""
         if said is not None and said not in self.said and len(self.said) < _MOST_ERRORS:
             self.said.append(said)
+
+    def warn(self, text: str | None) -> None:
+        """Pass on what costs no engine."""
+        if text is not None:
+            self._warn(text)
 
     def look(self, process: subprocess.Popen[bytes]) -> None:
         """Warn once when little is left; end a builder that is beyond its limit."""
@@ -307,6 +321,7 @@ def _follow(
             *lines, rest = (rest + data).split(b"\n")
             for line in map(read, lines):
                 watch.note(line.get("said"))
+                watch.warn(line.get("warning"))
                 error = line.get("error", error)
                 watch.peak = max(watch.peak, line.get("peak_mb", 0))
                 if "phase" in line:

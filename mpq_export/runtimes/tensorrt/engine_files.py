@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,11 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...core.kernel_layout import LAYOUT
 from ...errors import BundleError
 from ...files import ENGINE, MAX_JSON_BYTES, parse_json, verified_map
+from ...lowering.kernel_nodes import VERSION
+from ...lowering.names import Target
 from ..cuda.gpu import Gpu
 from .installed import Installed
+from .shapes import shapes_option
 
+PLUGIN = f"{VERSION}.{LAYOUT}"
+"""Version and layout of the packed layers' operators as they are here."""
 _HEX = r"^[0-9a-f]{64}$"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _MOST_ENGINES = 256
@@ -102,6 +108,8 @@ class EngineIdentity(_Strict):
                 f"it is for compute capability {', '.join(self.capabilities)}, {gpu.name} has "
                 f"{gpu.sm}"
             )
+        if self.plugin not in ("", PLUGIN):
+            return f"its packed layers are for plugin {self.plugin}, this is {PLUGIN}"
         return None
 
 
@@ -153,25 +161,39 @@ def writing_alone(bundle: Path) -> Iterator[Path]:
         ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        for leftover in folder.glob(".*.plan"):
-            leftover.unlink(missing_ok=True)
+        for pattern in (".*.plan", ".*.json"):
+            for leftover in folder.glob(pattern):
+                leftover.unlink(missing_ok=True)
         yield folder
     finally:
         os.close(handle)
 
 
-def read_records(bundle: Path) -> list[EngineRecord]:
+def read_records(bundle: Path) -> tuple[list[EngineRecord], list[str]]:
     """Of all engines that lie in a bundle, by name; their plans are not looked at.
 
+    Returns the records, and of each file that is none why: one that was renamed or is of another
+    version must not take the others along. What is being written has a name with a dot before it.
+
     Raises:
-        BundleError: a record is none, or not of its own name; or the folder is a link.
+        BundleError: the folder is a link.
     """
-    paths = sorted(engine_folder(bundle).glob("*.json"))[:_MOST_ENGINES]
-    return [read_record(path) for path in paths]
+    paths = sorted(engine_folder(bundle).glob("[!.]*.json"))[:_MOST_ENGINES]
+    records, refused = [], []
+    for path in paths:
+        try:
+            records.append(read_record(path))
+        except BundleError as error:
+            refused.append(f"{path.name}: {error.what}: {error.why}".removesuffix(": "))
+    return records, refused
 
 
 def read_record(path: Path) -> EngineRecord:
-    """One engine's record; raises BundleError as :func:`read_records`."""
+    """One engine's record.
+
+    Raises:
+        BundleError: it is none, or not of its own name.
+    """
     try:
         if path.is_symlink() or path.stat().st_size > min(MAX_JSON_BYTES, 1 << 20):
             raise BundleError("The engine's record is a link or too large", where=path)
@@ -203,7 +225,9 @@ def verified_plan(bundle: Path, record: EngineRecord) -> NDArray[np.uint8]:
 def fitting_record(
     bundle: Path, target: str, files: dict[str, str], here: Installed, gpu: Gpu | str
 ) -> EngineRecord:
-    """The engine for this machine that takes the largest batch.
+    """The engine for this machine that takes the largest sizes, and of those the smallest, too.
+
+    So one that was built to take more than another is taken from then on.
 
     Args:
         bundle: the bundle's folder.
@@ -215,8 +239,9 @@ def fitting_record(
     Raises:
         BundleError: none fits; says of each why.
     """
-    fitting, refused = [], []
-    for record in read_records(bundle):
+    fitting: list[EngineRecord] = []
+    records, refused = read_records(bundle)
+    for record in records:
         own = record.identity
         why = own.refusal(here, gpu)
         if why is None and own.target != target:
@@ -232,10 +257,23 @@ def fitting_record(
             f"The bundle has no engine for {here} on this machine",
             where=engine_folder(bundle),
             why="; ".join(refused) or "No engine was built",
-            fix=f"Run: mpq-build {bundle} --runtime {here.runtime.value}",
+            fix=f"Run: {build_command(bundle, target, here.runtime.value)}",
         )
-    return max(fitting, key=_largest)
+    return max(fitting, key=_reach)
 
 
-def _largest(record: EngineRecord) -> list[int]:
-    return [sizes[-1] for _, sizes in sorted(record.identity.shapes.items())]
+def build_command(
+    bundle: Path, target: str, runtime: str, shapes: Mapping[str, Sequence[int]] | None = None
+) -> str:
+    """What builds an engine, for people to copy; without shapes of the usual ones."""
+    words = ["mpq-build", str(bundle), "--runtime", runtime]
+    if target != Target.TRT:
+        words += ["--target", target]
+    if shapes is not None:
+        words += ["--shapes", shapes_option(shapes)]
+    return " ".join(words)
+
+
+def _reach(record: EngineRecord) -> tuple[list[int], list[int]]:
+    sizes = [sizes for _, sizes in sorted(record.identity.shapes.items())]
+    return [largest for *_, largest in sizes], [-least for least, *_ in sizes]

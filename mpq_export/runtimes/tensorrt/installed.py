@@ -101,7 +101,11 @@ def usual_runtime(gpu: Gpu | str) -> Runtime:
             reasons.append(f"{runtime.value}: {error.paragraph()}")
         else:
             return runtime
-    raise RuntimeUnavailable("No engine can be built here", why=" ".join(reasons))
+    raise RuntimeUnavailable(
+        "No engine can be built here",
+        why=" ".join(reasons),
+        fix="Copy the bundle to the machine that will run it, and run mpq-build there",
+    )
 
 
 def _missing(runtime: Runtime, why: str) -> RuntimeUnavailable:

@@ -94,7 +94,7 @@ def _module(runtime: Runtime) -> ModuleType:
     module = MODULES[runtime]
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library of it cannot be loaded
         rtx = runtime is Runtime.TRT_RTX
         fix = "pip install 'mpq-export[trt]'" if rtx else "JetPack or NVIDIA's SDK"
         raise RuntimeUnavailable(

@@ -96,6 +96,14 @@ def parse_shapes(text: str, inputs: Mapping[str, Dims], defaults: Ranges) -> dic
     return {**defaults, **found}
 
 
+def shapes_option(shapes: Mapping[str, Sequence[int]]) -> str:
+    """How ``--shapes`` asks for least, usual and largest length of every axis."""
+    return ",".join(
+        f"{axis}:{sizes[0] if sizes[0] == sizes[-1] else '..'.join(map(str, sizes))}"
+        for axis, sizes in shapes.items()
+    )
+
+
 def profile(inputs: Mapping[str, Dims], ranges: Ranges) -> Profile:
     """What TensorRT is told of every input with free axes."""
 

@@ -39,10 +39,17 @@ def trtexec_version() -> str:
     """
     for name in _LIBRARIES:
         # Loading takes memory that this process would not get back.
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _ASKING.format(__name__), name],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LONGEST_LOADING,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-c", _ASKING.format(__name__), name],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LONGEST_LOADING,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeUnavailable(
+                "TensorRT's library cannot be loaded",
+                where=name,
+                why=f"It took more than {_LONGEST_LOADING} s",
+            ) from error
         if done.returncode == 0:
             number = int(done.stdout)
             parts = (number // 10000, number % 10000 // 100, number % 100)
