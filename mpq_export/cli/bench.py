@@ -73,7 +73,8 @@ def bench(
     """Latency, memory, size and image quality of bundles, beside full precision and int8.
 
     Rows run in processes of their own, in turns. The same command again goes on where it was
-    stopped: what is finished lies in OUT/cache, named by its content.
+    stopped: what is finished lies in OUT/cache, named by its content. Exit code 1 where a row
+    failed.
     """
     from ..bundle import read_bundle
     from ..evaluation.bench.pages import write_pages
@@ -102,6 +103,8 @@ def bench(
     else:
         console.say_lines((out / f"{name}.md").read_text(encoding="utf-8"))
         console.say(f"{out / f'{name}.html'} shows all of it.")
+    if any(row.failure is not None for row in finished.report.rows):
+        raise typer.Exit(1)
 
 
 def _kinds(baselines: str | None, ckpt: str | None) -> tuple[Kind, ...]:
@@ -146,6 +149,7 @@ def _processors(threads: int | None) -> tuple[int, ...]:
             f"{threads} threads need as many processors",
             where="--threads",
             why=f"This process may use {len(usable)}",
+            fix=f"Ask for up to {len(usable)}, or leave --threads out",
         )
     return tuple(usable[:threads])
 

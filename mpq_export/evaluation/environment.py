@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 from .doctor.host import Host
 from .machine import describe_machine
@@ -17,7 +18,18 @@ _GPU_FIELDS = (
     "power.limit",
     "persistence_mode",
 )
-_BUSY_PER_CORE = 0.25
+_SETTINGS = (
+    "processor",
+    "board",
+    "governor",
+    "clock limit",
+    "power mode",
+    "GPU clock limit",
+    "GPU name",
+    "GPU driver_version",
+    "GPU power.limit",
+    "GPU persistence_mode",
+)
 _CPU = "sys/devices/system/cpu"
 _JETSON_GPUS = ("17000000.gpu", "gpu.0", "17000000.ga10b", "57000000.gpu")
 _THERMAL_ZONES = 32
@@ -37,14 +49,18 @@ def describe_environment(threads: int, host: Host | None = None) -> dict[str, st
     }
 
 
-def busy_note(load: float, cores: int) -> str:
-    """What is to be said of figures from a machine that did other work, or nothing."""
-    if load <= _BUSY_PER_CORE * cores:
-        return ""
-    return (
-        f"The machine was busy when this began: a load average of {load:.1f} on {cores} cores. "
-        "Times are longer and spread wider than on a quiet one."
-    )
+def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of it is set and decides times; the rest changes from moment to moment."""
+    return {name: environment[name] for name in _SETTINGS if name in environment}
+
+
+def over_time(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    """One description of two of the same machine; what changed says both."""
+    found = {}
+    for name in {**before, **after}:
+        begin, end = before.get(name, "unknown"), after.get(name, "unknown")
+        found[name] = begin if begin == end else f"{begin}, then {end}"
+    return found
 
 
 def _clocks(host: Host) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a timing depends on, read from a machine that is only files."""
 
 from mpq_export.evaluation.doctor.host import Host
-from mpq_export.evaluation.environment import busy_note, describe_environment
+from mpq_export.evaluation.environment import describe_environment, over_time, settings_of
 
 
 def written(root, name, text):
@@ -50,6 +50,16 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
     assert not [name for name in found if name.startswith(("GPU", "board", "clock", "temp"))]
 
 
-def test_a_busy_machine_is_said():
-    assert busy_note(0.3, 2) == ""
-    assert "load average of 1.9 on 2 cores" in busy_note(1.9, 2)
+def test_what_changed_says_both():
+    before = {"processor": "P", "clock now": "600 MHz", "temperature x": "40.0 C"}
+    after = {"processor": "P", "clock now": "1510 MHz"}
+    assert over_time(before, after) == {
+        "processor": "P",
+        "clock now": "600 MHz, then 1510 MHz",
+        "temperature x": "40.0 C, then unknown",
+    }
+
+
+def test_only_what_is_set_decides_what_is_kept():
+    described = {"processor": "P", "governor": "g", "power mode": "15W", "load average": "3"}
+    assert settings_of(described) == {"processor": "P", "governor": "g", "power mode": "15W"}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from ..profiling.profiles import NodeTime
-from .profile import LayerCost, ProfiledCost
+from .profile import INTEGERS, LayerCost, Profile, ProfiledCost
 from .rows import Kind
 
 _SHOWN = 3
@@ -45,41 +44,56 @@ _OPERATORS = {
 _KIND_OF = {operator: cost for cost, operators in _OPERATORS.items() for operator in operators}
 
 
-@dataclass(frozen=True)
-class Spent:
-    """Everything that the words are made of.
-
-    Attributes:
-        kind: a bundle, or which baseline.
-        nodes: all of a step's, with the module that each belongs to or None.
-        layers: the modules that are quantised in bundles.
-        run_ms: of the whole step.
-    """
-
-    kind: Kind
-    nodes: Sequence[tuple[NodeTime, str | None]]
-    layers: Sequence[LayerCost]
-    run_ms: float
-
-
 def is_copy(operator: str) -> bool:
     """Whether an operator only moves or converts data."""
     return _KIND_OF.get(operator) in (Cost.COPIES, Cost.CONVERSIONS)
 
 
-def biggest_costs(spent: Spent) -> list[ProfiledCost]:
-    """The three that take most, first the largest."""
+def biggest_costs(
+    nodes: Sequence[tuple[NodeTime, str | None]], layers: Sequence[LayerCost], run_ms: float
+) -> list[ProfiledCost]:
+    """The three that take most, first the largest; their remedies are not said yet.
+
+    Args:
+        nodes: all of a step's, with the module that each belongs to or None.
+        layers: the modules that are quantised in bundles.
+        run_ms: of the whole step.
+    """
     by_cost: defaultdict[Cost, float] = defaultdict(float)
-    names = {layer.layer for layer in spent.layers}
-    for node, module in spent.nodes:
+    names = {layer.layer for layer in layers}
+    for node, module in nodes:
         by_cost[_cost_of(node, module in names)] += node.ms
-    by_cost[Cost.BETWEEN] = max(0.0, spent.run_ms - sum(node.ms for node, _ in spent.nodes))
+    by_cost[Cost.BETWEEN] = max(0.0, run_ms - sum(node.ms for node, _ in nodes))
     ranked = sorted(by_cost.items(), key=lambda item: -item[1])[:_SHOWN]
     return [
-        ProfiledCost(title=cost.value, ms=ms, share=ms / spent.run_ms, remedy=_remedy(cost, spent))
+        ProfiledCost(title=cost.value, ms=ms, share=ms / run_ms, remedy="")
         for cost, ms in ranked
         if ms > 0
     ]
+
+
+def best_rate(profiles: Iterable[Profile]) -> float:
+    """MAC/ns of the integer layer that reached most; 0 where there is none."""
+    layers = [layer for profile in profiles for layer in profile.layers]
+    rates = [layer.macs_per_ns or 0.0 for layer in layers if layer.arithmetic == INTEGERS]
+    return max(rates, default=0.0)
+
+
+def rated(profile: Profile, kind: Kind, peak: float | None) -> Profile:
+    """A profile with its layers' shares of a peak in MAC/ns, and what would remove its costs."""
+    layers = [layer.model_copy(update={"of_peak": _share(layer, peak)}) for layer in profile.layers]
+    nodes = sum(operator.nodes for operator in profile.operators)
+    costs = [
+        cost.model_copy(update={"remedy": _remedy(Cost(cost.title), kind, layers, nodes)})
+        for cost in profile.costs
+    ]
+    return profile.model_copy(update={"peak_macs_per_ns": peak, "layers": layers, "costs": costs})
+
+
+def _share(layer: LayerCost, peak: float | None) -> float | None:
+    if layer.arithmetic != INTEGERS or layer.macs_per_ns is None or not peak:
+        return None
+    return layer.macs_per_ns / peak
 
 
 def _cost_of(node: NodeTime, in_layer: bool) -> Cost:
@@ -91,33 +105,35 @@ def _cost_of(node: NodeTime, in_layer: bool) -> Cost:
     return Cost.ATTENTION if "MatMul" in node.op_type else Cost.ELEMENTWISE
 
 
-def _remedy(cost: Cost, spent: Spent) -> str:
+def _remedy(cost: Cost, kind: Kind, layers: Sequence[LayerCost], nodes: int) -> str:
     if cost is Cost.PRODUCTS:
-        return _of_products(spent)
+        return _of_products(kind, layers)
     if cost is Cost.BETWEEN:
         return (
-            f"{len(spent.nodes)} nodes are started one after another, and the profiler stops its "
+            f"{nodes} nodes are started one after another, and the profiler stops its "
             "clock for each. Fewer nodes help, or more work in each: a larger batch."
         )
-    return _REMEDIES[cost][spent.kind is Kind.BUNDLE]
+    return _REMEDIES[cost][kind is Kind.BUNDLE]
 
 
-def _of_products(spent: Spent) -> str:
-    if spent.kind is Kind.FP32:
-        return "Products run in float32. Integers are what removes most of this: int8, or a bundle."
-    rated = [layer for layer in spent.layers if layer.of_peak is not None and layer.macs]
-    if not rated:
+def _of_products(kind: Kind, layers: Sequence[LayerCost]) -> str:
+    if kind is Kind.FP32:
+        return (
+            "Products run in float32. Those of integers have a higher peak: the int8 row and the "
+            "bundles say how much of that is reached on this model."
+        )
+    known = [layer for layer in layers if layer.of_peak and layer.macs]
+    if not known:
         return "Fewer products: a smaller model, fewer steps."
-    macs = sum(layer.macs or 0 for layer in rated)
-    reached = sum(layer.ms * (layer.of_peak or 0) for layer in rated) / sum(
-        layer.ms for layer in rated
-    )
+    macs = sum(layer.macs or 0 for layer in known)
+    at_peak = sum(_product_ms(layer) * (layer.of_peak or 0) for layer in known)
+    reached = at_peak / sum(_product_ms(layer) for layer in known)
     said = f"They reach {reached:.0%} of the processor's int8 peak over {macs / 1e6:.0f} M MAC. "
     if reached >= _NEAR_PEAK:
         return said + "That is near what kernels reach: only fewer products help."
-    worst = max(rated, key=lambda layer: layer.ms * (1 - (layer.of_peak or 0)))
+    worst = max(known, key=lambda layer: _product_ms(layer) * (1 - (layer.of_peak or 0)))
     lost = f"Most is lost in {worst.layer} ({worst.weight}), at {worst.of_peak:.0%}."
-    if reached < _FAR_FROM_PEAK or spent.kind is not Kind.BUNDLE:
+    if reached < _FAR_FROM_PEAK or kind is not Kind.BUNDLE:
         return said + (
             "Small layers do not fill the kernels: a larger batch or wider layers come nearer to "
             f"it. {lost}"
@@ -126,6 +142,11 @@ def _of_products(spent: Spent) -> str:
         "The rest goes into what surrounds them in a layer, its activations made integers and its "
         f"weights unpacked, which a larger batch or wider layers share among more. {lost}"
     )
+
+
+def _product_ms(layer: LayerCost) -> float:
+    """Without what only moves or converts data in it."""
+    return (layer.macs or 0) / (1e6 * (layer.macs_per_ns or 1))
 
 
 _REMEDIES = {

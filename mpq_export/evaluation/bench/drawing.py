@@ -2,7 +2,8 @@
 
 Writes ``images.npy``, float32 ``[N, C, H, W]`` in [0, 1]; ``drawn.json`` with what ran; where
 ``record`` is asked for ``trajectory.npz``; and where ``along`` names a trajectory the errors of the
-predictions at each of its steps. Every line on stdout is a number of images more that are done.
+predictions at each of its steps. Every line on stdout is a number of images more that are done;
+what libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ...files import write_json
 from ...pipelines.registry import DrawRequest
 from ..timing.failures import one_line
 from ..timing.making import make_apart
+from ..timing.stdout import own_stdout
 from .opening import open_row
 from .rows import Row
 from .trajectory import Recorder, Trajectory, errors_along
@@ -60,7 +62,7 @@ def draw_apart(
     request: DrawRequest,
     along: Path | None,
     out: Path,
-    threads: int,
+    processors: Sequence[int],
     on_images: Callable[[int], None],
 ) -> None:
     """Draw a row's images in a process of its own; raises CannotBeMade.
@@ -79,7 +81,7 @@ def draw_apart(
     make_apart(
         __name__,
         json.dumps(asdict(drawing)),
-        threads=threads,
+        processors=processors,
         on_line=lambda line: on_images(int(line)),
     )
 
@@ -95,7 +97,10 @@ def draw_row(drawing: Drawing, on_images: Callable[[int], None]) -> None:
         parts.append(drawer.draw_batch(part))
         recorder.recording = False
         on_images(min(len(part), request.num_images - part.start))
-    np.save(out / IMAGES, np.concatenate(parts)[: request.num_images], allow_pickle=False)
+    images = np.concatenate(parts)[: request.num_images]
+    if not np.isfinite(images).all():
+        raise ValueError("its images hold values that are not finite")
+    np.save(out / IMAGES, images, allow_pickle=False)
     if drawing.record:
         recorder.trajectory().save(out / TRAJECTORY)
     drawn: dict[str, Any] = {"runs_as": str(denoiser.selection), "timesteps": [], "errors": []}
@@ -103,19 +108,24 @@ def draw_row(drawing: Drawing, on_images: Callable[[int], None]) -> None:
         trajectory = Trajectory.read(Path(drawing.along))
         drawn["timesteps"] = trajectory.timesteps.tolist()
         drawn["errors"] = errors_along(trajectory, denoiser)
+        if not np.isfinite(drawn["errors"]).all():
+            raise ValueError("its predictions along full precision's trajectory are not finite")
     write_json(out / DRAWN, drawn)
 
 
 def main(words: str) -> None:
     """Draw; the last line on stderr says what went wrong."""
     console.quiet_libraries()
+    pipe = own_stdout()
+
+    def say(count: int) -> None:
+        print(count, file=pipe, flush=True)
+
     data = json.loads(words)
     request = data["request"]
     request["prompts"] = tuple(request["prompts"])
     try:
-        draw_row(
-            Drawing(**{**data, "request": DrawRequest(**request)}), lambda n: print(n, flush=True)
-        )
+        draw_row(Drawing(**{**data, "request": DrawRequest(**request)}), say)
     except Exception as error:  # whatever a library raises is this row's result
         traceback.print_exc()
         sys.exit(one_line(error))

@@ -29,17 +29,28 @@ class Estimate(BaseModel):
     low: float
     high: float
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it is a number at all."""
+        return bool(np.isfinite([self.value, self.low, self.high]).all())
+
     def overlaps(self, other: Estimate) -> bool:
         """Whether the two are not told apart."""
         return self.low <= other.high and other.low <= self.high
 
 
-def estimate(count: int, figure: Callable[[Rows], float]) -> Estimate:
+def estimate(
+    count: int,
+    figure: Callable[[Rows], float],
+    least: float = -np.inf,
+    most: float = np.inf,
+) -> Estimate:
     """A figure of ``count`` observations; ``figure`` takes the indices of those that it uses.
 
     All figures of as many observations see the same resamples, so rows of one run are paired. The
     resampled figures are moved so that their median is the figure itself: distances of resampled
-    sets are larger than those of the sets.
+    sets are larger than those of the sets. The interval is cut where no such figure lies, below
+    ``least`` and above ``most``.
     """
     rng = np.random.default_rng(_SEED)
     value = figure(np.arange(count))
@@ -47,20 +58,20 @@ def estimate(count: int, figure: Callable[[Rows], float]) -> Estimate:
     finite = again[np.isfinite(again)]
     if not np.isfinite(value) or not len(finite):
         return Estimate(value=value, low=value, high=value)
-    low, high = np.percentile(finite, _ENDS) - np.median(finite) + value
+    low, high = np.clip(np.percentile(finite, _ENDS) - np.median(finite) + value, least, most)
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
 def median_of(values: Sequence[float]) -> Estimate:
     """Of times."""
     array = np.asarray(values, np.float64)
-    return estimate(len(array), lambda rows: float(np.median(array[rows])))
+    return estimate(len(array), lambda rows: float(np.median(array[rows])), least=0)
 
 
-def mean_of(values: np.ndarray) -> Estimate:
-    """Of one number per image, such as whether it is as asked."""
+def mean_of(values: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Estimate:
+    """Of one number per image, such as whether it is as asked, between two ends."""
     array = np.asarray(values, np.float64)
-    return estimate(len(array), lambda rows: float(array[rows].mean()))
+    return estimate(len(array), lambda rows: float(array[rows].mean()), least, most)
 
 
 def psnr_of(squared_errors: np.ndarray) -> Estimate:
@@ -83,4 +94,4 @@ def frechet_of(features: np.ndarray, reference: np.ndarray, paired: bool) -> Est
         other = FeatureStatistics.of(reference[rows]) if paired else fixed
         return frechet_distance(FeatureStatistics.of(features[rows]), other)
 
-    return estimate(len(features), distance)
+    return estimate(len(features), distance, least=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import numpy as np
 from ...bundle import read_bundle
 from ...drawing import drawer_around
 from ...lowering.graph_inputs import SAMPLE, TIMESTEP
-from ...pipelines.registry import DrawRequest, family_registration
+from ...pipelines.registry import DrawRequest
 from ...runtimes.denoiser import Denoiser, open_denoiser
-from ...runtimes.names import Runtime
+from ...runtimes.names import ENGINE_RUNTIMES, Runtime
 from ..baselines.inputs import Inputs
 from ..baselines.onnx_denoiser import OnnxDenoiser
 from ..timing.steps import Step
@@ -34,8 +35,26 @@ def threads_of_process() -> int:
     return int(os.environ["OMP_NUM_THREADS"])
 
 
+def import_libraries(runtime: str | None, **_words: Any) -> None:
+    """Import what :func:`open_step` would import within the clock of loading."""
+    if runtime is None:
+        import_module("onnxruntime")
+    elif Runtime(runtime) is Runtime.TORCH:
+        import_module("mpq_export.runtimes.torch_denoiser")
+    elif Runtime(runtime) in ENGINE_RUNTIMES:
+        import_module("mpq_export.runtimes.tensorrt.denoiser")
+    else:
+        import_module("mpq_export.runtimes.onnxruntime_denoiser")
+        import_module("onnxruntime")
+
+
 def open_step(
-    folder: Path, inputs: Inputs, runtime: str | None, pipeline: str, request: dict[str, Any]
+    folder: Path,
+    inputs: Inputs,
+    runtime: str | None,
+    pipeline: str,
+    request: dict[str, Any],
+    batch: int | None,
 ) -> Step:
     """A step on ``inputs``, and images as ``request`` wants them.
 
@@ -45,11 +64,10 @@ def open_step(
         runtime: of a bundle.
         pipeline: the folder of the bundle in whose pipeline images are drawn.
         request: the fields of a DrawRequest; all its images are one batch.
+        batch: of all calls, where that is known.
     """
     sample, timestep = inputs[SAMPLE], float(inputs[TIMESTEP][0])
-    around = read_bundle(pipeline)
-    alone = family_registration(around.quantization.family).pixel_space
-    denoiser = open_row(folder, runtime, len(sample) if alone else None)
+    denoiser = open_row(folder, runtime, batch)
     named: dict[str, Any] = {k: v for k, v in inputs.items() if k not in (SAMPLE, TIMESTEP)}
     asked: Any = sample
     if denoiser.array_type is not np.ndarray:
@@ -58,11 +76,12 @@ def open_step(
         asked = torch.from_numpy(sample)
         named = {name: torch.from_numpy(value) for name, value in named.items()}
     wanted = DrawRequest(**{**request, "prompts": tuple(request["prompts"])})
-    drawers: list[Any] = []  # made when images are first asked for: it may import torch
+    # Made when images are first asked for: it reads another bundle, and may import torch.
+    drawers: list[Any] = []
 
     def draw() -> Any:
         if not drawers:
-            drawers.append(drawer_around(around, denoiser, wanted))
+            drawers.append(drawer_around(read_bundle(pipeline), denoiser, wanted))
         return drawers[0].draw_batch(range(wanted.num_images))
 
     return Step(lambda: denoiser(asked, timestep, **named), str(denoiser.selection), draw)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+INTEGERS = "int8"
+"""The arithmetic whose peak is measured."""
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -13,8 +16,8 @@ class LayerCost(_Data):
     """A module of the model.
 
     ``arithmetic`` is the type that its product ran in, ``weights`` how they lie in memory,
-    ``of_peak`` the achieved rate in units of the processor's measured int8 peak, and ``copies``
-    counts the nodes of it that only move or convert data.
+    ``macs_per_ns`` the rate of its nodes without those that only move or convert data, which
+    ``copies`` counts, and ``of_peak`` that in units of the processor's int8 peak.
     """
 
     layer: str
@@ -49,7 +52,10 @@ class ProfiledCost(_Data):
 
 
 class Profile(_Data):
-    """A step under the runtime's profiler, whose own cost is in all figures."""
+    """A step under the runtime's profiler, whose own cost is in all figures.
+
+    ``peak_macs_per_ns`` is one for all rows; none where other programs ran beside.
+    """
 
     run_ms: float
     node_ms: float

@@ -11,13 +11,14 @@ import json
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ...bundle import Bundle, read_bundle
 from ...cli import console
+from ...core.channel_parts import module_of
 from ...core.integer_reference import PackedLayer
 from ...files import write_json
 from ...lowering.nodes import all_nodes, is_mpq
@@ -29,14 +30,13 @@ from ...runtimes.selection import select
 from ..baselines.graph_files import MODULES
 from ..baselines.inputs import draw_inputs
 from ..baselines.onnx_denoiser import OnnxDenoiser
-from ..profiling.peak import measured_peak
 from ..profiling.profiles import NodeTime, read_profile, read_time_between
 from ..timing.failures import one_line
 from ..timing.making import make_apart
-from .costs import Spent, biggest_costs, is_copy
+from .costs import biggest_costs, is_copy
 from .opening import threads_of_process
-from .profile import LayerCost, OperatorCost, Profile
-from .rows import Kind, Row
+from .profile import INTEGERS, LayerCost, OperatorCost, Profile
+from .rows import Row
 from .store import read_part
 
 PROFILE = "profile.json"
@@ -48,48 +48,58 @@ def can_be_profiled(row: Row) -> bool:
     return row.runtime is None or row.runtime in ONNX_RUNTIMES
 
 
-def profile_apart(row: Row, bundle: Path, batch: int, threads: int, out: Path) -> None:
+def profile_apart(row: Row, bundle: Path, batch: int, processors: Sequence[int], out: Path) -> None:
     """Write ``profile.json`` into a folder; raises CannotBeMade."""
     words = {
-        "kind": row.kind.value,
         "folder": str(row.folder),
         "runtime": None if row.runtime is None else row.runtime.value,
         "bundle": str(bundle),
         "batch": batch,
         "out": str(out),
     }
-    make_apart(__name__, json.dumps(words), threads=threads)
+    make_apart(__name__, json.dumps(words), processors=processors)
 
 
-def profile_row(kind: str, folder: str, runtime: str | None, bundle: str, batch: int) -> Profile:
-    """What the process does; ``bundle`` says what the layers are."""
+def profile_row(folder: str, runtime: str | None, bundle: str, batch: int) -> Profile:
+    """What the process does; ``bundle`` says what the layers are. No peak is known yet."""
     layers = read_bundle(bundle)
     if runtime is None:
         nodes, between = _baseline_nodes(Path(folder), layers, batch)
-        module_of = _traced_modules(Path(folder))
+        owner_of = _traced_modules(Path(folder))
         kernels = "ONNX Runtime's own"
     else:
-        nodes, between, names = _bundle_nodes(read_bundle(folder), Runtime(runtime), batch)
-        module_of = _layer_names(names)
+        nodes, between, names = _bundle_nodes(layers, Runtime(runtime), batch)
+        owner_of = _layer_names(names, layers)
         native = select(Runtime(runtime)).runs is Runtime.ORT
         kernels = f"ours, {chosen_kernels()}" if native else "ONNX Runtime's own"
-    peak = measured_peak(threads_of_process())
     run_ms = between + sum(node.ms for node in nodes)
-    owned = [(node, module_of(node.name)) for node in nodes]
+    owned = [(node, owner_of(node.name)) for node in nodes]
     costs = [
-        _layer_cost(name, layer, [n for n, module in owned if module == name], run_ms, peak)
-        for name, layer in layers.layers.items()
+        _layer_cost(name, parts, [n for n, module in owned if module == name], run_ms)
+        for name, parts in _modules(layers).items()
     ]
     costs.sort(key=lambda cost: -cost.ms)
     return Profile(
         run_ms=run_ms,
         node_ms=sum(node.ms for node in nodes),
-        peak_macs_per_ns=peak,
+        peak_macs_per_ns=None,
         kernels=kernels,
         layers=costs,
         operators=_operators(nodes, run_ms),
-        costs=biggest_costs(Spent(Kind(kind), owned, costs, run_ms)),
+        costs=biggest_costs(owned, costs, run_ms),
     )
+
+
+def _modules(bundle: Bundle) -> dict[str, list[PackedLayer]]:
+    """The quantised modules; one that was split is all its parts."""
+    found: dict[str, list[PackedLayer]] = {}
+    for name, layer in bundle.layers.items():
+        found.setdefault(_module_of_layer(name, bundle), []).append(layer)
+    return found
+
+
+def _module_of_layer(name: str, bundle: Bundle) -> str:
+    return module_of(name) if name in bundle.channels else name
 
 
 def _bundle_nodes(
@@ -123,15 +133,15 @@ def _baseline_nodes(folder: Path, bundle: Bundle, batch: int) -> tuple[list[Node
         return read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
 
 
-def _layer_names(names: set[str]) -> Callable[[str], str | None]:
+def _layer_names(names: set[str], bundle: Bundle) -> Callable[[str], str | None]:
     """A node of a bundle keeps its layer's name, or becomes several whose names go on with a
     slash."""
 
-    def module_of(node: str) -> str | None:
+    def owner_of(node: str) -> str | None:
         own = node.partition("/")[0]
-        return own if own in names else None
+        return _module_of_layer(own, bundle) if own in names else None
 
-    return module_of
+    return owner_of
 
 
 def _traced_modules(folder: Path) -> Callable[[str], str | None]:
@@ -139,39 +149,39 @@ def _traced_modules(folder: Path) -> Callable[[str], str | None]:
     append what they did to it."""
     modules = read_part(folder / MODULES)
 
-    def module_of(node: str) -> str | None:
+    def owner_of(node: str) -> str | None:
         own = node
         while own and own not in modules:
             cut = max(own.rfind("_"), own.rfind("/"), 0)
             own = own[:cut]
         return modules.get(own)
 
-    return module_of
+    return owner_of
 
 
 def _layer_cost(
-    name: str, layer: PackedLayer, nodes: list[NodeTime], run_ms: float, peak: float | None
+    name: str, parts: Sequence[PackedLayer], nodes: list[NodeTime], run_ms: float
 ) -> LayerCost:
     work = [node for node in nodes if not is_copy(node.op_type)]
     ms = sum(node.ms for node in nodes)
     main = max(work, key=lambda node: node.ms, default=None)
-    kind = "linear" if layer.conv is None else "conv"
+    kind = "linear" if parts[0].conv is None else "conv"
+    columns = sum(part.weight.columns for part in parts)
     sizes = [node.elements for node in work if node.elements]
-    macs = max(sizes) * layer.weight.columns if sizes else None
-    rate = None if macs is None or not ms else macs / (1e6 * ms)
+    macs = max(sizes) * columns if sizes else None
+    work_ms = sum(node.ms for node in work)
     arithmetic, weights = ("", "") if main is None else _arithmetic(main)
-    integers = arithmetic.startswith("int8")
     return LayerCost(
         layer=name,
-        weight=f"{kind} {layer.weight.rows}x{layer.weight.columns}",
+        weight=f"{kind} {parts[0].weight.rows}x{columns}",
         ms=ms,
         share=ms / run_ms,
         operators=sorted({node.op_type for node in nodes}),
         arithmetic=arithmetic,
         weights=weights,
         macs=macs,
-        macs_per_ns=rate,
-        of_peak=rate / peak if rate is not None and peak and integers else None,
+        macs_per_ns=None if macs is None or not work_ms else macs / (1e6 * work_ms),
+        of_peak=None,
         copies=sum(is_copy(node.op_type) for node in nodes),
     )
 
@@ -179,9 +189,9 @@ def _layer_cost(
 def _arithmetic(node: NodeTime) -> tuple[str, str]:
     """The type that a product runs in, and how its weights lie in memory."""
     if node.op_type.startswith("MPQ"):
-        return "int8", "packed bit planes"
+        return INTEGERS, "packed bit planes"
     if {"int8", "uint8"} & set(node.types):
-        return "int8", "expanded to int8"
+        return INTEGERS, "expanded to int8"
     return "float32", "float32"
 
 

@@ -82,14 +82,24 @@ class Judging:
         self._originals_features = None if original is None else self._features(original)
 
     def measure(self, images: np.ndarray) -> Mapping[Metric, Estimate]:
-        """All that can be measured of a row's images, float32 ``[N, C, H, W]`` in [0, 1]."""
+        """All that can be measured of a row's images, float32 ``[N, C, H, W]`` in [0, 1].
+
+        A figure that is not a number is left out and noted.
+        """
+        found = self._figures(images)
+        for metric, figure in found.items():
+            if not figure.is_finite:
+                self.not_measured[SENSES[metric].title] = "for some rows it is not a number"
+        return {metric: figure for metric, figure in found.items() if figure.is_finite}
+
+    def _figures(self, images: np.ndarray) -> dict[Metric, Estimate]:
         found: dict[Metric, Estimate] = {}
         features = self._features(images)
         if self._judge is not None and features is not None:
             found[Metric.FRECHET_DATA] = frechet_of(features, self._data, paired=False)
             asked = self._as_asked(images)
             if asked is not None:
-                found[Metric.ACCURACY] = mean_of(asked)
+                found[Metric.ACCURACY] = mean_of(asked, 0, 1)
         original = self._original
         if original is None:
             return found
@@ -108,7 +118,7 @@ class Judging:
                     f"{min(images.shape[-2:])}"
                 )
             else:
-                found[Metric.SSIM] = mean_of(_structural_similarity(images, original))
+                found[Metric.SSIM] = mean_of(_structural_similarity(images, original), -1, 1)
         return found
 
     def _features(self, images: np.ndarray) -> np.ndarray | None:

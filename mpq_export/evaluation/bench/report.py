@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .estimates import Estimate, median_of
 from .profile import LayerCost, Profile, ProfiledCost
 from .quality import SENSES, Metric
+from .rows import Kind
 
 FORMAT_VERSION = 1
 
@@ -110,7 +111,8 @@ class Report(_Data):
     pareto: list[str]
 
 
-STEP = "ms per step"
+STEP, IMAGE = "ms per step", "ms per image"
+_APART = 2
 
 
 def comparisons(rows: Sequence[RowReport]) -> list[Comparison]:
@@ -127,7 +129,11 @@ def _verdicts(row: RowReport, base: RowReport) -> list[tuple[str, str]]:
     assert row.step is not None
     assert base.step is not None
     found = [(STEP, verdict(row.step.p50, base.step.p50, more_is_better=False))]
+    if row.image is not None and base.image is not None:
+        found.append((IMAGE, verdict(row.image.p50, base.image.p50, more_is_better=False)))
     for metric, sense in SENSES.items():
+        if metric is Metric.FRECHET_FULL and base.kind == Kind.FP32:
+            continue  # its distance to itself: every row would be worse
         if metric in row.quality and metric in base.quality:
             pair = row.quality[metric], base.quality[metric]
             found.append((metric.value, verdict(*pair, more_is_better=sense.more_is_better)))
@@ -135,10 +141,27 @@ def _verdicts(row: RowReport, base: RowReport) -> list[tuple[str, str]]:
 
 
 def verdict(one: Estimate, other: Estimate, more_is_better: bool) -> str:
-    """Of the first figure against the second; overlapping intervals decide nothing."""
-    if one.overlaps(other):
+    """Of the first figure against the second; overlapping intervals decide nothing, nor does what
+    is not a number."""
+    if not (one.is_finite and other.is_finite) or one.overlaps(other):
         return "not told apart"
     return "better" if (one.value > other.value) == more_is_better else "worse"
+
+
+def between_steps(rows: Sequence[RowReport], setting: Setting) -> list[str]:
+    """A remark on every row whose images take far more, or less, than their steps."""
+    remarks = []
+    for row in rows:
+        if row.step is None or row.image is None:
+            continue
+        steps, image = setting.steps * row.step.p50.value / setting.batch, row.image.p50.value
+        if max(steps, image) > _APART * min(steps, image):
+            remarks.append(
+                f"{row.title}: {setting.steps} steps take {steps:.1f} ms per image, an image "
+                f"{image:.1f} ms. What runs between the steps, guidance, or other work of the "
+                "machine makes the difference; judge by the image."
+            )
+    return remarks
 
 
 def quality_axis(rows: Sequence[RowReport]) -> Metric | None:

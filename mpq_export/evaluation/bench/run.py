@@ -13,13 +13,15 @@ from ...bundle import Bundle
 from ...errors import UserError
 from ...pipelines.registry import DrawRequest
 from ...progress import ProgressReporter
-from ..environment import busy_note, describe_environment
+from ...runtimes.names import ENGINE_RUNTIMES
+from ..environment import describe_environment, over_time, settings_of
 from ..timing.making import CannotBeMade
+from ..timing.other_work import OtherWork, busy_note
 from ..timing.rounds import Cell
 from .baselines import full_precision, load_original, static_int8
 from .drawing import DRAWN, IMAGES, TRAJECTORY, draw_apart
 from .profile import Profile
-from .profiling import PROFILE, can_be_profiled, profile_apart
+from .profiles import Profiled, Profiler
 from .quality import Judging
 from .report import (
     Report,
@@ -27,6 +29,7 @@ from .report import (
     Setting,
     StepError,
     Times,
+    between_steps,
     comparisons,
     pareto_front,
     quality_axis,
@@ -76,6 +79,21 @@ class Finished:
     images: Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A sitting that has been held.
+
+    Attributes:
+        cells: of the rows, in order.
+        environment: the machine before and after it.
+        others: share of the processors' time that other programs took meanwhile.
+    """
+
+    cells: tuple[Cell, ...]
+    environment: Mapping[str, str]
+    others: float
+
+
 def run_bench(request: BenchRequest, out: Path, progress: ProgressReporter) -> Finished:
     """Measure everything that is not in ``out/cache`` yet."""
     require_one_model(request.bundles)
@@ -87,17 +105,19 @@ def run_bench(request: BenchRequest, out: Path, progress: ProgressReporter) -> F
             fix=f"Give --ckpt; the first bundle was made from "
             f"'{request.bundles[0].quantization.source}'",
         )
-    environment = describe_environment(request.threads)
-    store, program = Store(out / "cache"), program_parts()
+    before = describe_environment(request.threads)
+    store, program, settings = Store(out / "cache"), program_parts(), settings_of(before)
     rows, drawn = _rows(request, store, program, progress)
-    cells = _times(request, store, program, rows, environment, progress)
+    timed = _times(request, store, {**program, **settings}, rows, before, progress)
     for row in rows:
         if row.name not in drawn:
             along = drawn.get(Kind.FP32)
             trajectory = along / TRAJECTORY if isinstance(along, Path) else None
             drawn[row.name] = _drawn(request, store, program, row, trajectory, progress)
-    profiles = _profiles(request, store, program, rows, environment, progress)
-    return _judged(request, rows, cells, drawn, profiles, environment, progress)
+    first = request.bundles[0].path
+    profiler = Profiler(store, {**program, **settings}, first, request.batch, request.processors)
+    profiled = profiler.profile(rows, progress)
+    return _judged(request, rows, timed, drawn, profiled, progress)
 
 
 def _rows(
@@ -116,7 +136,12 @@ def _rows(
     progress.advance()
     images = _drawn(request, store, program, original, None, progress)
     if isinstance(images, str):
-        raise UserError("Full precision draws no images", where=request.checkpoint, why=images)
+        raise UserError(
+            "Full precision draws no images",
+            where=request.checkpoint,
+            why=images,
+            fix="Leave out --ckpt: bundles are then measured alone",
+        )
     baselines = [original]
     if Kind.INT8 in request.baselines:
         baselines.append(static_int8(store, original, images / TRAJECTORY, request.threads))
@@ -145,7 +170,9 @@ def _drawn(
     own = pipeline.path if row.runtime is None else row.folder
 
     def make(folder: Path) -> None:
-        draw_apart(row, own, request.drawing, trajectory, folder, request.threads, progress.advance)
+        draw_apart(
+            row, own, request.drawing, trajectory, folder, request.processors, progress.advance
+        )
 
     try:
         return store.made(f"images-{row.name}", parts, make)
@@ -156,71 +183,42 @@ def _drawn(
 def _times(
     request: BenchRequest,
     store: Store,
-    program: Mapping[str, str],
+    parts: Mapping[str, str],
     rows: Sequence[Row],
-    environment: Mapping[str, str],
+    before: Mapping[str, str],
     progress: ProgressReporter,
-) -> list[Cell]:
-    """Times of all rows in one sitting, which is kept whole: other rows would be another one."""
+) -> Timed:
+    """Times of all rows in one sitting, which is kept whole: other rows would be another one. One
+    in which a row failed is not kept."""
     timed = replace(request.drawing, num_images=request.batch)
     sitting = Sitting(request.bundles[0], timed, request.rounds, request.processors)
-    parts = {
-        **program,
+    depends = {
+        **parts,
         "rows": [row_parts(row) for row in rows],
-        "processor": environment["processor"],
         "processors": list(request.processors),
         "request": asdict(timed),
         "rounds": request.rounds,
     }
+
+    def hold() -> dict[str, Any]:
+        others = OtherWork()
+        cells = [asdict(cell) for cell in sitting.hold(rows, progress)]
+        after = describe_environment(request.threads)
+        return {"cells": cells, "before": before, "after": after, "others": others.share()}
+
     kept = store.kept(
-        "times", parts, lambda: {"cells": [asdict(cell) for cell in sitting.hold(rows, progress)]}
+        "times", depends, hold, lambda made: all(cell["failure"] is None for cell in made["cells"])
     )
-    return [Cell(**cell) for cell in kept["cells"]]
-
-
-def _profiles(
-    request: BenchRequest,
-    store: Store,
-    program: Mapping[str, str],
-    rows: Sequence[Row],
-    environment: Mapping[str, str],
-    progress: ProgressReporter,
-) -> dict[str, Profile | str]:
-    """The profile of every row, or why there is none."""
-    progress.start("profile", len(rows))
-    found: dict[str, Profile | str] = {}
-    for row in rows:
-        parts = {
-            **program,
-            **row_parts(row),
-            "processor": environment["processor"],
-            "batch": request.batch,
-            "threads": request.threads,
-        }
-
-        def make(folder: Path, row: Row = row) -> None:
-            bundle = request.bundles[0].path if row.runtime is None else row.folder
-            profile_apart(row, bundle, request.batch, request.threads, folder)
-
-        if not can_be_profiled(row):
-            found[row.name] = f"layers are not timed in {row.runtime}"
-        else:
-            try:
-                folder = store.made(f"profile-{row.name}", parts, make)
-                found[row.name] = Profile.model_validate(read_part(folder / PROFILE))
-            except CannotBeMade as error:
-                found[row.name] = str(error)
-        progress.advance()
-    return found
+    cells = tuple(Cell(**cell) for cell in kept["cells"])
+    return Timed(cells, over_time(kept["before"], kept["after"]), kept["others"])
 
 
 def _judged(
     request: BenchRequest,
     rows: Sequence[Row],
-    cells: Sequence[Cell],
+    timed: Timed,
     drawn: Mapping[str, Path | str],
-    profiles: Mapping[str, Profile | str],
-    environment: Mapping[str, str],
+    profiled: Profiled,
     progress: ProgressReporter,
 ) -> Finished:
     """The report."""
@@ -234,20 +232,25 @@ def _judged(
     not_measured = dict(judging.not_measured)
     reports = []
     progress.start("judge", len(rows))
-    for row, cell in zip(rows, cells, strict=True):
-        reports.append(_row_report(row, cell, drawn[row.name], images, judging, profiles, request))
-        if isinstance(profiles[row.name], str):
-            not_measured[f"layers of {row.title}"] = str(profiles[row.name])
+    for row, cell in zip(rows, timed.cells, strict=True):
+        profile = profiled.profiles.get(row.name)
+        reports.append(_row_report(row, cell, drawn[row.name], images, judging, profile, request))
+        if row.name in profiled.missing:
+            not_measured[f"layers of {row.title}"] = profiled.missing[row.name]
         progress.advance()
+    if profiled.no_peak:
+        not_measured["layers' shares of the processor's peak"] = profiled.no_peak
+    if any(row.runtime in ENGINE_RUNTIMES for row in rows) or "GPU name" in timed.environment:
+        not_measured["memory of the GPU"] = "peak MB is the process's own memory"
     not_measured |= judging.not_measured
     axis = quality_axis(reports)
-    load = float(environment["load average"])
-    note = busy_note(load, int(environment["cores"]))
+    setting = _setting(request)
+    notes = [busy_note(timed.others), *between_steps(reports, setting)]
     report = Report(
         command=request.command,
-        notes=[note] if note else [],
-        environment=dict(environment),
-        setting=_setting(request),
+        notes=[note for note in notes if note],
+        environment=dict(timed.environment),
+        setting=setting,
         rows=reports,
         comparisons=comparisons(reports),
         not_measured=not_measured,
@@ -263,11 +266,10 @@ def _row_report(
     folder: Path | str,
     images: Mapping[str, np.ndarray],
     judging: Judging,
-    profiles: Mapping[str, Profile | str],
+    profile: Profile | None,
     request: BenchRequest,
 ) -> RowReport:
     drawn = read_part(folder / DRAWN) if isinstance(folder, Path) else {}
-    profile = profiles[row.name]
     failures = [why for why in (cell.failure, folder if isinstance(folder, str) else None) if why]
     quality = judging.measure(images[row.name]) if row.name in images else {}
     per_image = [ms / request.batch for ms in cell.image_ms]
@@ -292,7 +294,7 @@ def _row_report(
                 drawn.get("timesteps", ()), drawn.get("errors", ()), strict=True
             )
         ],
-        profile=profile if isinstance(profile, Profile) else None,
+        profile=profile,
         failure="; ".join(failures) or None,
     )
 

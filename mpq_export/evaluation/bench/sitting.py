@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle
-from ...pipelines.registry import DrawRequest
+from ...pipelines.registry import DrawRequest, family_registration
 from ...progress import ProgressReporter
 from ..baselines.inputs import draw_inputs
 from ..timing.rounds import Cell, Worker, WorkerFailed, draw_in_turns, measure_in_turns
@@ -73,7 +73,10 @@ class Sitting:
         return {**inputs, "timestep": np.array([middle], np.float32)}
 
     def _words(self, row: Row) -> dict[str, Any]:
+        # What draws in latents or with guidance calls its denoiser with other batches, too.
+        alone = family_registration(self.bundle.quantization.family).pixel_space
         return {
+            "batch": self.request.num_images if alone else None,
             "runtime": None if row.runtime is None else row.runtime.value,
             "pipeline": str(self.bundle.path),
             "request": asdict(self.request),

@@ -43,12 +43,18 @@ class Store:
         return folder
 
     def kept(
-        self, name: str, parts: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
+        self,
+        name: str,
+        parts: Mapping[str, Any],
+        make: Callable[[], Mapping[str, Any]],
+        is_whole: Callable[[Mapping[str, Any]], bool] = lambda made: True,
     ) -> dict[str, Any]:
-        """A JSON object of ``make``, made once."""
+        """A JSON object of ``make``, made once; one that is not whole is not kept."""
         path = self._folder / f"{name}-{digest_of(parts)}.json"
         if not path.is_file():
             made = make()
+            if not is_whole(made):
+                return dict(made)
             path.parent.mkdir(parents=True, exist_ok=True)
             with staged_file(path) as stage:
                 write_json(stage, dict(made))

@@ -18,7 +18,7 @@ class NodeTime:
     """A node of the graph as ONNX Runtime optimised it.
 
     Attributes:
-        ms: the median over the runs.
+        ms: the median over the runs, of all that it took in one: it may be started several times.
         elements: of its first output; None if the profile does not say.
         types: of its inputs, such as ``float`` and ``int8``.
     """
@@ -31,21 +31,29 @@ class NodeTime:
 
 
 def read_profile(path: Path, skip: int) -> list[NodeTime]:
-    """Median times of all nodes, without the first ``skip`` runs."""
-    events = json.loads(path.read_text(encoding="utf-8"))
-    runs: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for event in events:
+    """Median times of all nodes, without the first ``skip`` runs.
+
+    A run's own event, ``model_run``, comes after those of its nodes.
+    """
+    runs: list[defaultdict[str, float]] = [defaultdict(float)]
+    last: dict[str, dict[str, Any]] = {}
+    for event in json.loads(path.read_text(encoding="utf-8")):
         if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
-            runs[event["name"].removesuffix(_SUFFIX)].append(event)
+            name = event["name"].removesuffix(_SUFFIX)
+            runs[-1][name] += event["dur"]
+            last[name] = event["args"]
+        elif event["name"] == "model_run":
+            runs.append(defaultdict(float))
+    measured = runs[skip:-1]
     return [
         NodeTime(
             name,
-            own[-1]["args"]["op_name"],
-            median(event["dur"] for event in own[skip:]) / 1e3,
-            _elements(own[-1]["args"].get("output_type_shape")),
-            tuple(next(iter(one)) for one in own[-1]["args"].get("input_type_shape", ()) if one),
+            args["op_name"],
+            median(run[name] for run in measured) / 1e3,
+            _elements(args.get("output_type_shape")),
+            tuple(next(iter(one)) for one in args.get("input_type_shape", ()) if one),
         )
-        for name, own in runs.items()
+        for name, args in last.items()
     ]
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -19,6 +19,7 @@ def make_apart(
     module: str,
     *words: str,
     threads: int | None = None,
+    processors: Sequence[int] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> None:
     """``python -m MODULE WORDS``; raises CannotBeMade with the process's last words on stderr.
@@ -27,8 +28,11 @@ def make_apart(
         module: what is run.
         words: its arguments.
         threads: of its libraries; None is their own choice.
+        processors: that it is pinned to, with as many threads.
         on_line: called with every line that it prints.
     """
+    if processors is not None:
+        threads = len(processors)
     limits = {} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads))
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
@@ -43,6 +47,8 @@ def make_apart(
     ):
         assert process.stdout is not None
         try:
+            if processors is not None:
+                os.sched_setaffinity(process.pid, processors)
             for line in process.stdout:
                 on_line(line.strip())
         except BaseException:

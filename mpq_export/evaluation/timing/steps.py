@@ -2,7 +2,8 @@
 
 ``inputs`` are those of a denoising step by the names that graphs give them; ``words`` are what JSON
 can hold. Such a module is imported in the worker's process alone, before the clock of loading
-starts, and imports its library at its top.
+starts, and imports its library at its top, or in an ``import_libraries(**words)`` where the words
+decide which that is.
 """
 
 from __future__ import annotations

@@ -7,13 +7,16 @@ import jsonschema
 import numpy as np
 import pytest
 from fixtures import quantized_bundle, save_pipeline, tiny_unet
+from reports import images, report
 from typer.testing import CliRunner
 
 from mpq_export.bundle import read_bundle
 from mpq_export.cli import bench as command
 from mpq_export.errors import UserError
+from mpq_export.evaluation.bench import run
 from mpq_export.evaluation.bench.quality import Metric
 from mpq_export.evaluation.bench.report import report_schema
+from mpq_export.evaluation.bench.run import Finished
 from mpq_export.lowering.names import Target
 
 pytestmark = pytest.mark.slow
@@ -61,6 +64,8 @@ def test_every_row_is_timed_drawn_and_profiled(measured):
     assert [row["name"] for row in report["rows"]] == ["fp32", "int8", "w3a4"]
     for row in report["rows"]:
         assert row["failure"] is None
+        shares = [layer["of_peak"] for layer in row["profile"]["layers"]]
+        assert all(share is None or 0 < share <= 1 for share in shares)
         assert row["step"]["rounds"] == 2
         assert row["image"]["p50"]["value"] > row["step"]["p50"]["value"]
         assert row["peak_bytes"] > 2e7
@@ -111,6 +116,35 @@ def test_what_is_finished_is_not_done_again(measured, bundle, checkpoint):
     assert {path: path.stat().st_mtime_ns for path in (measured / "cache").iterdir()} == before
     new = report_of(measured)
     assert [row["step"] for row in new["rows"]] == [row["step"] for row in old["rows"]]
+
+
+def test_what_is_kept_keeps_the_environment_it_was_measured_in(
+    measured, bundle, checkpoint, monkeypatch
+):
+    (path,) = (measured / "cache").glob("times-*.json")
+    old = path.read_text(encoding="utf-8")
+    kept = json.loads(old)
+    assert kept["before"]["processor"] == kept["after"]["processor"]
+    assert 0 <= kept["others"] <= 1
+    kept |= {"others": 0.75}
+    kept["before"]["load average"], kept["after"]["load average"] = "7.77", "8.88"
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    try:
+        done = invoke(bundle, "--ckpt", checkpoint, *FEW, "--out", measured)
+    finally:
+        path.write_text(old, encoding="utf-8")
+    assert done.exit_code == 0, (done.output, done.exception)
+    report = report_of(measured)
+    assert report["environment"]["load average"] == "7.77, then 8.88"
+    assert report["notes"][0].startswith("Other programs took 75%")
+
+
+@pytest.mark.parametrize(("rows", "code"), [(5, 1), (4, 0)])
+def test_a_row_that_failed_is_exit_code_1(digits_folder, tmp_path, monkeypatch, rows, code):
+    some = report().model_copy(update={"rows": report().rows[:rows]})
+    monkeypatch.setattr(run, "run_bench", lambda *words: Finished(some, images()))
+    assert invoke(digits_folder, "--out", tmp_path).exit_code == code
+    assert len(report_of(tmp_path)["rows"]) == rows
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,25 @@
 
 import pytest
 
-from mpq_export.evaluation.bench.costs import Cost, Spent, biggest_costs, is_copy
-from mpq_export.evaluation.bench.profile import LayerCost
+from mpq_export.evaluation.bench.costs import Cost, best_rate, biggest_costs, is_copy, rated
+from mpq_export.evaluation.bench.profile import LayerCost, OperatorCost, Profile
 from mpq_export.evaluation.bench.rows import Kind
 from mpq_export.evaluation.profiling.profiles import NodeTime
 
 
-def layer(name, ms, of_peak):
+def layer(name, rate, arithmetic="int8"):
     return LayerCost(
-        layer=name, weight="conv 8x72", ms=ms, share=0.1, operators=["MPQConv"],
-        arithmetic="int8", weights="packed bit planes", macs=10**6, macs_per_ns=1.0,
-        of_peak=of_peak, copies=0,
+        layer=name, weight="conv 8x72", ms=4.0, share=0.1, operators=["MPQConv"],
+        arithmetic=arithmetic, weights="packed bit planes", macs=10**6, macs_per_ns=rate,
+        of_peak=None, copies=0,
+    )  # fmt: skip
+
+
+def profile(layers, nodes=(), run_ms=8.0):
+    return Profile(
+        run_ms=run_ms, node_ms=1.0, peak_macs_per_ns=None, kernels="", layers=layers,
+        operators=[OperatorCost(operator="x", nodes=len(nodes), ms=1.0, share=0.1)],
+        costs=biggest_costs(nodes, layers, run_ms),
     )  # fmt: skip
 
 
@@ -29,7 +37,7 @@ NODES = [
 
 
 def costs(kind=Kind.BUNDLE, of_peak=0.1, run_ms=8.0, nodes=NODES):
-    return biggest_costs(Spent(kind, nodes, [layer("conv", 4.0, of_peak)], run_ms))
+    return rated(profile([layer("conv", of_peak)], nodes, run_ms), kind, peak=1.0).costs
 
 
 def test_the_three_largest_come_first_with_their_shares():
@@ -70,3 +78,31 @@ def test_conversions_and_moves_are_copies():
     assert is_copy("QuantizeLinear")
     assert is_copy("ReorderInput")
     assert not is_copy("Conv")
+
+
+def test_no_layer_is_beyond_the_peak_that_is_raised_to_the_best():
+    profiles = [profile([layer("a", 20.0), layer("b", 50.0)]), profile([layer("c", 30.0)])]
+    peak = max(10.0, best_rate(profiles))
+    shares = [own.of_peak for one in profiles for own in rated(one, Kind.BUNDLE, peak).layers]
+    assert shares == pytest.approx([0.4, 1.0, 0.6])
+
+
+def test_layers_in_floating_point_have_no_share_and_raise_no_peak():
+    floats = profile([layer("a", 500.0, "float32"), layer("b", 5.0)])
+    assert best_rate([floats]) == 5
+    assert [own.of_peak for own in rated(floats, Kind.FP32, 10.0).layers] == [None, 0.5]
+    assert best_rate([]) == 0
+
+
+def test_without_a_peak_nothing_is_said_of_one():
+    found = rated(profile([layer("conv", 1.0)], NODES), Kind.BUNDLE, None)
+    assert found.layers[0].of_peak is None
+    assert "peak" not in found.costs[0].remedy
+
+
+def test_layers_count_by_the_time_of_their_products():
+    """Both do as many: at 1 and 0.5 of the peak, they take a third and two thirds of the time."""
+    both = [layer("fast", 1.0), layer("slow", 0.5)]
+    nodes = [(node("MPQConv", 4.0), "fast"), (node("MPQConv", 4.0), "slow")]
+    said = rated(profile(both, nodes), Kind.BUNDLE, 1.0).costs[0].remedy
+    assert "reach 67% of the processor's int8 peak over 2 M MAC" in said

@@ -5,6 +5,7 @@ import pytest
 
 from mpq_export.evaluation.bench.estimates import (
     Estimate,
+    estimate,
     frechet_of,
     mean_of,
     median_of,
@@ -51,3 +52,16 @@ def test_paired_sets_that_are_alike_are_nearer_than_those_of_other_noise():
 
 def test_what_is_not_finite_is_said_as_it_is():
     assert np.isnan(mean_of(np.array([np.nan, 1.0])).value)
+
+
+def test_intervals_end_where_figures_do():
+    def seen(rows):
+        """Resampled some 0.63, and so moved to lie around 1."""
+        return len(set(rows)) / 50
+
+    assert estimate(50, seen).high > 1
+    assert estimate(50, seen, 0, 1).high == 1
+    assert estimate(50, lambda rows: seen(rows) - 1, 0).low == 0
+    rng = np.random.default_rng(5)
+    near = frechet_of(rng.normal(0, 1, (40, 8)), rng.normal(0, 1, (4000, 8)), paired=False)
+    assert 0 <= near.low <= near.value

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from reports import images, report
 
+from mpq_export.evaluation.bench.estimates import Estimate
 from mpq_export.evaluation.bench.pages.curves import error_curves
 from mpq_export.evaluation.bench.pages.html import html_page
 from mpq_export.evaluation.bench.pages.markdown import markdown_page
@@ -106,3 +107,39 @@ def test_all_pages_are_written(tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"x.json", "x.md", "x.html", "x.svg"}
     assert "](x.svg)" in (tmp_path / "x.md").read_text(encoding="utf-8")
+
+
+def test_a_page_names_the_file_that_is_beside_it(tmp_path):
+    write_pages(Finished(report(), images()), tmp_path, "x")
+    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "more layers are in x.json" in page
+    assert "report.json" not in page
+
+
+def test_no_report_holds_what_json_does_not(tmp_path):
+    wrong = Estimate(value=float("nan"), low=0, high=1)
+    row = report().rows[0].model_copy(update={"quality": {"psnr": wrong}})
+    nan = report().model_copy(update={"rows": [row]})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_pages(Finished(nan, images()), tmp_path, "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_title_stays_in_its_cell():
+    rows = [report().rows[0].model_copy(update={"title": "a|b <c>\n*d*"})]
+    text = markdown_page(report().model_copy(update={"rows": rows}), "x.svg")
+    assert "| a\\|b \\<c\\> \\*d\\* |" in text
+
+
+def test_what_tells_no_row_apart_is_said_under_the_plot():
+    entries = [
+        entry.model_copy(update={"verdict": "not told apart"})
+        if entry.figure == "frechet_data"
+        else entry
+        for entry in report().comparisons
+    ]
+    flat = report().model_copy(update={"comparisons": entries})
+    said = "Frechet distance to data tells no row apart from the first."
+    assert said in html_page(flat, {})
+    assert said in markdown_page(flat, "x.svg")
+    assert said not in html_page(report(), {})

@@ -7,9 +7,12 @@ import jsonschema
 import pytest
 from reports import close, report, row
 
+from mpq_export.evaluation.bench.estimates import Estimate
 from mpq_export.evaluation.bench.quality import Metric
 from mpq_export.evaluation.bench.report import (
     Report,
+    Times,
+    between_steps,
     comparisons,
     pareto_front,
     quality_axis,
@@ -31,7 +34,40 @@ def test_rows_are_compared_with_the_first():
     assert found["w4a8", "ms per step"] == "better"
     assert found["w4a8", "frechet_data"] == "not told apart"
     assert found["int8", "frechet_data"] == "worse"
+    assert found["w4a8", "ms per image"] == "better"
     assert {row for row, _ in found} == {"int8", "w4a8", "w3a4"}
+
+
+def test_nothing_is_worse_than_full_precisions_distance_to_itself():
+    exact = Estimate(value=0, low=0, high=0)
+    base = row("fp32", 8.0, 2.4, "fp32")
+    base = base.model_copy(update={"quality": {**base.quality, "frechet_full_precision": exact}})
+    other = row("w4a8", 2.1, 2.5)
+    figures = {entry.figure for entry in comparisons([base, other])}
+    assert "frechet_full_precision" not in figures
+    assert "frechet_data" in figures
+    bundles = {entry.figure for entry in comparisons([other, row("w3a4", 2.0, 4.4)])}
+    assert "frechet_full_precision" in bundles
+
+
+def test_what_is_not_a_number_is_not_told_apart():
+    nan = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
+    for more in (True, False):
+        assert verdict(nan, close(1.0), more) == "not told apart"
+        assert verdict(close(1.0), nan, more) == "not told apart"
+    endless = Estimate(value=float("inf"), low=float("inf"), high=float("inf"))
+    assert verdict(endless, close(1.0), more_is_better=True) == "not told apart"
+
+
+def test_steps_that_do_not_explain_an_image_are_remarked():
+    setting = report().setting  # 9 steps
+    even = row("even", 2.0, 4.4).model_copy(update={"image": Times.of([20.0] * 9)})
+    odd = row("odd", 2.0, 4.4).model_copy(update={"image": Times.of([384.0] * 9)})
+    (remark,) = between_steps([even, odd], setting)
+    assert remark.startswith("model odd: 9 steps take 18.2 ms per image, an image 384.0 ms.")
+    batched = setting.model_copy(update={"batch": 8})
+    assert between_steps([even], batched)
+    assert between_steps([report().rows[4]], setting) == []
 
 
 def test_the_front_holds_what_nothing_beats():

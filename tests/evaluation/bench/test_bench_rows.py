@@ -69,3 +69,12 @@ def test_a_part_is_made_once_and_a_failed_one_leaves_nothing(tmp_path):
     assert len(made) == 3
     assert store.kept("figures", {}, lambda: {"ms": [1.5]}) == {"ms": [1.5]}
     assert store.kept("figures", {}, lambda: {"ms": []}) == {"ms": [1.5]}
+
+
+def test_what_is_not_whole_is_not_kept(tmp_path):
+    store, made = Store(tmp_path), iter([{"failure": "x"}, {"failure": None}, {"failure": "y"}])
+
+    def kept():
+        return store.kept("times", {}, lambda: next(made), lambda one: one["failure"] is None)
+
+    assert [kept(), kept(), kept()] == [{"failure": "x"}, {"failure": None}, {"failure": None}]

@@ -22,8 +22,8 @@ def event(name, op_type, microseconds, shape):
     }  # fmt: skip
 
 
+RUN = {"cat": "Session", "name": "model_run", "dur": 9}
 EVENTS = [
-    {"cat": "Session", "name": "model_run", "dur": 9},
     *(
         one
         for slow in (9000, 100, 200, 300)
@@ -31,6 +31,7 @@ EVENTS = [
             event("conv/codes", "QuantizeLinear", slow, [1, 4, 8, 8]),
             event("conv", "Add", slow, [1, 16, 8, 8]),
             event("convolution", "Mul", slow, [1, 16, 8, 8]),
+            RUN,
         )
     ),
 ]
@@ -97,3 +98,10 @@ def test_time_between_nodes_is_that_of_the_least_disturbed_run(tmp_path):
     ]
     (tmp_path / "profile.json").write_text(json.dumps(runs))
     assert read_time_between(tmp_path / "profile.json", skip=1) == pytest.approx(0.015)
+
+
+def test_a_node_that_runs_several_times_in_a_step_counts_each_time(tmp_path):
+    one_run = [event("body", "Add", 30, [1]), event("body", "Add", 50, [1]), RUN]
+    (tmp_path / "profile.json").write_text(json.dumps(3 * one_run))
+    (node,) = read_profile(tmp_path / "profile.json", skip=1)
+    assert node.ms == pytest.approx(0.08)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from mpq_export.evaluation.cpu_benchmark.backends import BACKENDS
 from mpq_export.evaluation.timing import rounds
 from mpq_export.evaluation.timing.rounds import Cell, Worker, WorkerFailed, measure_in_turns
-from mpq_export.evaluation.timing.worker import _peak_bytes
+from mpq_export.evaluation.timing.steps import Step
+from mpq_export.evaluation.timing.worker import _LEAST_SECONDS, _peak_bytes, _Session
 
 
 class ScriptedWorker:
@@ -82,3 +84,48 @@ def test_importing_the_worker_imports_no_library():
 def test_peak_memory_is_the_high_water_mark():
     status = "Name:\tpython\nVmHWM:\t    1500 kB\nVmRSS:\t     900 kB\n"
     assert _peak_bytes(status) == 1500 * 1024
+
+
+def clocked_round(monkeypatch, seconds):
+    """What a round says of a step that takes so long, and how often it was run."""
+    now, runs = [0.0], []
+
+    def run():
+        runs.append(1)
+        now[0] += seconds
+
+    monkeypatch.setattr("mpq_export.evaluation.timing.worker.time.perf_counter", lambda: now[0])
+    session = _Session()
+    session.step = Step(run)
+    return session.round()["ms"], len(runs)
+
+
+def test_a_round_is_the_mean_of_steps_that_fill_a_tenth_of_a_second(monkeypatch):
+    assert clocked_round(monkeypatch, _LEAST_SECONDS / 16) == (pytest.approx(100 / 16), 1 + 16)
+
+
+def test_a_long_step_is_timed_once(monkeypatch):
+    assert clocked_round(monkeypatch, 3.0) == (pytest.approx(3000), 1 + 1)
+
+
+def test_libraries_are_imported_before_the_clock_and_may_print(tmp_path, monkeypatch):
+    opener = """
+        import os, time
+        from mpq_export.evaluation.timing.steps import Step
+
+        def import_libraries(slow):
+            print("a banner")
+            time.sleep(slow)
+
+        def open_step(folder, inputs, slow):
+            os.write(1, b"another one\\n")
+            return Step(lambda: print("a step"), "as said")
+    """
+    (tmp_path / "printing_opener.py").write_text(textwrap.dedent(opener))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    np.savez(tmp_path / "inputs.npz", sample=np.zeros(1, np.float32))
+    with Worker([0]) as worker:
+        answer = worker.load("printing_opener", tmp_path, tmp_path / "inputs.npz", {"slow": 0.3})
+        assert answer["runs_as"] == "as said"
+        assert answer["seconds"] < 0.2
+        assert worker.ask("warm up", steps=2) == {}

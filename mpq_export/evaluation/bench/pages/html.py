@@ -24,6 +24,7 @@ from .words import (
     milliseconds,
     percentiles,
     quality_cell,
+    told_by_none,
     verdicts,
 )
 
@@ -32,8 +33,9 @@ _SAMPLES, _COLUMNS = 20, 10
 _LAYERS = 15
 
 
-def html_page(report: Report, images: Mapping[str, np.ndarray]) -> str:
-    """The page; ``images`` by row, float32 ``[N, C, H, W]`` in [0, 1]."""
+def html_page(report: Report, images: Mapping[str, np.ndarray], data: str = "report.json") -> str:
+    """The page; ``images`` by row, float32 ``[N, C, H, W]`` in [0, 1]; ``data`` is the file beside
+    it that holds everything."""
     try:
         import jinja2
     except ImportError as error:
@@ -47,7 +49,7 @@ def html_page(report: Report, images: Mapping[str, np.ndarray]) -> str:
     )
     environment.filters |= {"mb": megabytes, "ms": milliseconds, "tails": percentiles}
     template = environment.get_template(_TEMPLATE)
-    return template.render(**_context(report, images))
+    return template.render(**_context(report, images), data=data)
 
 
 def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]
             row.name: [quality_cell(row, metric) for metric in metrics] for row in report.rows
         },
         "verdicts": verdicts(report),
+        "told_by_none": told_by_none(report),
         "costs": {row.name: cost_sentences(row) for row in report.rows},
         "samples": {name: _data_uri(own) for name, own in images.items()},
         "shown_layers": _LAYERS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..quality import SENSES
 from ..report import Report, RowReport
 from .words import (
@@ -11,6 +13,7 @@ from .words import (
     milliseconds,
     percentiles,
     quality_cell,
+    told_by_none,
     verdicts,
 )
 
@@ -28,6 +31,8 @@ def markdown_page(report: Report, picture: str) -> str:
         *(f"**{note}**" for note in report.notes),
         "",
         f"![time against quality]({picture})",
+        "",
+        *told_by_none(report),
         "",
         *_times(report),
         *_quality(report),
@@ -50,7 +55,7 @@ def _times(report: Report) -> list[str]:
     for row in report.rows:
         load = "" if row.load_seconds is None else f"{row.load_seconds:.2f}"
         lines.append(
-            f"| {row.title} | {milliseconds(row.step)} | {percentiles(row.step)} "
+            f"| {_cell(row.title)} | {milliseconds(row.step)} | {percentiles(row.step)} "
             f"| {milliseconds(row.image)} | {percentiles(row.image)} | {load} "
             f"| {megabytes(row.peak_bytes)} | {megabytes(row.file_bytes)} | {row.weight_bits:.2f} "
             f"| {row.activation_bits} |"
@@ -69,13 +74,18 @@ def _quality(report: Report) -> list[str]:
     lines = [f"| model | {heads} |", "|---" * (1 + len(metrics)) + "|"]
     for row in report.rows:
         cells = " | ".join(quality_cell(row, metric) for metric in metrics)
-        lines.append(f"| {row.title} | {cells} |")
+        lines.append(f"| {_cell(row.title)} | {cells} |")
     return [
         *lines,
         "",
         "In brackets 95 % intervals by the bootstrap; what overlaps is not called different.",
         "",
     ]
+
+
+def _cell(text: str) -> str:
+    """Text that stays within its cell of a table, and is no markup."""
+    return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _costs(report: Report) -> list[str]:

@@ -60,6 +60,18 @@ def verdicts(report: Report) -> list[str]:
     return sentences
 
 
+def told_by_none(report: Report) -> list[str]:
+    """A sentence for every metric that tells no row apart from the first."""
+    found: dict[str, set[str]] = {}
+    for entry in report.comparisons:
+        found.setdefault(entry.figure, set()).add(entry.verdict)
+    return [
+        f"{_figure(figure)} tells no row apart from the first."
+        for figure, said in found.items()
+        if said == {"not told apart"}
+    ]
+
+
 def _figure(name: str) -> str:
     known = {metric.value: sense.title for metric, sense in SENSES.items()}
     return known.get(name, name)

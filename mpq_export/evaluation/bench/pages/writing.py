@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from ....files import staged_file, write_json
+from ....files import staged_file
 from ..run import Finished
 from .html import html_page
 from .markdown import markdown_page
@@ -16,10 +17,12 @@ def write_pages(finished: Finished, out: Path, name: str) -> None:
     """Write ``NAME.json``, ``.md``, ``.html`` and ``.svg``, each atomically."""
     report = finished.report
     with staged_file(out / f"{name}.json") as stage:
-        write_json(stage, report.model_dump())
+        data = report.model_dump()
+        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        stage.write_text(text + "\n", encoding="utf-8")
     texts = {
         "md": markdown_page(report, f"{name}.svg"),
-        "html": html_page(report, finished.images),
+        "html": html_page(report, finished.images, f"{name}.json"),
         "svg": standalone(pareto_plot(report)),
     }
     for suffix, text in texts.items():

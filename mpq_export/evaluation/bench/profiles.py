@@ -1,0 +1,116 @@
+"""The profiles of all rows, rated against one peak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...files import write_json
+from ...progress import ProgressReporter
+from ..profiling.peak import measured_peak
+from ..timing.making import CannotBeMade
+from ..timing.other_work import OtherWork, is_busy
+from .costs import best_rate, rated
+from .profile import Profile
+from .profiling import PROFILE, can_be_profiled, profile_apart
+from .rows import Row
+from .store import Store, read_part, row_parts
+
+_OTHERS, _SHARE = "others.json", "share"
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """Profiles by the names of rows, and why others have none.
+
+    ``no_peak`` says why no layer has a share of the peak; empty where they have.
+    """
+
+    profiles: Mapping[str, Profile]
+    missing: Mapping[str, str]
+    no_peak: str
+
+
+@dataclass(frozen=True)
+class Profiler:
+    """How rows are profiled.
+
+    Attributes:
+        store: of what is finished.
+        parts: what the times depend on beside the row: the program, the machine's settings.
+        bundle: says what the layers of baselines are.
+        batch: images per step.
+        processors: as many threads.
+    """
+
+    store: Store
+    parts: Mapping[str, Any]
+    bundle: Path
+    batch: int
+    processors: tuple[int, ...]
+
+    def profile(self, rows: Sequence[Row], progress: ProgressReporter) -> Profiled:
+        """Profile those that can be, and measure the peak that all are held against."""
+        progress.start("profile", len(rows))
+        found: dict[str, Profile] = {}
+        missing: dict[str, str] = {}
+        shares = []
+        for row in rows:
+            if not can_be_profiled(row):
+                missing[row.name] = f"layers are not timed in {row.runtime}"
+            else:
+                try:
+                    found[row.name], share = self._profiled(row)
+                    shares.append(share)
+                except CannotBeMade as error:
+                    missing[row.name] = str(error)
+            progress.advance()
+        peak, no_peak = self._peak(found, shares)
+        kinds = {row.name: row.kind for row in rows}
+        return Profiled(
+            {name: rated(profile, kinds[name], peak) for name, profile in found.items()},
+            missing,
+            no_peak,
+        )
+
+    def _profiled(self, row: Row) -> tuple[Profile, float]:
+        """A profile without a peak, and what share of the machine others took meanwhile."""
+        parts = {**self._parts(), **row_parts(row), "batch": self.batch}
+
+        def make(folder: Path) -> None:
+            others = OtherWork()
+            bundle = self.bundle if row.runtime is None else row.folder
+            profile_apart(row, bundle, self.batch, self.processors, folder)
+            write_json(folder / _OTHERS, {_SHARE: others.share()})
+
+        folder = self.store.made(f"profile-{row.name}", parts, make)
+        return Profile.model_validate(read_part(folder / PROFILE)), read_part(folder / _OTHERS)[
+            _SHARE
+        ]
+
+    def _peak(
+        self, profiles: Mapping[str, Profile], shares: Sequence[float]
+    ) -> tuple[float | None, str]:
+        """MAC/ns, at least what the best layer reached; or none, and why."""
+        if not profiles:
+            return None, ""
+
+        def measure() -> dict[str, Any]:
+            others = OtherWork()
+            return {"peak": measured_peak(len(self.processors)), _SHARE: others.share()}
+
+        kept = self.store.kept("peak", self._parts(), measure)
+        share = max(kept[_SHARE], *shares)
+        if is_busy(share):
+            return None, (
+                f"other programs took up to {share:.0%} of the processors' time while layers were "
+                "profiled; to do that again, remove profile-* and peak-* from the cache"
+            )
+        if kept["peak"] is None:
+            return None, "there is no native library to measure the peak with"
+        return max(kept["peak"], best_rate(profiles.values())), ""
+
+    def _parts(self) -> dict[str, Any]:
+        return {**self.parts, "processors": list(self.processors)}

@@ -1,0 +1,62 @@
+"""How much of the processors other programs took while something was measured.
+
+A load average cannot tell: it holds this program's own work, of the last minute.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_STAT = Path("/proc/stat")
+_IDLE, _WAITING, _FIELDS = 3, 4, 8
+"""Of ``cpu user nice system idle iowait irq softirq steal``; what follows is in these."""
+_BUSY_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Ticks of all processors since the system began, and this program's own, children's too."""
+
+    all: float
+    busy: float
+    own: float
+
+    @classmethod
+    def now(cls, stat: Path) -> _Reading:
+        fields = [float(word) for word in stat.read_text(encoding="ascii").split()[1 : 1 + _FIELDS]]
+        seconds = sum(os.times()[:4])
+        busy = sum(fields) - fields[_IDLE] - fields[_WAITING]
+        return cls(sum(fields), busy, seconds * os.sysconf("SC_CLK_TCK"))
+
+
+class OtherWork:
+    """Watches from when it is made on."""
+
+    def __init__(self, stat: Path = _STAT) -> None:
+        self._stat = stat
+        self._begin = _Reading.now(stat)
+
+    def share(self) -> float:
+        """Of all processors' time until now, 0 to 1. All child processes must have ended: the time
+        of those that have not is not known to be ours."""
+        now, begin = _Reading.now(self._stat), self._begin
+        others = now.busy - begin.busy - (now.own - begin.own)
+        return min(1.0, max(0.0, others) / max(now.all - begin.all, 1.0))
+
+
+def is_busy(share: float) -> bool:
+    """Whether figures that were taken beside so much other work need a remark."""
+    return share > _BUSY_SHARE
+
+
+def busy_note(share: float) -> str:
+    """That remark, or nothing."""
+    if not is_busy(share):
+        return ""
+    return (
+        f"Other programs took {share:.0%} of the processors' time while times were taken: they are "
+        "longer and spread wider than on a quiet machine. To take them again, remove times-* from "
+        "the cache."
+    )
