@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from mpq_export.evaluation.reference import read_reference
 from mpq_export.image_folder import IMAGES, REQUEST, ImageFolder
 
-from .attack import EITHER, Attack, Place
+from .attack import CORRECT, EITHER, Attack, Place
 
 AREA = "references"
 HEADER = {
@@ -144,7 +144,8 @@ ATTACKS = [
     Attack(AREA, "folder: a request of bytes", _folder_with(b"\xff\xfe"), go_on),
     Attack(AREA, "folder: another request", _folder_with('{"seed": 1}'), go_on),
     Attack(AREA, "folder: a request without end", _linked, go_on),
-    Attack(AREA, "folder: no request", _folder_with(None), go_on),
+    Attack(AREA, "folder: an image and no request", _folder_with(None, _bomb()), go_on),
+    Attack(AREA, "folder: no image and no request", _folder_with(None), go_on, CORRECT),
     Attack(AREA, "folder: an image of 3,600,000,000 pixels",
            _folder_with('{"seed": 0}', _bomb()), go_on),
     Attack(AREA, "folder: half an image", _folder_with('{"seed": 0}', _bomb()[:300]), go_on,
