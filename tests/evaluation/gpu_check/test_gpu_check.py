@@ -505,7 +505,7 @@ def test_an_engine_that_fails_leaves_the_others(tensorrt, monkeypatch, emulated)
     assert row["engines"]["packed"]["ms"]["median"] > 0
     assert "cannot build" in row["engines"]["float16"]["failure"]
     result = {**emulated[0], "engines": part}
-    assert "- tiny UNet, plain INT8: RuntimeUnavailable: TensorRT cannot build" in markdown(result)
+    assert "- tiny UNet, plain INT8: TensorRT cannot build" in markdown(result)
     assert not passed(result), "plain INT8 is ours"
 
 
