@@ -13,7 +13,8 @@ follows no link and no path out of the folder, and never unpickles. ``docs/forma
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -251,31 +252,18 @@ def read_bundle(path: str | Path) -> Bundle:
     layers = {}
     channels: dict[str, NDArray[np.int32]] = {}
     for name, layer_config in quantization.layers.items():
-        try:
+        with _refused(folder, f"Layer {name} breaks the format"):
             layers[name] = _take_layer(tensors, name, layer_config)
             own = tensors.pop(f"{name}.{CHANNELS}", None)
             if own is not None:
                 channels[name] = own
-        except ContractError as error:
-            raise BundleError(
-                f"Layer {name} breaks the format",
-                where=folder / WEIGHTS,
-                why=str(error),
-                fix=_REBUILD,
-            ) from error
-    try:
+    with _refused(folder, "The parts of a layer break the format"):
         check_parts(layers, channels)
-    except ContractError as error:
-        raise BundleError(
-            "The parts of a layer break the format",
-            where=folder / WEIGHTS,
-            why=str(error),
-            fix=_REBUILD,
-        ) from error
     timesteps, output_bias = _take_tables(folder, tensors, layers)
     features, removed = None, frozenset[str]()
     if quantization.temporal is not None:
-        features = _take_features(folder, tensors, quantization.temporal, len(timesteps))
+        with _refused(folder, "The table of temporal features breaks the format"):
+            features = take_features(tensors, quantization.temporal, len(timesteps))
         removed = frozenset(quantization.temporal.removed)
     if both := sorted(removed & parts_by_module(channels).keys()):
         raise BundleError(
@@ -392,18 +380,13 @@ def _take_tables(
     return timesteps, output_bias
 
 
-def _take_features(
-    folder: Path, tensors: dict[str, NDArray[Any]], config: TemporalConfig, steps: int
-) -> FeatureTable:
+@contextmanager
+def _refused(folder: Path, what: str) -> Iterator[None]:
+    """A broken contract as the bundle's error: ``what`` of the weights in ``folder``."""
     try:
-        return take_features(tensors, config, steps)
+        yield
     except ContractError as error:
-        raise BundleError(
-            "The table of temporal features breaks the format",
-            where=folder / WEIGHTS,
-            why=str(error),
-            fix=_REBUILD,
-        ) from error
+        raise BundleError(what, where=folder / WEIGHTS, why=str(error), fix=_REBUILD) from error
 
 
 def _parameters(

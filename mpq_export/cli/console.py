@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, Self
@@ -28,6 +29,7 @@ from ..errors import Interrupted, UserError, missing_package, printable
 
 CHECK_FAILED, USER_ERROR, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 LARGEST_SEED = 2**63 - 1
+_LOG_SECONDS = 30.0
 
 _EXTRA_OF_PACKAGE = {
     "torch": "cpu",
@@ -125,7 +127,11 @@ def _finite(data: Any) -> Any:
 
 
 class TaskProgress:
-    """Progress bars with ETA on stderr, one after another; a context manager."""
+    """Progress bars with ETA on stderr, one after another; a context manager.
+
+    Where stderr is no terminal, as in CI's logs, the current bar is printed every half minute, and
+    all of them at the end.
+    """
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -139,6 +145,7 @@ class TaskProgress:
             console=err,
         )
         self._task: TaskID | None = None
+        self._printed = time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -155,11 +162,20 @@ class TaskProgress:
         """That many more parts of the current task are done."""
         if self._task is not None:
             self._progress.advance(self._task, parts)
+            self._log()
 
     def note(self, text: str) -> None:
         """How the current task is going."""
         if self._task is not None:
             self._progress.update(self._task, note=text)
+
+    def _log(self) -> None:
+        now = time.monotonic()
+        if err.is_terminal or now - self._printed < _LOG_SECONDS:
+            return
+        self._printed = now
+        current = [task for task in self._progress.tasks if task.id == self._task]
+        err.print(self._progress.make_tasks_table(current))
 
 
 def quiet_libraries() -> None:

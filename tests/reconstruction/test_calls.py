@@ -3,31 +3,16 @@
 import fixtures
 import pytest
 import torch
+from tiny_walk import CONFIG
 from torch import nn
 
 from mpq_export.errors import LayerError
 from mpq_export.reconstruction import calls as calls_room
 from mpq_export.reconstruction.blocks import blocks_of
 from mpq_export.reconstruction.calls import record_calls, running_order, samples_per_step
-from mpq_export.reconstruction.walk import CalibrationWalk, replay
-from mpq_export.training.trajectories import full_precision_trajectory
+from mpq_export.reconstruction.walk import replay
 
-CONFIG = {**fixtures.tiny_unet().config, "_class_name": "UNet2DModel"}
-SCHEDULER = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
 BLOCK = "up_blocks.0.resnets.0"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return fixtures.tiny_unet()
-
-
-@pytest.fixture(scope="module")
-def walk(model):
-    walk = CalibrationWalk()
-    trajectory = full_precision_trajectory(model, CONFIG, SCHEDULER, fixtures.NUM_STEPS, 4, 0)
-    assert len(list(walk.keeping(trajectory))) == fixtures.NUM_STEPS
-    return walk
 
 
 def test_a_replayed_prediction_is_the_trajectorys(model, walk):

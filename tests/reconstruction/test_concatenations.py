@@ -3,14 +3,12 @@
 import fixtures
 import pytest
 import torch
+from tiny_walk import CONFIG, SCHEDULER
 from torch import nn
 
 from mpq_export.reconstruction.concatenations import _Concatenations, concatenated_inputs
 from mpq_export.reconstruction.walk import CalibrationWalk
 from mpq_export.training.trajectories import full_precision_trajectory
-
-CONFIG = {**fixtures.tiny_unet().config, "_class_name": "UNet2DModel"}
-SCHEDULER = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
 
 
 def test_shortcuts_of_up_blocks_read_what_they_skip():

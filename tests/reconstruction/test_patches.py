@@ -1,9 +1,9 @@
 """Rows that meet weights, and layers that share their input."""
 
 import diffusers
-import fixtures
 import pytest
 import torch
+from tiny_walk import CONFIG, SCHEDULER
 from torch import nn
 
 from mpq_export.core.layers import geometry_of, weight_matrix
@@ -12,22 +12,7 @@ from mpq_export.reconstruction.patches import patches_of, record_patches, shared
 from mpq_export.reconstruction.walk import CalibrationWalk
 from mpq_export.training.trajectories import full_precision_trajectory
 
-CONFIG = {**fixtures.tiny_unet().config, "_class_name": "UNet2DModel"}
-SCHEDULER = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
 ATTENTION = "mid_block.attentions.0"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return fixtures.tiny_unet()
-
-
-@pytest.fixture(scope="module")
-def walk(model):
-    walk = CalibrationWalk()
-    trajectory = full_precision_trajectory(model, CONFIG, SCHEDULER, fixtures.NUM_STEPS, 4, 0)
-    list(walk.keeping(trajectory))
-    return walk
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...cli import console
-from ...errors import CheckpointError, UserError
+from ...errors import UserError
 from ..timing.failures import one_line
 from ..timing.making import CannotBeMade, make_apart
 from .rows import Kind, Row, baseline_row
@@ -20,31 +20,9 @@ from .store import Store
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from ...bundle import Bundle
     from ...checkpoints import Checkpoint
 
 _TRACED = "traced"
-
-
-def load_original(source: str, bundle: Bundle) -> tuple[Checkpoint, str]:
-    """The checkpoint of a bundle, and a hash of its weights and config.
-
-    Raises CheckpointError if it is of another model.
-    """
-    from ...checkpoints import load_checkpoint
-
-    checkpoint = load_checkpoint(source)
-    ours, theirs = bundle.model_config, checkpoint.model_config
-    keys = sorted(key for key in {*ours, *theirs} if not key.startswith("_"))
-    different = [key for key in keys if ours.get(key) != theirs.get(key)]
-    if different:
-        raise CheckpointError(
-            "The checkpoint is not the one that was quantised",
-            where=checkpoint.source,
-            why=f"Its config differs in {', '.join(different[:3])}",
-            fix=f"The bundle was made from '{bundle.quantization.source}'",
-        )
-    return checkpoint, _digest(checkpoint)
 
 
 def full_precision(store: Store, source: str, parts: dict[str, Any], threads: int) -> Row:
@@ -81,7 +59,7 @@ def _made(kind: str, source: str, folder: Path, threads: int, *words: str) -> No
         ) from error
 
 
-def _digest(checkpoint: Checkpoint) -> str:
+def weights_digest(checkpoint: Checkpoint) -> str:
     """sha256 of all weights by name, and of the model's config."""
     digest = hashlib.sha256(repr(sorted(checkpoint.model_config.items(), key=str)).encode())
     for name, value in checkpoint.model.state_dict().items():

@@ -15,10 +15,11 @@ from ...pipelines.registry import DrawRequest
 from ...progress import ProgressReporter
 from ...runtimes.names import ENGINE_RUNTIMES
 from ..environment import describe_environment, over_time, settings_of
+from ..original import load_original
 from ..timing.making import CannotBeMade
 from ..timing.other_work import OtherWork, busy_note
 from ..timing.rounds import Cell
-from .baselines import full_precision, load_original, static_int8
+from .baselines import full_precision, static_int8, weights_digest
 from .drawing import DRAWN, IMAGES, TRAJECTORY, draw_apart
 from .profile import Profile
 from .profiles import Profiled, Profiler
@@ -129,7 +130,7 @@ def _rows(
         return rows, {}
     progress.start("baselines", 1 + len(request.baselines))
     first = request.bundles[0]
-    _, digest = load_original(request.checkpoint, first)
+    digest = weights_digest(load_original(first, request.checkpoint))
     progress.advance()
     parts = {"checkpoint": digest, **program}
     original = full_precision(store, request.checkpoint, parts, request.threads)
