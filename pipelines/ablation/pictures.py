@@ -21,7 +21,7 @@ _QUANTITIES = (
 
 
 def write_chart(path: Path, title: str, rows: Sequence[Row], shared_target: bool) -> None:
-    """A panel for each bit width, a line for each row, a point for each seed.
+    """A panel for each family and bit width, a line for each row, a point for each seed.
 
     Nothing is drawn, and nothing written, where nothing was measured.
     """
@@ -32,18 +32,23 @@ def write_chart(path: Path, title: str, rows: Sequence[Row], shared_target: bool
     if not done:
         return
     name, meaning = next((q for q in _QUANTITIES if done[0].values(q[0])), _QUANTITIES[0])
-    panels = list(dict.fromkeys(row.bits for row in done))
-    most = max(sum(row.bits == bits for row in done) for bits in panels)
+    panels: dict[tuple[str, str], list[Row]] = {}
+    for row in done:
+        panels.setdefault((row.family, row.bits), []).append(row)
+    several = len({family for family, _ in panels}) > 1
+    most = max(len(own) for own in panels.values())
     size = (3 + 3 * len(panels), 1.6 + _ROW_INCHES * most)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
-    for axes, bits in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        own = [row for row in done if row.bits == bits][::-1]
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, ((family, bits), own) in zip(places, panels.items(), strict=True):
+        own.reverse()
         for place, row in enumerate(own):
             values = row.values(name)
             axes.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.6)
             axes.plot([np.mean(values)], [place], "|", color="black", markersize=14)
-        axes.set(title=bits, xlabel=meaning, xscale="log", ylim=(-0.6, len(own) - 0.4))
+        panel = f"{family} {bits}" if several else bits
+        axes.set(title=panel, xlabel=meaning, xscale="log", ylim=(-0.6, len(own) - 0.4))
         axes.set_yticks(range(len(own)), [_line_name(row) for row in own])
         axes.grid(axis="x", which="both", alpha=0.25)
         reference = own[0].done[0].reference

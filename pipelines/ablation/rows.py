@@ -44,8 +44,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """Entries of the same label, bits and trained weights, one for each seed."""
+    """Entries of the same family, label, bits and trained weights, one for each seed."""
 
+    family: str
     label: str
     bits: str
     weights: str
@@ -79,8 +80,9 @@ class Row:
 
 def rows_of(entries: Sequence[Entry]) -> list[Row]:
     """In the order in which the entries come."""
-    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    groups: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in entries:
         cell = entry.cell
-        groups.setdefault((cell.label, cell.bits, cell.weights), []).append(entry)
+        same = (cell.family, cell.label, cell.bits, cell.weights)
+        groups.setdefault(same, []).append(entry)
     return [Row(*same, group) for same, group in groups.items()]

@@ -20,6 +20,8 @@ class Column:
 def markdown_table(rows: Sequence[Row], measure: Measure) -> list[str]:
     """Lines of a table of the rows that were measured."""
     columns = _COLUMNS[measure]
+    if len({row.family for row in rows}) > 1 and any(row.label != row.family for row in rows):
+        columns = (Column("model", lambda row: row.family), *columns)
     lines = [_line([column.heading for column in columns]), "|" + "---|" * len(columns)]
     return lines + [_line([column.text(row) for column in columns]) for row in rows if row.done]
 

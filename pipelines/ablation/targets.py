@@ -14,6 +14,7 @@ LEAST_PSNR = {"w4a8": 35.8, "w3a6": 36.5, "w3a4": 32.4, "w2a4": 31.7}
 """dB to full precision on the digits UNet: 1 dB below the best form of an earlier trial on another
 digits UNet, also 700 updates of 32 images."""
 _WINNER, _OTHERS, _ADVANTAGE = "mpq-dmv2", ("mpq-dm", "efficientdm"), 0.25
+_ORDERS = (("dmq", "rtn"), ("dmq", "tfmq-dm"), ("tfmq-dm", "rtn"))
 _NOT_YET = "not measured yet"
 
 
@@ -93,6 +94,30 @@ def _advantage(winner: Row, other: Row) -> Target:
     )
 
 
+def _post_training(rows: Sequence[Row]) -> list[Target]:
+    """The orders of the papers: DMQ is best at six bits of activations, TFMQ-DM above plain
+    rounding everywhere."""
+    groups: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault((row.family, row.bits), {})[row.label] = row
+    orders = [
+        (family, own[nearer], own[farther])
+        for (family, bits), own in groups.items()
+        for nearer, farther in _ORDERS
+        if bits == "w4a6" or nearer != "dmq"
+    ]
+    return [_order(family, nearer, farther) for family, nearer, farther in orders]
+
+
+def _order(family: str, nearer: Row, farther: Row) -> Target:
+    ours, theirs = nearer.mean(FRECHET), farther.mean(FRECHET)
+    what = f"{family} {nearer.bits}: distance to full precision, {nearer.label}"
+    limit = f"below {farther.label}"
+    if ours is None or theirs is None:
+        return Target(what, limit, _NOT_YET, None)
+    return Target(what, limit, f"{ours:.3f}, {theirs:.3f}", ours < theirs)
+
+
 def _deployed(rows: Sequence[Row]) -> list[Target]:
     targets = []
     for row in rows:
@@ -122,5 +147,6 @@ _TARGETS: Mapping[str, Callable[[Sequence[Row]], list[Target]]] = {
     "digits": _digits_unet,
     "digits-dit": _digits,
     "photos": _photos,
+    "post-training": _post_training,
     "deployed": _deployed,
 }

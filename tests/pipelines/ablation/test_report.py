@@ -34,7 +34,7 @@ def test_part_of_the_cells(cell, store, tmp_path):
     part = Part("digits", "Digits", [*cells, absent])
     text = reported(part, store, tmp_path, failed)
     assert "1 of 4 cells are done." in text
-    row = next(line for line in text.splitlines() if line.startswith("| w3a4 | mpq-dm |"))
+    row = next(line for line in text.splitlines() if "| w3a4 | mpq-dm |" in line)
     assert "0.400 (± 0.125)" in row
     assert "| 10.0% |" in row
     assert "| 12.5% |" in row
@@ -90,6 +90,36 @@ def test_seeds_are_one_row_with_their_spread(cell, store, tmp_path):
     text = reported(Part("mixed", "Photographs", cells), store, tmp_path)
     (row,) = [line for line in text.splitlines() if line.startswith("| w3a4 | mpq-dm |")]
     assert "| 0, 1 | 1.500 ± 0.707 | 37.5% ± 17.7% |" in row
+
+
+def test_families_of_one_part_are_rows_of_their_own(cell, store, tmp_path):
+    """Nothing is averaged over models, and every row says of which it is."""
+    cells = [labelled(cell, "rtn"), labelled(cell, "rtn", family="photos")]
+    assert len(rows_of(PartReport.of(Part("post", "All", cells), "", store, {}).entries)) == 2
+    for one, frechet in zip(cells, (1.0, 2.0), strict=True):
+        write(store, one, frechet)
+    text = reported(Part("post", "All", cells), store, tmp_path)
+    lines = [line for line in text.splitlines() if "| w3a4 | rtn |" in line]
+    told = [(line.split(" | ")[0], line.split(" | ")[5]) for line in lines]
+    assert told == [("| digits", "1.000 (± 0.125)"), ("| photos", "2.000 (± 0.125)")]
+
+
+@pytest.mark.parametrize(
+    ("frechet", "met"),
+    [
+        ({"rtn": 3.0, "dmq": 1.0, "tfmq-dm": 2.0}, [True, True, True]),
+        ({"rtn": 3.0, "dmq": 2.0, "tfmq-dm": 1.0}, [True, False, True]),
+        ({"rtn": 3.0, "tfmq-dm": 4.0}, [None, None, False]),
+    ],
+)
+def test_the_orders_of_the_papers_are_asked_for_where_they_claim_them(cell, store, frechet, met):
+    six = [labelled(cell, name, bits="w4a6") for name in ("rtn", "dmq", "tfmq-dm")]
+    eight = [replace(one, bits="w4a8") for one in six]
+    for one in six:
+        if one.label in frechet:
+            write(store, one, frechet[one.label])
+    rows = rows_of(PartReport.of(Part("post", "All", six + eight), "", store, {}).entries)
+    assert [target.met for target in targets_of("post-training", rows)] == [*met, None]
 
 
 def test_deployment_is_told_by_nodes_and_noise(cell, store, tmp_path):
