@@ -153,6 +153,7 @@ class QuantizationConfig(BaseModel):
     recipe: dict[str, Any]
     family: str | None = Field(None, pattern=r"^[a-z0-9_]+$")
     source: str
+    source_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     full_precision_parameters: int = Field(ge=1, le=2**63 - 1)
     layers: dict[str, LayerConfig] = Field(min_length=1)
     eight_bit: dict[str, str]

@@ -9,6 +9,7 @@ from typing import Any
 
 from .bundle import Bundle, read_bundle, write_bundle
 from .checkpoints import Checkpoint
+from .checkpoints.weights import record_weights
 from .errors import BundleError, RecipeError
 from .export_request import ExportRequest
 from .files import TRAINING, staged_folder
@@ -34,7 +35,6 @@ def export_checkpoint(
     ``request.out`` appears whole or not at all. The checkpoint's model is consumed. Where several
     processes train together one writes; None is what the others return.
     """
-    parameters = sum(p.numel() for p in checkpoint.model.parameters())
     training = None
     if request.recipe.takes_long:
         training = TrainedQuantization.of(checkpoint, request)
@@ -43,6 +43,7 @@ def export_checkpoint(
             return None
     elif request.resume:
         raise RecipeError("Nothing is learned, so there is nothing to resume", where="--resume")
+    weights = record_weights(checkpoint.model)
     alone = nullcontext() if training is None else training.alone()
     with alone, staged_folder(request.out) as stage:
         conditions = _with_components(stage, checkpoint, request)
@@ -53,7 +54,7 @@ def export_checkpoint(
             if log is not None:
                 (stage / TRAINING).mkdir()
                 write_log(log, stage / TRAINING)
-        write_bundle(stage, bundle_of(stage, checkpoint, request, quantized, parameters))
+        write_bundle(stage, bundle_of(stage, checkpoint, request, quantized, weights))
         bundle = read_bundle(stage)
         _lower(bundle, request.targets, request.float16, progress)
     return replace(bundle, path=request.out)

@@ -189,6 +189,7 @@ def drawn_with(bundle: Bundle, drawer: Drawer, request: DrawRequest, model: str)
     return Drawn(
         model=model,
         model_config_sha256=config_sha256(bundle.model_config),
+        weights_sha256=bundle.quantization.source_sha256 if model == FULL_PRECISION else None,
         num_images=request.num_images,
         num_steps=request.num_steps,
         seed=request.seed,

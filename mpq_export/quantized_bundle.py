@@ -11,6 +11,7 @@ from torch import nn
 from .architectures import architecture_of
 from .bundle import FORMAT_VERSION, PLAIN_VERSION, Bundle, LayerConfig, QuantizationConfig
 from .checkpoints import Checkpoint
+from .checkpoints.weights import WeightsRecord
 from .core.channel_parts import parts_by_module
 from .export_request import ExportRequest
 from .methods.plan import plan_layers
@@ -56,9 +57,9 @@ def bundle_of(
     checkpoint: Checkpoint,
     request: ExportRequest,
     quantized: QuantizedModel,
-    parameters: int,
+    weights: WeightsRecord,
 ) -> Bundle:
-    """The bundle that ``folder`` is to hold; ``parameters`` counts the full-precision ones."""
+    """The bundle that ``folder`` is to hold; ``weights`` are the checkpoint's."""
     cached = quantized.cached
     run = {"inference_steps": request.num_steps, "seed": request.seed}
     config = QuantizationConfig(
@@ -68,7 +69,8 @@ def bundle_of(
         recipe=request.recipe.model_dump(mode="json") | run,
         family=family_of(checkpoint),
         source=checkpoint.source,
-        full_precision_parameters=parameters,
+        source_sha256=weights.sha256,
+        full_precision_parameters=weights.parameters,
         layers={name: LayerConfig.of(layer) for name, layer in quantized.layers.items()},
         eight_bit=dict(quantized.plan.eight_bit),
         overridden=dict(quantized.plan.overridden) or None,

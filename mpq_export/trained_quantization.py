@@ -14,6 +14,7 @@ import torch
 from .architectures import takes_text
 from .bundle import write_bundle
 from .checkpoints import Checkpoint
+from .checkpoints.weights import record_weights
 from .core.layers import shared_copy
 from .export_request import ExportRequest
 from .files import staged_folder
@@ -119,9 +120,9 @@ class TrainedQuantization:
         model = shared_copy(checkpoint.model)
         finished = KeptParts(self.folder.parts)
         start = quantized_by(request, checkpoint, model, conditions, progress, finished)
-        parameters = sum(p.numel() for p in checkpoint.model.parameters())
+        weights = record_weights(checkpoint.model)
         with staged_folder(self.folder.start) as stage:
-            write_bundle(stage, bundle_of(stage, checkpoint, request, start, parameters))
+            write_bundle(stage, bundle_of(stage, checkpoint, request, start, weights))
         if not self.folder.is_begun():
             self.folder.begin(self.identity, conditions)
 

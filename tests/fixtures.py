@@ -157,6 +157,7 @@ def handmade_bundle(folder: Path) -> Bundle:
         recipe={"smoothing": True},
         family="digits",
         source="nowhere",
+        source_sha256="0123456789abcdef" * 4,
         format_version=FORMAT_VERSION,
         full_precision_parameters=321,
         layers={name: LayerConfig.of(layer) for name, layer in layers.items()},

@@ -19,7 +19,7 @@ from ..runtimes.graph_feeds import graph_feeds
 from ..runtimes.names import ENGINE_RUNTIMES, Runtime
 from .layer_fidelity import LayerFunction, NodeResult
 from .node_fidelity import compare_nodes
-from .original import require_same_model
+from .original import require_same_architecture
 from .whole_model import PredictionError, prediction_error
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def check_bundle(
         )
     gpu = _gpu() if runtime is Runtime.TORCH else None
     if checkpoint is not None:
-        require_same_model(bundle, checkpoint)
+        require_same_architecture(bundle, checkpoint)
     steps = _tried_steps(bundle, num_steps)
     if checkpoint is None:
         inputs = _noise_inputs(bundle, steps, num_images, seed)

@@ -96,9 +96,8 @@ def pass_through_gate(
 ) -> GateReport:
     """Draw what the reference's model drew, and compare.
 
-    Weights are not compared: the reference of another checkpoint of the same architecture is
-    taken. Raises ReferenceFileError where it is of another architecture or was drawn in another way
-    than this program draws, RecipeError where it cannot answer what is asked.
+    Raises ReferenceFileError where the reference is of another checkpoint or was drawn in another
+    way than this program draws, RecipeError where it cannot answer what is asked.
     """
     require_answerable(bundle, reference, limits)
     drawn = reference.drawn
@@ -124,7 +123,7 @@ def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limi
 
     A reference of None is one that the bundle's checkpoint is about to draw. Raises RecipeError
     where a limit is on what nothing measures, ReferenceFileError where the reference is of another
-    architecture, of other features, or of more images than a gate draws.
+    architecture or checkpoint, of other features, or of more images than a gate draws.
     """
     if reference is None:
         asked = limits.frechet_increase is not None or limits.accuracy_drop is not None
@@ -140,6 +139,14 @@ def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limi
             "The reference is of another architecture",
             where=drawn.model,
             why="The config of its model differs from the bundle's",
+            fix="Make it with the bundle's own checkpoint: --ckpt CHECKPOINT --save-reference FILE",
+        )
+    known = drawn.weights_sha256, bundle.quantization.source_sha256
+    if None not in known and known[0] != known[1]:
+        raise ReferenceFileError(
+            "The reference is of other weights than those that were quantised",
+            where=drawn.model,
+            why=f"The bundle was made from '{bundle.quantization.source}'",
             fix="Make it with the bundle's own checkpoint: --ckpt CHECKPOINT --save-reference FILE",
         )
     if drawn.num_images > MOST_IMAGES:

@@ -1,8 +1,4 @@
-"""The checkpoint that a bundle was made of, as what the bundle is compared with.
-
-Configs tell architectures apart, not trainings: weights are not compared, since a bundle keeps no
-digest of those that it was made of.
-"""
+"""The checkpoint that a bundle was made of, as what the bundle is compared with."""
 
 from __future__ import annotations
 
@@ -25,15 +21,16 @@ def config_sha256(config: Mapping[str, Any]) -> str:
 
 
 def load_original(bundle: Bundle, ckpt: str) -> Checkpoint:
-    """A checkpoint of the bundle's architecture; raises CheckpointError if it is of another."""
+    """The bundle's own checkpoint; raises CheckpointError if it is another one."""
     from ..checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(ckpt)
-    require_same_model(bundle, checkpoint)
+    require_same_architecture(bundle, checkpoint)
+    _require_same_weights(bundle, checkpoint)
     return checkpoint
 
 
-def require_same_model(bundle: Bundle, checkpoint: Checkpoint) -> None:
+def require_same_architecture(bundle: Bundle, checkpoint: Checkpoint) -> None:
     """Layers of another architecture have nothing to compare."""
     ours, theirs = bundle.model_config, checkpoint.model_config
     keys = sorted(key for key in {*ours, *theirs} if not key.startswith("_"))
@@ -43,5 +40,20 @@ def require_same_model(bundle: Bundle, checkpoint: Checkpoint) -> None:
             "The checkpoint is of another architecture than the bundle",
             where=checkpoint.source,
             why=f"Its config differs in {', '.join(different[:3])}",
+            fix=f"The bundle was made from '{bundle.quantization.source}'",
+        )
+
+
+def _require_same_weights(bundle: Bundle, checkpoint: Checkpoint) -> None:
+    """Other weights differ by more than quantisation. Bundles that keep no digest take any."""
+    from ..checkpoints.weights import record_weights
+
+    kept = bundle.quantization.source_sha256
+    if kept is not None and record_weights(checkpoint.model).sha256 != kept:
+        raise CheckpointError(
+            "The checkpoint's weights are not those that were quantised",
+            where=checkpoint.source,
+            why="It was trained further or anew, is of another precision, or other weights of it "
+            "were taken, such as the averaged ones",
             fix=f"The bundle was made from '{bundle.quantization.source}'",
         )

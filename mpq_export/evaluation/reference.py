@@ -44,6 +44,7 @@ class Drawn(BaseModel):
     Attributes:
         model: what drew them, for people.
         model_config_sha256: of the denoiser's config, which the other model must have too.
+        weights_sha256: of the checkpoint that the other model must be made of; None is any.
         num_images: all of them, of which the statistics are; numbers from 0.
         num_steps: sampler steps.
         seed: of the noise, by :func:`~mpq_export.drawing.image_seed`.
@@ -57,6 +58,7 @@ class Drawn(BaseModel):
 
     model: str
     model_config_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     num_images: int = Field(ge=1, le=10**9)
     num_steps: int = Field(ge=1, le=10**6)
     seed: int = Field(ge=0, le=2**63 - 1)

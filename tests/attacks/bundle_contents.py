@@ -284,6 +284,10 @@ QUANTIZATIONS: dict[str, Make] = {
         for value in ("../digits", "os.path", "", "Digits", 5, "digits\n", "a" * 10 + "-")
     },
     **{
+        f"the digest {value!r}": _quantization(source_sha256=value)
+        for value in ("", "0" * 63, "0" * 64 + "\n", "A" * 64, "../" * 21 + "0", 5)
+    },
+    **{
         f"{key} of {value!r}": _quantization(**{key: value})
         for key in ("layers", "eight_bit", "kept", "recipe")
         for value in ([], "x", 5, None)

@@ -154,6 +154,7 @@ def test_references_of_something_else_are_refused(sound, reference):
             pass_through_gate(sound, Runtime.ORT, other, limits, SILENT)
 
     refused("another architecture", drawn={"model_config_sha256": "0" * 64})
+    refused("other weights", drawn={"weights_sha256": "0" * 64})
     refused("more images", drawn={"num_images": MOST_IMAGES + 1})
     refused("another way", drawn={"batch": 4})
     refused("features are not those", extractor="Other 0123")

@@ -5,11 +5,10 @@ Full precision and int8 of a checkpoint, each made in a process of its own and k
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...cli import console
 from ...errors import UserError
@@ -18,9 +17,6 @@ from ..timing.making import CannotBeMade, make_apart
 from .rows import Kind, Row, baseline_row
 from .store import Store
 from .trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from ...checkpoints import Checkpoint
 
 _TRACED = "traced"
 
@@ -57,15 +53,6 @@ def _made(kind: str, source: str, folder: Path, threads: int, *words: str) -> No
             why=str(error),
             fix="Leave it out of --baselines, or leave out --ckpt",
         ) from error
-
-
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """sha256 of all weights by name, and of the model's config."""
-    digest = hashlib.sha256(repr(sorted(checkpoint.model_config.items(), key=str)).encode())
-    for name, value in checkpoint.model.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(memoryview(value.contiguous().numpy().reshape(-1)).cast("B"))
-    return digest.hexdigest()
 
 
 def main(kind: str, source: str, folder: str, *words: str) -> None:

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle
+from ...checkpoints.weights import record_weights
 from ...errors import UserError
 from ...pipelines.registry import DrawRequest
 from ...progress import ProgressReporter
 from ...runtimes.names import ENGINE_RUNTIMES
 from ..environment import describe_environment, over_time, settings_of
-from ..original import load_original
+from ..original import config_sha256, load_original
 from ..timing.making import CannotBeMade
 from ..timing.other_work import OtherWork, busy_note
 from ..timing.rounds import Cell
-from .baselines import full_precision, static_int8, weights_digest
+from .baselines import full_precision, static_int8
 from .drawing import DRAWN, IMAGES, TRAJECTORY, draw_apart
 from .profile import Profile
 from .profiles import Profiled, Profiler
@@ -130,9 +131,10 @@ def _rows(
         return rows, {}
     progress.start("baselines", 1 + len(request.baselines))
     first = request.bundles[0]
-    digest = weights_digest(load_original(first, request.checkpoint))
+    checkpoint = load_original(first, request.checkpoint)
     progress.advance()
-    parts = {"checkpoint": digest, **program}
+    content = (config_sha256(checkpoint.model_config), record_weights(checkpoint.model).sha256)
+    parts = {"checkpoint": content, **program}
     original = full_precision(store, request.checkpoint, parts, request.threads)
     progress.advance()
     images = _drawn(request, store, program, original, None, progress)
