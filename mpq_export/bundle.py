@@ -17,31 +17,27 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from .bundle_config import REBUILD, LayerConfig, QuantizationConfig, quantization_of
 from .bundle_features import (
     MAX_MODULE_NAME,
-    TemporalConfig,
     feature_tensors,
-    is_module_path,
     take_features,
 )
 from .core.channel_parts import check_parts, parts_by_module
 from .core.feature_table import FeatureTable
 from .core.integer_reference import (
-    MAX_EXTENT,
-    ConvGeometry,
     PackedLayer,
     check_layer,
     input_channels,
 )
-from .core.planes import MAX_COLUMNS, ContractError, PackedMatrix, check
+from .core.planes import ContractError, PackedMatrix, check
 from .errors import BundleError
 from .files import (
     MAX_JSON_BYTES,
@@ -55,9 +51,6 @@ from .files import (
 )
 from .precision import BitSpec
 
-FORMAT_VERSION = 2
-PLAIN_VERSION = 1
-"""Of bundles without cached features."""
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
 CORE_FILES = (CONFIG, WEIGHTS, SCHEDULER)
@@ -75,106 +68,6 @@ OPTIONAL_LAYER_TENSORS = ("input_factor", "input_shift")
 CHANNELS = "channels"
 """The tensor that a layer has which is a part of a module."""
 TIMESTEPS, OUTPUT_BIAS = "mpq.timesteps", "mpq.output_bias"
-_REBUILD = "Export the bundle again from its checkpoint"
-
-Pair = tuple[int, int]
-
-
-class LayerConfig(BaseModel):
-    """What the tensors of one layer do not say: activation bits, K and the geometry."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    kind: Literal["linear", "conv"]
-    act_bits: int = Field(ge=2, le=8)
-    K: int = Field(ge=1, le=MAX_COLUMNS)
-    kernel_shape: list[int] | None = Field(None, min_length=2, max_length=2)
-    strides: list[int] | None = Field(None, min_length=2, max_length=2)
-    pads: list[int] | None = Field(None, min_length=4, max_length=4)
-    dilations: list[int] | None = Field(None, min_length=2, max_length=2)
-    group: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _geometry_belongs_to_convolutions(self) -> LayerConfig:
-        geometry = [self.kernel_shape, self.strides, self.pads, self.dilations, self.group]
-        if any((value is None) == (self.kind == "conv") for value in geometry):
-            raise ValueError(
-                "a conv has kernel_shape, strides, pads, dilations and group; a linear none"
-            )
-        for value in (self.kernel_shape, self.strides, self.dilations):
-            if value is not None and not all(1 <= item <= MAX_EXTENT for item in value):
-                raise ValueError(f"kernel_shape, strides and dilations are 1 to {MAX_EXTENT}")
-        if self.pads is not None and not all(0 <= item <= MAX_EXTENT for item in self.pads):
-            raise ValueError(f"pads are 0 to {MAX_EXTENT}")
-        return self
-
-    @classmethod
-    def of(cls, layer: PackedLayer) -> LayerConfig:
-        """The config of a packed layer."""
-        conv = layer.conv
-        if conv is None:
-            return cls(kind="linear", act_bits=layer.act_bits, K=layer.weight.columns)
-        return cls(
-            kind="conv",
-            act_bits=layer.act_bits,
-            K=layer.weight.columns,
-            kernel_shape=list(conv.kernel_shape),
-            strides=list(conv.strides),
-            pads=list(conv.pads),
-            dilations=list(conv.dilations),
-            group=conv.group,
-        )
-
-    def geometry(self) -> ConvGeometry | None:
-        """The convolution's geometry; None for a linear layer."""
-        if self.kernel_shape is None or self.strides is None or self.pads is None:
-            return None
-        if self.dilations is None or self.group is None:
-            return None
-        top, left, bottom, right = self.pads
-        return ConvGeometry(
-            _pair(self.kernel_shape),
-            _pair(self.strides),
-            (top, left, bottom, right),
-            _pair(self.dilations),
-            self.group,
-        )
-
-
-class QuantizationConfig(BaseModel):
-    """The ``quantization_config`` of ``config.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    quant_method: Literal["mpq"] = "mpq"
-    format_version: int = PLAIN_VERSION
-    bits: str = Field(pattern=r"^w[2-8]a[2-8]$")
-    method: str
-    recipe: dict[str, Any]
-    family: str | None = Field(None, pattern=r"^[a-z0-9_]+$")
-    source: str
-    source_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    full_precision_parameters: int = Field(ge=1, le=2**63 - 1)
-    layers: dict[str, LayerConfig] = Field(min_length=1)
-    eight_bit: dict[str, str]
-    overridden: dict[str, str] | None = None
-    kept: dict[str, str]
-    temporal: TemporalConfig | None = None
-
-    @model_validator(mode="after")
-    def _layer_names_are_module_paths(self) -> QuantizationConfig:
-        for name in self.layers:
-            if not is_module_path(name):
-                raise ValueError(f"{name!r} is not a module path")
-        return self
-
-    @model_validator(mode="after")
-    def _the_version_says_whether_features_are_cached(self) -> QuantizationConfig:
-        if (self.temporal is None) != (self.format_version == PLAIN_VERSION):
-            raise ValueError(f"version {self.format_version} and temporal do not belong together")
-        if self.temporal is not None and not self.temporal.removed.keys().isdisjoint(self.layers):
-            raise ValueError("a layer that was removed is there")
-        return self
 
 
 @dataclass(frozen=True)
@@ -245,10 +138,10 @@ def read_bundle(path: str | Path) -> Bundle:
     folder = Path(path)
     if not os.path.isdir(folder):  # False too for a path that no file system takes
         raise BundleError("There is no such bundle", where=folder, why="It is not a folder")
-    manifest = read_manifest(folder, CORE_FILES, BundleError, _REBUILD)
+    manifest = read_manifest(folder, CORE_FILES, BundleError, REBUILD)
     config = read_json(folder, CONFIG, manifest, BundleError)
     scheduler = read_json(folder, SCHEDULER, manifest, BundleError)
-    quantization = _quantization_of(folder, config.pop("quantization_config", None))
+    quantization = quantization_of(config.pop("quantization_config", None), folder / CONFIG)
     tensors = _tensors_of(folder, manifest)
     layers = {}
     channels: dict[str, NDArray[np.int32]] = {}
@@ -271,7 +164,7 @@ def read_bundle(path: str | Path) -> Bundle:
             f"Layer {both[0]} was removed and has parts",
             where=folder / CONFIG,
             why="A table of temporal features stands for it already",
-            fix=_REBUILD,
+            fix=REBUILD,
         )
     return Bundle(
         folder,
@@ -356,7 +249,7 @@ def _take_tables(
         or not len(timesteps)
     ):
         raise BundleError(
-            "The table of timesteps is missing or malformed", where=folder / WEIGHTS, fix=_REBUILD
+            "The table of timesteps is missing or malformed", where=folder / WEIGHTS, fix=REBUILD
         )
     if (
         output_bias is None
@@ -366,17 +259,17 @@ def _take_tables(
         raise BundleError(
             "The table of output biases is missing or malformed",
             where=folder / WEIGHTS,
-            fix=_REBUILD,
+            fix=REBUILD,
         )
     if not np.all(np.isfinite(output_bias)):
-        raise BundleError("An output bias is not finite", where=folder / WEIGHTS, fix=_REBUILD)
+        raise BundleError("An output bias is not finite", where=folder / WEIGHTS, fix=REBUILD)
     for name, layer in layers.items():
         if len(layer.act_scale) != len(timesteps):
             raise BundleError(
                 f"Layer {name} has a table of {len(layer.act_scale)} steps, the model one of "
                 f"{len(timesteps)}",
                 where=folder / WEIGHTS,
-                fix=_REBUILD,
+                fix=REBUILD,
             )
     return timesteps, output_bias
 
@@ -387,7 +280,7 @@ def _refused(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except ContractError as error:
-        raise BundleError(what, where=folder / WEIGHTS, why=str(error), fix=_REBUILD) from error
+        raise BundleError(what, where=folder / WEIGHTS, why=str(error), fix=REBUILD) from error
 
 
 def _parameters(
@@ -400,45 +293,16 @@ def _parameters(
                 f"Tensor {name} stands under a quantised or removed layer's name",
                 where=folder / WEIGHTS,
                 why="It is none of the layer's tensors",
-                fix=_REBUILD,
+                fix=REBUILD,
             )
         if value.dtype != np.float32 or not np.all(np.isfinite(value)):
             raise BundleError(
                 f"Tensor {name} is {value.dtype} or has values that are not finite",
                 where=folder / WEIGHTS,
                 why="What is not packed is finite float32",
-                fix=_REBUILD,
+                fix=REBUILD,
             )
     return dict(tensors)
-
-
-def _quantization_of(folder: Path, data: Any) -> QuantizationConfig:
-    where = folder / CONFIG
-    if not isinstance(data, dict) or data.get("quant_method") != "mpq":
-        raise BundleError(
-            "This is not an mpq bundle",
-            where=where,
-            why="It has no quantization_config of quant_method 'mpq'",
-        )
-    version = data.get("format_version")
-    if type(version) is not int or version not in (PLAIN_VERSION, FORMAT_VERSION):
-        raise BundleError(
-            f"The bundle has format version {version}",
-            where=where,
-            why=f"This program reads versions {PLAIN_VERSION} and {FORMAT_VERSION}",
-            fix="Install the mpq-export version that wrote it, or export it again",
-        )
-    try:
-        return QuantizationConfig.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            "quantization_config is malformed",
-            where=where,
-            why=f"{place}: {first['msg']}",
-            fix=_REBUILD,
-        ) from error
 
 
 def _tensors_of(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
@@ -447,13 +311,9 @@ def _tensors_of(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BundleError(
-            "The weights cannot be read", where=folder / WEIGHTS, why=str(error), fix=_REBUILD
+            "The weights cannot be read", where=folder / WEIGHTS, why=str(error), fix=REBUILD
         ) from error
     header = data[8 : 8 + min(int.from_bytes(data[:8], "little"), MAX_JSON_BYTES)]
     # The library takes the last of two tensors of one name; parse_json refuses that.
     parse_json(header, folder / WEIGHTS, BundleError)
     return tensors
-
-
-def _pair(values: list[int]) -> Pair:
-    return values[0], values[1]

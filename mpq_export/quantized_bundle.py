@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .architectures import architecture_of
-from .bundle import FORMAT_VERSION, PLAIN_VERSION, Bundle, LayerConfig, QuantizationConfig
+from .bundle import Bundle
+from .bundle_config import FORMAT_VERSION, PLAIN_VERSION, LayerConfig, QuantizationConfig
 from .checkpoints import Checkpoint
 from .checkpoints.weights import WeightsRecord
 from .core.channel_parts import parts_by_module

@@ -17,6 +17,23 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import fixtures
 import pytest
 
+from mpq_export.bundle import Bundle, write_bundle
+
+
+@pytest.fixture
+def handmade(tmp_path: Path) -> Bundle:
+    """The handmade bundle, written to its folder."""
+    made = fixtures.handmade_bundle(tmp_path / "bundle")
+    made.path.mkdir()
+    write_bundle(made.path, made)
+    return made
+
+
+@pytest.fixture
+def handmade_folder(handmade: Bundle) -> Path:
+    """Its folder."""
+    return handmade.path
+
 
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

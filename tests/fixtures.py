@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpq_export.bundle import FORMAT_VERSION, Bundle, LayerConfig, QuantizationConfig
+from mpq_export.bundle import Bundle
+from mpq_export.bundle_config import FORMAT_VERSION, LayerConfig, QuantizationConfig
 from mpq_export.bundle_features import TemporalConfig
 from mpq_export.core.feature_table import FeatureTable
 from mpq_export.core.integer_reference import ConvGeometry, PackedLayer

@@ -10,14 +10,12 @@ import pytest
 
 from mpq_export.bundle import (
     CORE_FILES,
-    FORMAT_VERSION,
     LAYER_TENSORS,
     OPTIONAL_LAYER_TENSORS,
     OUTPUT_BIAS,
     TIMESTEPS,
-    LayerConfig,
-    QuantizationConfig,
 )
+from mpq_export.bundle_config import FORMAT_VERSION, LayerConfig, QuantizationConfig
 from mpq_export.bundle_features import FEATURE_TENSORS, TemporalConfig
 from mpq_export.core.integer_reference import PackedLayer, check_layer, run_layer
 from mpq_export.core.planes import MAX_COLUMNS, PlaneMatrix, pack

@@ -22,7 +22,8 @@ import typer
 from torch import nn
 
 from ..architectures import architecture_of
-from ..bundle import WEIGHTS, Bundle, LayerConfig, QuantizationConfig, read_bundle, write_bundle
+from ..bundle import WEIGHTS, Bundle, read_bundle, write_bundle
+from ..bundle_config import LayerConfig, QuantizationConfig
 from ..core.bit_allocation import KURTOSIS_SHARES, by_salience
 from ..core.integer_reference import PackedLayer, input_channels
 from ..core.layers import Quantizable, geometry_of

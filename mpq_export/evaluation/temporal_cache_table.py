@@ -21,7 +21,8 @@ import typer
 from torch import nn
 
 from ..architectures import architecture_of
-from ..bundle import FORMAT_VERSION, WEIGHTS, Bundle, LayerConfig, QuantizationConfig, write_bundle
+from ..bundle import WEIGHTS, Bundle, write_bundle
+from ..bundle_config import FORMAT_VERSION, LayerConfig, QuantizationConfig
 from ..bundle_features import TemporalConfig
 from ..cli import console
 from ..core.feature_table import FeatureTable

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from ...architectures import architecture_of
-from ...bundle import Bundle, LayerConfig, QuantizationConfig
+from ...bundle import Bundle
+from ...bundle_config import LayerConfig, QuantizationConfig
 from ...core.integer_reference import PackedLayer
 from ...core.layers import geometry_of, weight_matrix
 from ...methods import recipe_of
