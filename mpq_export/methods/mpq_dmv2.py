@@ -2,9 +2,10 @@
 the quantisation error on, and relation distillation with a memory of all timesteps.
 
 Smoothing is left out: without training to follow it raised the digits model's prediction error at
-W3A4 and changed nothing elsewhere. Rows are ordered by kurtosis, as published; ordering them by the
-fall of their output error is offered as a recipe choice, but lost at every width measured
-(``docs/results/allocation.md``).
+W3A4 and changed nothing elsewhere. With training it may help: on photographs at w2a4, one seed,
+it was nearer by less than resampled images differ (``docs/results/ablation_photos_ablation.md``).
+Rows are ordered by kurtosis, as published; ordering them by the fall of their output error is
+offered as a recipe choice, but lost at every width measured (``docs/results/allocation.md``).
 """
 
 from ..core.bit_allocation import Allocation

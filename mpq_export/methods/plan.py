@@ -134,7 +134,10 @@ def plan_layers(
     plan = LayerPlan(layers, eight_bit, overridden, kept)
     if not plan.layers:
         raise RecipeError(
-            "Nothing is left to quantise", where="recipe", why="Its rules keep every layer"
+            "Nothing is left to quantise",
+            where="recipe",
+            why="Its rules keep every layer",
+            fix="Narrow the patterns of rules with keep",
         )
     return plan
 

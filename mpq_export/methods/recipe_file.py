@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
@@ -29,7 +29,8 @@ from ..yaml_files import read_yaml
 from .recipe import Recipe, recipe_of
 
 DEFAULT_METHOD = "mpq-dmv2"
-"""The recommended one: nearest to full precision of all on photographs (docs/methods.md)."""
+"""The recommended one: with low-rank training none was nearer to full precision on photographs, at
+w2a4 one as near (docs/methods.md)."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,12 @@ def chosen_recipe(
 
 def _changed(recipe: Recipe, content: Mapping[str, Any], path: Path) -> Recipe:
     if "summary" in content:
-        raise _malformed(path, "summary", "is the method's own")
+        raise _malformed(path, ("summary",), "is the method's own")
     try:
         return Recipe.model_validate(_merged(recipe.model_dump(), content))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise _malformed(path, place, first["msg"]) from error
+        raise _malformed(path, first["loc"], first["msg"]) from error
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,11 +90,36 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def _malformed(path: Path, place: str, why: str) -> RecipeError:
-    known = ", ".join(name for name in Recipe.model_fields if name not in ("method", "summary"))
+def _malformed(path: Path, place: tuple[int | str, ...], why: str) -> RecipeError:
     return RecipeError(
         "The recipe is malformed",
         where=path,
-        why=f"{place}: {why}",
-        fix=f"A recipe has method, bits, {known}; rules are under layers",
+        why=f"{'.'.join(map(str, place))}: {why}",
+        fix=_fields_around(place),
     )
+
+
+def _fields_around(place: tuple[int | str, ...]) -> str:
+    """What can be said where a mistake was made."""
+    owner: type[BaseModel] = Recipe
+    names: list[str] = []
+    for part in place[:-1]:
+        if isinstance(part, int):
+            continue
+        field = owner.model_fields.get(part)
+        inner = None if field is None else _choices_in(field.annotation)
+        if inner is None:
+            break
+        owner = inner
+        names.append(part)
+    known = ", ".join(name for name in owner.model_fields if name not in ("method", "summary"))
+    if owner is Recipe:
+        return f"A recipe has method, bits, {known}; rules are under layers"
+    return f"{'.'.join(names)} has {known}"
+
+
+def _choices_in(annotation: Any) -> type[BaseModel] | None:
+    """The record of choices that a field holds, perhaps or several times."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _choices_in(part))), None)

@@ -157,7 +157,7 @@ class Trainer:
         # A gradient can be no number where the loss is one, such as a norm's at zero.
         norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(figures.isfinite().all() & norm.isfinite()):
-            raise self._diverged(batch)
+            raise self._diverged(batch, bool(figures.isfinite().all()))
         remaining = 1 - self.update / self.choices.updates
         for group, rate in zip(self._optimizer.param_groups, self._first_rates, strict=True):
             group["lr"] = rate * remaining
@@ -204,21 +204,33 @@ class Trainer:
         levels = torch.cat([layer.levels.log_scale.detach() for layer in layers])
         return float(tables.square().mean().sqrt()), float(levels.square().mean().sqrt())
 
-    def _diverged(self, batch: DistillationBatch) -> TrainingDiverged:
+    def _diverged(self, batch: DistillationBatch, loss_is_finite: bool) -> TrainingDiverged:
         """The error; where another process broke, this one names that layer too."""
         with self.processes.autocast():
-            own = _first_broken_layer(self.student, self.model_config, batch)
+            calls = _calls(self.student, self.model_config, batch)
+        own = next((name for name, is_finite in calls.items() if not is_finite), None)
         names = list(self.student.layers)
         broken = _agreed(tuple(name == own for name in names), self.processes)
         layer = own or next((name for name, hit in zip(names, broken, strict=True) if hit), None)
         why = "The layer's output is not finite" if layer else "Every layer's output is finite"
+        if layer != own:
+            why = f"{why} in another process"
+        if layer is None and loss_is_finite:
+            layer = self._last_without_gradient(calls)
+            why = f"{why}; from this layer backwards gradients are not" if layer else why
         return TrainingDiverged(
             f"The loss or its gradient is no number after {self.update} updates",
             where=layer or "the loss",
-            why=why if layer == own else f"{why} in another process",
+            why=why,
             fix="Lower the recipe's rates, or keep that layer in floating point. With such changes "
             "the run starts anew: delete its folder beside the output, which ends in .training",
         )
+
+    def _last_without_gradient(self, calls: Mapping[str, bool]) -> str | None:
+        """The last layer of the forward pass with a gradient that is no number: what breaks in the
+        backward pass breaks everything before it."""
+        layers = self.student.layers
+        return next((name for name in reversed(calls) if _has_broken_gradient(layers[name])), None)
 
 
 def train(
@@ -311,17 +323,21 @@ def _agreed(wishes: tuple[bool, ...], processes: Processes) -> list[bool]:
     return [vote > 0 for vote in processes.reduce(votes, "sum").tolist()]
 
 
+def _has_broken_gradient(layer: torch.nn.Module) -> bool:
+    gradients = (p.grad for p in layer.parameters() if p.grad is not None)
+    return any(not bool(gradient.isfinite().all()) for gradient in gradients)
+
+
 @torch.no_grad()
-def _first_broken_layer(
+def _calls(
     student: Student, model_config: Mapping[str, Any], batch: DistillationBatch
-) -> str | None:
-    """The first layer, in the order of the forward pass, whose output is not finite."""
-    broken: list[str] = []
+) -> dict[str, bool]:
+    """The layers in the order of the forward pass, and whether their outputs are finite."""
+    seen: dict[str, bool] = {}
 
     def listen(name: str) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            if not bool(output.isfinite().all()):
-                broken.append(name)
+            seen[name] = bool(output.isfinite().all()) and seen.get(name, True)
 
         return hook
 
@@ -329,4 +345,4 @@ def _first_broken_layer(
         for name, layer in student.layers.items():
             stack.callback(layer.register_forward_hook(listen(name)).remove)
         predict(student.module, model_config, batch.sample, batch.timesteps, batch.conditions)
-    return broken[0] if broken else None
+    return seen

@@ -170,8 +170,7 @@ class TrajectoryPool:
     def combined(self, prediction: torch.Tensor) -> torch.Tensor:
         """A prediction ``[B, C', H, W]`` for a batch with guidance applied, ``[R, C', H, W]``.
 
-        The loss of guided predictions compares it with ``batch.target``, that of plain ones the
-        prediction itself with ``batch.prediction``.
+        It is what the loss compares with ``batch.target``.
         """
         return self._guidance.combined(prediction)
 

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import fixtures
@@ -18,6 +19,7 @@ from training_runs import RECIPE, UPDATES, WEIGHTS, wait_for_updates
 
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
+from mpq_export.core.trained_layer import TrainedLayer
 from mpq_export.errors import Interrupted, RecipeError
 from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
@@ -89,6 +91,25 @@ def test_training_changes_what_is_deployed(whole, export, request_for, tmp_path)
         if not np.array_equal(layer.weight.planes, untrained.layers[name].weight.planes)
     ]
     assert len(changed) > len(trained.layers) / 2
+
+
+def test_activations_that_are_computed_again_train_the_same(
+    whole, export, request_for, tmp_path, monkeypatch
+):
+    """Gradient checkpointing: layers inside blocks run twice in an update."""
+    calls, forward = Counter(), TrainedLayer.forward
+
+    def counted(layer, x):
+        calls[layer] += torch.is_grad_enabled()
+        return forward(layer, x)
+
+    monkeypatch.setattr(TrainedLayer, "forward", counted)
+    request = request_for(tmp_path / "b")
+    training = request.recipe.training.model_copy(update={"gradient_checkpointing": True})
+    recipe = request.recipe.model_copy(update={"training": training})
+    export(replace(request, recipe=recipe))
+    assert (tmp_path / "b" / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert set(calls.values()) == {UPDATES, 2 * UPDATES}
 
 
 def test_a_stopped_run_ends_with_the_same_bytes(whole, export, request_for, tmp_path):

@@ -99,6 +99,23 @@ def test_mistakes_are_named(write, text, words):
     assert words in caught.value.paragraph()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("colour: red", "A recipe has method, bits, weight_form, "),
+        ("training: 700", "A recipe has method, bits, weight_form, "),
+        ("training:\n  updats: 3", "training has updates, groups, images_per_group, "),
+        ("training:\n  memory:\n    size: 3", "training.memory has capacity, sampled, "),
+        ("rounding:\n  updates: 3", "rounding has iterations, "),
+        ("layers:\n  - match: a\n    size: 3", "layers has match, bits, keep, "),
+    ],
+)
+def test_what_can_be_said_there_is_told(write, text, words):
+    with pytest.raises(RecipeError) as caught:
+        chosen_recipe(None, write(text), "w3a4")
+    assert words in caught.value.paragraph()
+
+
 def test_somebody_must_say_the_bits(write):
     with pytest.raises(BitsError, match="needs --bits"):
         chosen_recipe(None, write("method: rtn"), None)
