@@ -73,3 +73,21 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
     traces = float(np.trace(one.covariance) + np.trace(other.covariance))
     total = apart + traces - 2 * float(shared)
     return math.nan if math.isnan(total) else max(0.0, total)
+
+
+def frechet_distance_of_few(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """:func:`frechet_distance` of the rows of two sets ``[N, F]``, ``[M, F]`` that are fewer than
+    their features: with centred rows A and B the eigenvalues of ``C1 C2`` are the squared singular
+    values of ``A B^T``, which is small, over ``(N - 1) (M - 1)``."""
+    first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    means = first.mean(0), second.mean(0)
+    first = (first - means[0]) / math.sqrt(len(first) - 1)
+    second = (second - means[1]) / math.sqrt(len(second) - 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        crossed = first @ second.T
+    if not np.isfinite(crossed).all():
+        return math.nan
+    shared = np.linalg.svd(crossed, compute_uv=False).sum()
+    apart = float(np.square(means[0] - means[1]).sum())
+    traces = float(np.square(first).sum() + np.square(second).sum())
+    return max(0.0, apart + traces - 2 * float(shared))

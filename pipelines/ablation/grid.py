@@ -132,7 +132,11 @@ def grid(overrides: Overrides = Overrides()) -> Mapping[str, Part]:
             "Digits, a UNet, all weights trained",
             [*_digits("digits"), _equal_steps("digits", "w3a6")],
         ),
-        Part("digits-dit", "Digits, a transformer, all weights trained", _digits("digits_dit")),
+        Part(
+            "digits-dit",
+            "Digits, a transformer, all weights trained",
+            [*_digits("digits_dit"), *(_smoothed("digits_dit", bits) for bits in ("w3a4", "w2a4"))],
+        ),
         Part("photos", "Photographs, a UNet", _photos()),
         Part("photos-ablation", "Photographs: one part changed at a time", _photos_ablation()),
         Part("forms", "Weight forms and allocations without training, digits", _forms()),
@@ -192,6 +196,12 @@ def _equal_steps(family: str, bits: str) -> Cell:
     whole = budgeted(ABLATED, family, Trained.FULL)
     alike = switched(whole)["without weights of errors"]
     return _cell(family, bits, alike, 0, 1000, f"{whole.method}, errors alike")
+
+
+def _smoothed(family: str, bits: str) -> Cell:
+    """Of the trained methods `mpq-dm` alone smooths: whether that is what is between the two."""
+    smoothed = switched(budgeted(ABLATED, family, Trained.FULL))["with smoothing"]
+    return _cell(family, bits, smoothed, 0, 1000, f"{ABLATED.method}, smoothing")
 
 
 def _photos() -> list[Cell]:

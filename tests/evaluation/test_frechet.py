@@ -1,10 +1,16 @@
 """Frechet distance from statistics that were gathered in parts."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from mpq_export.evaluation.frechet import FeatureStatistics, frechet_distance
+from mpq_export.evaluation.frechet import (
+    FeatureStatistics,
+    frechet_distance,
+    frechet_distance_of_few,
+)
 
 
 def features(count, seed, width=12):
@@ -62,3 +68,18 @@ def test_fewer_vectors_than_features_have_a_distance():
     one, other = FeatureStatistics.of(features(5, 1)), FeatureStatistics.of(features(6, 2))
     assert frechet_distance(one, one) < 1e-6 * np.trace(one.covariance)
     assert frechet_distance(one, other) > 0
+
+
+@pytest.mark.parametrize(("count", "others"), [(20, 20), (2, 31), (39, 12)])
+def test_few_vectors_are_the_same_distance_apart(count, others):
+    rng = np.random.default_rng(count)
+    one = rng.standard_normal((count, 40)) * np.linspace(0.1, 3, 40)
+    other = rng.standard_normal((others, 40)) + 0.3
+    expected = frechet_distance(FeatureStatistics.of(one), FeatureStatistics.of(other))
+    assert frechet_distance_of_few(one, other) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance_of_few(one, one) == pytest.approx(0, abs=1e-9)
+
+
+def test_few_vectors_beyond_float64_have_no_distance():
+    wild = np.array([[1e200] * 9, [-1e200] * 9])
+    assert math.isnan(frechet_distance_of_few(wild, wild))

@@ -27,6 +27,7 @@ FOR_WORKSTATIONS = (
     "runtimes.gpu_kernels.operator", "runtimes.gpu_kernels.torch_", "evaluation.gpu_check",
     "evaluation.module_fidelity", "temporal", "cached_features",
     "evaluation.training_profile", "evaluation.temporal_cache_table", "evaluation.tensorrt_plans",
+    "evaluation.bench.networks", "evaluation.bench.network_quality",
     "evaluation.baselines.fp32_onnx", "evaluation.baselines.denoiser_module",
     "runtimes.full_precision", "evaluation.layer_blame", "evaluation.gate_report",
 )  # fmt: skip

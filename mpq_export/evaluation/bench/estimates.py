@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ..frechet import FeatureStatistics, frechet_distance
+from ..frechet import FeatureStatistics, frechet_distance, frechet_distance_of_few
 
 RESAMPLES = 200
 _SEED = 0
@@ -88,6 +88,13 @@ def psnr_of(squared_errors: np.ndarray) -> Estimate:
 def frechet_of(features: np.ndarray, reference: np.ndarray, paired: bool) -> Estimate:
     """Frechet distance of features ``[N, F]``; ``paired`` sets are of the same noise, row by row,
     and are resampled together, where the reference is otherwise fixed."""
+    if len(features) < features.shape[1] and len(reference) < features.shape[1]:
+
+        def distance_of_few(rows: Rows) -> float:
+            other = reference[rows] if paired else reference
+            return frechet_distance_of_few(features[rows], other)
+
+        return estimate(len(features), distance_of_few, least=0)
     fixed = FeatureStatistics.of(reference)
 
     def distance(rows: Rows) -> float:

@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 import numpy as np
 
 from ...pipelines.registry import family_registration, load_judge
 from .estimates import Estimate, frechet_of, mean_of, psnr_of
+from .metrics import SENSES, TO_FULL, Metric
 
 _LEAST_SIDE_OF_SSIM = 11
 """Its window."""
-
-
-class Metric(StrEnum):
-    """Names in reports."""
-
-    FRECHET_DATA = "frechet_data"
-    FRECHET_FULL = "frechet_full_precision"
-    ACCURACY = "accuracy"
-    PSNR = "psnr"
-    SSIM = "ssim"
-
-
-@dataclass(frozen=True)
-class Sense:
-    """How a metric is read: its title, its unit, and whether more is better."""
-
-    title: str
-    unit: str
-    more_is_better: bool
-
-
-SENSES = {
-    Metric.FRECHET_DATA: Sense("Frechet distance to data", "", False),
-    Metric.FRECHET_FULL: Sense("Frechet distance to full precision", "", False),
-    Metric.ACCURACY: Sense("images as asked", "%", True),
-    Metric.PSNR: Sense("PSNR to full precision", "dB", True),
-    Metric.SSIM: Sense("SSIM to full precision", "", True),
-}
-
-
-_NOT_COMPUTED = {
-    "LPIPS": "its networks come with no package of this program, and nothing is downloaded",
-    "CLIP score": "the same, and it wants prompts",
-    "Frechet distance over Inception": "the same; distances are over the family's own features",
-}
 
 
 class Judging:
@@ -57,18 +21,18 @@ class Judging:
     Args:
         family: of the bundles.
         original: full precision's images ``[N, C, H, W]``, or None where there are none.
+        prompts: that images were drawn of in turn.
     """
 
-    def __init__(self, family: str | None, original: np.ndarray | None) -> None:
+    def __init__(
+        self, family: str | None, original: np.ndarray | None, prompts: Sequence[str] = ()
+    ) -> None:
         self._judge = None
-        self.not_measured = dict(_NOT_COMPUTED)
+        self.not_measured: dict[str, str] = {}
         self._original = original
-        if original is None:
-            for metric in (Metric.FRECHET_FULL, Metric.PSNR, Metric.SSIM):
-                self.not_measured[SENSES[metric].title] = "there is no full precision: give --ckpt"
         missing = [name for name in ("torch", "torchmetrics") if find_spec(name) is None]
         if missing:
-            for metric in (Metric.FRECHET_DATA, Metric.FRECHET_FULL, Metric.ACCURACY, Metric.SSIM):
+            for metric in set(Metric) - {Metric.PSNR}:
                 self.not_measured[SENSES[metric].title] = f"{missing[0]} is not installed"
         elif family_registration(family).judge is None:
             for metric in (Metric.FRECHET_DATA, Metric.FRECHET_FULL, Metric.ACCURACY):
@@ -79,6 +43,16 @@ class Judging:
             self._judge = load_judge(family)
             self._data = self._judge.features(self._judge.data).numpy()
         self._measures_ssim = not missing
+        self._networks = None
+        if not missing:
+            from .network_quality import NetworkJudging
+
+            self._networks = NetworkJudging(original, prompts)
+            for metric, why in self._networks.not_measured.items():
+                self.not_measured[SENSES[metric].title] = why
+        if original is None:
+            for metric in TO_FULL:
+                self.not_measured[SENSES[metric].title] = "there is no full precision: give --ckpt"
         self._originals_features = None if original is None else self._features(original)
 
     def measure(self, images: np.ndarray) -> Mapping[Metric, Estimate]:
@@ -100,6 +74,8 @@ class Judging:
             asked = self._as_asked(images)
             if asked is not None:
                 found[Metric.ACCURACY] = mean_of(asked, 0, 1)
+        if self._networks is not None:
+            found |= self._networks.figures(images)
         original = self._original
         if original is None:
             return found

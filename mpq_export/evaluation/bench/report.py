@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .estimates import Estimate, median_of
+from .metrics import SENSES, Metric
 from .profile import LayerCost, Profile, ProfiledCost
-from .quality import SENSES, Metric
 from .rows import Kind
 
 FORMAT_VERSION = 1

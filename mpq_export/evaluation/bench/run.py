@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle
-from ...checkpoints.weights import record_weights
 from ...errors import UserError
 from ...pipelines.registry import DrawRequest
 from ...progress import ProgressReporter
@@ -129,6 +128,8 @@ def _rows(
     rows = bundle_rows(request.bundles, request.runtimes)
     if request.checkpoint is None:
         return rows, {}
+    from ...checkpoints.weights import record_weights
+
     progress.start("baselines", 1 + len(request.baselines))
     first = request.bundles[0]
     checkpoint = load_original(first, request.checkpoint)
@@ -231,7 +232,8 @@ def _judged(
         for name, folder in drawn.items()
         if isinstance(folder, Path)
     }
-    judging = Judging(first.quantization.family, images.get(Kind.FP32))
+    prompts = request.drawing.prompts
+    judging = Judging(first.quantization.family, images.get(Kind.FP32), prompts)
     not_measured = dict(judging.not_measured)
     reports = []
     progress.start("judge", len(rows))

@@ -42,7 +42,7 @@ def test_cells_of_a_family_are_trained_alike(part):
 def test_the_parts_that_were_asked_for():
     parts = grid()
     for name in ("digits", "digits-dit"):
-        cells = [cell for cell in parts[name].cells if cell.recipe.training.error_power]
+        cells = [cell for cell in parts[name].cells if cell.label in ALL_METHODS]
         assert len({(cell.bits, cell.label) for cell in cells}) == len(cells)
         assert len(cells) == 4 * len(ALL_METHODS)
         assert {cell.bits for cell in cells} == {"w4a8", "w3a6", "w3a4", "w2a4"}
@@ -50,6 +50,10 @@ def test_the_parts_that_were_asked_for():
         assert {(cell.num_images, cell.num_steps) for cell in cells} == {(1000, 20)}
     (published,) = (c for c in parts["digits"].cells if not c.recipe.training.error_power)
     assert (published.bits, published.label) == ("w3a6", "mpq-dmv2, errors alike")
+    smoothed = [cell for cell in parts["digits-dit"].cells if cell.label not in ALL_METHODS]
+    assert [(cell.bits, cell.recipe.smoothing) for cell in smoothed] == [
+        ("w3a4", True), ("w2a4", True),
+    ]  # fmt: skip
     seeds = Counter((cell.bits, cell.weights, cell.label) for cell in parts["photos"].cells)
     for method in ("efficientdm", "mpq-dm", "mpq-dmv2"):
         assert seeds["w2a4", "low-rank", method] == 3

@@ -12,7 +12,7 @@ import numpy as np
 
 from ....errors import missing_package
 from ....pipelines.images import grid
-from ..quality import SENSES
+from ..metrics import SENSES
 from ..report import Report
 from .curves import error_curves
 from .pareto import pareto_plot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..quality import SENSES
+from ..metrics import SENSES
 from ..report import Report, RowReport
 from .words import (
     cost_sentences,

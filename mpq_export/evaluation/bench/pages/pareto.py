@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..quality import SENSES, Metric
+from ..metrics import SENSES, Metric
 from ..report import Report, RowReport
 from .svg import Scale, axes, chart, colour, line, text
 

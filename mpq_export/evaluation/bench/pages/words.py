@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..estimates import Estimate
-from ..quality import SENSES, Metric
+from ..metrics import SENSES, Metric
 from ..report import Report, RowReport, Times
 
 
