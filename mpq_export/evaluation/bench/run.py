@@ -300,7 +300,7 @@ def _row_report(
             )
         ],
         profile=profile,
-        failure="; ".join(failures) or None,
+        failure="; ".join(dict.fromkeys(failures)) or None,
     )
 
 

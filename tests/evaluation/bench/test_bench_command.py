@@ -147,6 +147,21 @@ def test_a_row_that_failed_is_exit_code_1(digits_folder, tmp_path, monkeypatch, 
     assert len(report_of(tmp_path)["rows"]) == rows
 
 
+def test_a_runtime_that_cannot_open_fails_its_row_alone(bundle, tmp_path):
+    """The bundle is not lowered for TensorRT: with a GPU or without, there is no engine."""
+    done = invoke(bundle, "--runtime", "ort", "--runtime", "trt", *FEW, "--out", tmp_path)
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    works, fails = report_of(tmp_path)["rows"]
+    assert works["failure"] is None
+    assert works["step"]["rounds"] == 2
+    assert fails["failure"]
+    assert fails["failure"].count("libcuda.so.1)") <= 1
+    assert fails["step"] is None
+    assert fails["quality"] == {}
+    assert (tmp_path / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
