@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.bit_allocation import Allocation
+from ...core.low_rank_form import LowRankBase, LowRankStart
 from ...core.weight_form import WeightForm
 from ...methods import Recipe, recipe_of
 from ...training.choices import Trained
@@ -24,6 +25,7 @@ ABLATED = recipe_of("mpq-dmv2")
 """What the ablation switches parts off from: the best of these tables, and published in all its
 parts."""
 _FREE = {"weight_form": WeightForm.FREE}
+_FULL_BASE = {"low_rank_base": LowRankBase.FULL_PRECISION, "low_rank_start": LowRankStart.ZERO}
 _DIGITS_BITS = ("w4a8", "w3a6", "w3a4", "w2a4")
 _FORMS = [
     (form, allocation)
@@ -224,6 +226,11 @@ def _photos() -> list[Cell]:
 def _photos_ablation() -> list[Cell]:
     whole = budgeted(ABLATED, "photos", Trained.LOW_RANK)
     variants = {ABLATED.method: whole, **switched(whole)}
+    # Branches on the checkpoint's own weights lack no error that they could begin with.
+    full = whole.training.model_copy(update=_FULL_BASE)
+    full_base = whole.model_copy(update={"training": full})
+    variants["full-precision base"] = full_base
+    variants["full-precision base, with smoothing"] = switched(full_base)["with smoothing"]
     # At W2 residual planes are free planes: what tells them apart is measured at W3.
     at_three = {ABLATED.method: whole, "free planes": whole.model_copy(update=_FREE)}
     return [

@@ -59,7 +59,7 @@ def test_the_parts_that_were_asked_for():
         assert seeds["w2a4", "low-rank", method] == 3
         assert seeds["w3a4", "low-rank", method] == seeds["w2a4", "full", method] == 1
     changed = [cell.recipe for cell in parts["photos-ablation"].cells if cell.bits == "w2a4"]
-    assert len(changed) == len(set(changed)) == 1 + len(INGREDIENTS)
+    assert len(changed) == len(set(changed)) == 3 + len(INGREDIENTS)
     forms = [c.recipe.weight_form for c in parts["photos-ablation"].cells if c.bits == "w3a4"]
     assert forms == [WeightForm.RESIDUAL, WeightForm.FREE]
 
