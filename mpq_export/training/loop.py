@@ -230,7 +230,8 @@ class Trainer:
         """The last layer of the forward pass with a gradient that is no number: what breaks in the
         backward pass breaks everything before it."""
         layers = self.student.layers
-        return next((name for name in reversed(calls) if _has_broken_gradient(layers[name])), None)
+        backwards = reversed(list(calls))
+        return next((name for name in backwards if _has_broken_gradient(layers[name])), None)
 
 
 def train(
