@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 
 import fixtures
 import pytest
 from marks import needs_tensorrt_rtx
 
-from mpq_export.bundle import read_bundle
+from mpq_export.bundle import WEIGHTS, read_bundle
 from mpq_export.errors import BundleError, RuntimeUnavailable
+from mpq_export.evaluation.tensorrt_plans import BITS, SUBJECTS
 from mpq_export.files import write_manifest
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.kernel_nodes import is_kernel_node
@@ -28,7 +31,10 @@ from mpq_export.runtimes.tensorrt.engine_source import EngineSource, read_source
 from mpq_export.runtimes.tensorrt.installed import RTX_CAPABILITIES, installed
 
 pytestmark = [pytest.mark.tensorrt, needs_tensorrt_rtx]
-SHIPPED = Path(__file__).parents[2] / "pipelines"
+PLANS = json.loads(
+    (Path(__file__).parents[2] / "docs" / "results" / "tensorrt_plans.json").read_text()
+)
+"""What ``make tensorrt-plans`` measured."""
 
 
 class Bar(fixtures.SilentProgress):
@@ -106,14 +112,30 @@ def test_the_plain_int8_form_needs_no_plugin(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "digits_dit", "photos"])
-def test_shipped_models_are_read_and_built(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", PLANS["rows"], ids=itemgetter("model"))
+def test_shipped_models_are_read_and_built(row: dict[str, int | str], tmp_path: Path) -> None:
+    """Each of ``make tensorrt-plans``, and no larger than that says: an overhead, which is the same
+    for every width, and what is packed. Words that were stored in bytes, or twice, would show."""
+    subject = next(subject for subject in SUBJECTS if subject.name == row["model"])
+    subject.save(tmp_path / "checkpoint")
     bundle = fixtures.quantized_bundle(
-        SHIPPED / name / "checkpoint", tmp_path / "bundle", "rtn", targets=(Target.TRT,)
+        tmp_path / "checkpoint", tmp_path / "bundle", "rtn", BITS, (Target.TRT,)
     )
     engine = built(bundle)
     assert_packed_once(engine.path.read_bytes(), read_lowered(bundle, Target.TRT))
-    assert set(engine.record.identity.capabilities) == set(RTX_CAPABILITIES)
+    record, packed = engine.record, (bundle / WEIGHTS).stat().st_size
+    assert set(record.identity.capabilities) == set(RTX_CAPABILITIES)
+    assert record.size == engine.path.stat().st_size
+    assert record.size == pytest.approx(packed + row["overhead"], rel=0.1), (
+        f"built by {record.identity.tensorrt}; overhead measured with "
+        f"{PLANS['machine']['tensorrt-rtx']}: make tensorrt-plans"
+    )
+
+
+def test_the_overhead_hides_no_weights() -> None:
+    """Of at least one model the packed weights outweigh it: there a tenth is of weights."""
+    assert {row["model"] for row in PLANS["rows"]} == {subject.name for subject in SUBJECTS}
+    assert any(row["packed"] > row["overhead"] for row in PLANS["rows"])
 
 
 def damage(folder: Path, old: bytes, new: bytes) -> None:
