@@ -46,7 +46,7 @@ def markdown(result: dict[str, Any]) -> str:
                 "checks that held"), map(_runtime, result["runtimes"])),
         "Each shows `" + "` and `".join(sorted(_exports(result))) + "` and nothing else.\n",
         "## Whole models in TensorRT-RTX\n",
-        _table(("w3a4", "packed nodes", "words, MB", "plan, MB", "words once in it", "seconds"),
+        _table(("w3a4", "packed nodes", "words, MB", "plan, MB", "words once in it"),
                map(_model, result["models"])),
         "## What this proves\n",
         _table(("", "proved", "only a GPU can prove"), _WHAT_EACH_PROVES),
@@ -77,7 +77,6 @@ def _model(one: dict[str, Any]) -> tuple[object, ...]:
         f"{one['words_bytes'] / 1e6:.2f}",
         f"{one['plan_bytes'] / 1e6:.1f}",
         "yes" if one["words_once"] else "NO",
-        one["seconds"],
     )
 
 
