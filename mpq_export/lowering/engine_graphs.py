@@ -33,8 +33,11 @@ TensorType = tuple[Dims, int]
 """Also its ``onnx.TensorProto.DataType``."""
 _MOST_ELEMENTS = 1 << 36
 """Of a tensor that depends on the inputs: the scores of 16,384 tokens for 256 heads of images."""
-_MOST_FOLDED = 1 << 22
-"""Of one that does not, in a graph whose own tensors are all smaller."""
+_MOST_FOLDED, _FOLDED_SHARE = 1 << 22, 2
+"""Of all that do not, together: a builder computes them in memory, and keeps them. Beside these
+there may be so many times what the graph's own tensors have, which are brought to other types."""
+_OF_SHAPES = ("Shape", "Size")
+"""What they give follows from shapes, and is folded where these are fixed."""
 _MOST_CHARACTERS = 300
 _FIELDS = {
     "ModelProto": {"ir_version", "opset_import", "producer_name", "graph"},
@@ -140,20 +143,25 @@ def require_sizes(graph: Graph, lengths: Mapping[str, int]) -> None:
     except Exception as error:  # ONNX raises types of its own, and what Python makes of C++'s
         raise ContractError(" ".join(str(error).split())[:_MOST_CHARACTERS]) from error
     _require_layers_inputs(graph, shapes)
-    own = [math.prod(tensor.dims) for tensor in graph.model.graph.initializer]
-    folded = max([_MOST_FOLDED, *own])
     varying = {value.name for value in graph.model.graph.input}
+    left = _MOST_FOLDED + _FOLDED_SHARE * sum(
+        math.prod(tensor.dims) for tensor in graph.model.graph.initializer
+    )
     for node in graph.model.graph.node:
-        varies = not varying.isdisjoint(node.input)
-        most = _MOST_ELEMENTS if varies else folded
+        # A tensor's shape is known before the tensor is.
+        varies = node.op_type not in _OF_SHAPES and not varying.isdisjoint(node.input)
         for name in filter(None, node.output):
-            if varies:
-                varying.add(name)
             if name not in shapes:
                 raise ContractError(f"node {node.name}: the shape of {name} cannot be inferred")
-            if math.prod(shapes[name]) > most:
+            size = math.prod(shapes[name])
+            if size > _MOST_ELEMENTS:
+                raise ContractError(f"node {node.name}: {name} would have {size} elements")
+            if varies:
+                varying.add(name)
+            elif (left := left - size) < 0:
                 raise ContractError(
-                    f"node {node.name}: {name} would have {math.prod(shapes[name])} elements"
+                    f"node {node.name}: {name} would have {size} elements, and is one constant too "
+                    "many to compute while an engine is built"
                 )
 
 

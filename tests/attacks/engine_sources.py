@@ -21,6 +21,7 @@ from .attack import CORRECT, Attack
 from .lowered_models import DATA, PACKED, SHARED, Edit, model_bytes, model_edit, packed_node
 
 AREA = "engine sources"
+_MANY = 100_000
 
 
 def read_for_engine(target: Target) -> Callable[[Path], None]:
@@ -64,6 +65,43 @@ def _huge(size: int, axes: int) -> Edit:
         shape=shape,
         over=over,
     )
+
+
+def _of_the_samples_shape(model: onnx.ModelProto) -> None:
+    """Zeros of a million times the sample's shape, which a builder knows as soon as it is told
+    the sizes that the engine is for."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 1 << 10, 1 << 10]), "n"))
+    nodes = [
+        _node("Shape", ["sample"], "shape"),
+        _node("Mul", ["shape", "n"], "larger"),
+        _node("ConstantOfShape", ["larger"], "zeros"),
+        _node("ReduceMax", ["zeros"], "term"),
+    ]
+    _into_the_prediction(model, nodes)
+
+
+def _many_constants(model: onnx.ModelProto) -> None:
+    """A thousand of as many zeros each as one tensor may have: gigabytes that a builder folds."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 22]), "shape"))
+    names = [f"zeros/{index}" for index in range(1000)]
+    zeros = [_node("ConstantOfShape", ["shape"], name) for name in names]
+    nodes = [*zeros, _node("Sum", names, "sum"), _node("ReduceMax", ["sum"], "term")]
+    _into_the_prediction(model, nodes)
+
+
+def _names_of_many(kind: str) -> Edit:
+    """Very many tensors or nodes, of which the last two have one name: who compared each with
+    each would be busy for minutes."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        numbers = [*range(_MANY), _MANY - 1]
+        for place, number in enumerate(numbers):
+            output, name = (number, place) if kind == "tensor" else (place, number)
+            model.graph.node.add(
+                name=f"evil/{name}", op_type="Neg", input=["sample"], output=[f"term/{output}"]
+            )
+
+    return edit
 
 
 def _stretched_sample(model: onnx.ModelProto) -> None:
@@ -170,7 +208,11 @@ ANY: dict[str, Edit] = {
     "a sample repeated 2^40 times": _stretched_sample,
     "a tensor of unknown size": _of_unknown_size,
     "a loop of 10^9 turns": _looped,
+    "10^9 zeros of the sample's shape": _of_the_samples_shape,
+    "a thousand times 2^22 zeros": _many_constants,
     "two tensors of one name": _second_tensor,
+    "two of 100,000 tensors of one name": _names_of_many("tensor"),
+    "two of 100,000 nodes of one name": _names_of_many("node"),
     "a tensor that is an input": _tensor_and_input,
     "a tensor with two kinds of data": _two_kinds_of_data,
     "a sparse tensor": _sparse,
