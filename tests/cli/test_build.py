@@ -12,8 +12,13 @@ import pytest
 from commands import assert_user_error, run
 from marks import needs_tensorrt_rtx
 
+from mpq_export.cli.build import build_where_possible
+from mpq_export.cli.export import _engine
+from mpq_export.errors import RuntimeUnavailable
 from mpq_export.files import require_replaceable
-from mpq_export.lowering.names import Target
+from mpq_export.lowering.names import ENGINE_TARGETS, Target
+from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.tensorrt import installed as installing
 
 without_tensorrt = pytest.mark.skipif(
     find_spec("tensorrt") is not None or os.path.exists("/dev/nvidiactl"),
@@ -89,3 +94,34 @@ def test_exporting_for_tensorrt_ends_with_the_engine(bundle_folder: Path, tmp_pa
     assert Path(report["engine"]["engine"]).parent == out / "engine"
     assert (out / "onnx" / "trt-int8" / "tools" / "compare.py").is_file()
     require_replaceable(out)  # with its engine it is still what this program wrote
+
+
+@pytest.mark.parametrize("target", ENGINE_TARGETS)
+def test_where_no_engine_can_be_built_the_folder_is_ready(
+    lowered_folder: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+) -> None:
+    def missing(runtime: Runtime) -> None:
+        raise RuntimeUnavailable(f"There is no {runtime.value}", why="It is not installed")
+
+    monkeypatch.setattr(installing, "installed", missing)
+    report, words = build_where_possible(lowered_folder, target)
+    assert report is None
+    assert "No engine was built here: trt: There is no trt. It is not installed" in words
+    option = "" if target is Target.TRT else " --target trt-int8"
+    assert words.endswith(
+        "The folder is ready for the machine that will run it. Copy it there, and run: "
+        f"mpq-build {lowered_folder.name}{option}"
+    )
+    assert not (lowered_folder / "engine").exists()
+
+
+def test_a_model_that_tensorrt_refuses_is_a_bundle_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "usual_runtime", lambda _: Runtime.TRT_RTX)
+    (folder / "onnx" / "trt" / "model.onnx").write_bytes(b"none")
+    report, words = _engine(folder, Target.TRT, no_engine=False)
+    assert report is None
+    assert words.startswith("The bundle is written, but its engine is not. ")
+    assert "not the one that was written" in words
+    assert _engine(folder, Target.TRT, no_engine=True)[1].startswith(f"Next: mpq-build {folder}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fixtures
 import numpy as np
 import onnx
 import pytest
@@ -11,11 +12,12 @@ from golden.reader import LayerCase, layer_cases
 from onnx import helper
 
 from mpq_export.bundle import read_bundle
+from mpq_export.core.channel_parts import parts_by_module
 from mpq_export.core.integer_reference import run_layer
 from mpq_export.evaluation.layer_fidelity import LayerUse, compare_layer
 from mpq_export.lowering.graph import Graph
 from mpq_export.lowering.kernel_nodes import INPUTS, is_kernel_node
-from mpq_export.lowering.names import Target
+from mpq_export.lowering.names import ENGINE_TARGETS, Target
 from mpq_export.lowering.plain_int8 import exact_in_float32, plain_int8_nodes
 from mpq_export.lowering.targets import read_lowered
 from mpq_export.lowering.tensorrt_form import TENSORRT_OPSET, to_tensorrt_int8
@@ -74,11 +76,25 @@ def test_quantisation_is_symmetric_with_constant_scales(case: LayerCase) -> None
     }
 
 
-def test_every_node_of_a_model_equals_the_reference(lowered_folder: Path) -> None:
+@pytest.fixture(scope="module")
+def split_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle in which layers are sums of parts, each of some of the channels."""
+    folder = tmp_path_factory.mktemp("split") / "bundle"
+    return fixtures.quantized_bundle(
+        pipeline_folder, folder, "rtn", targets=ENGINE_TARGETS, split_concatenations=True
+    )
+
+
+@pytest.mark.parametrize("source", ["lowered_folder", "split_folder"])
+def test_every_node_of_a_model_equals_the_reference(
+    source: str, request: pytest.FixtureRequest
+) -> None:
     """In ONNX Runtime, for the inputs that it really has."""
-    bundle = read_bundle(lowered_folder)
-    graph = read_lowered(lowered_folder, Target.TRT_INT8)
-    packed = read_lowered(lowered_folder, Target.TRT)  # tensors between the layers keep their names
+    folder: Path = request.getfixturevalue(source)
+    bundle = read_bundle(folder)
+    assert bool(parts_by_module(bundle.channels)) == (source == "split_folder")
+    graph = read_lowered(folder, Target.TRT_INT8)
+    packed = read_lowered(folder, Target.TRT)  # tensors between the layers keep their names
     kernels = [node for node in packed.model.graph.node if is_kernel_node(node)]
     taps = {n.name: (n.input[0], n.output[0], *n.input[len(INPUTS) :]) for n in kernels}
     assert taps.keys() == bundle.layers.keys()

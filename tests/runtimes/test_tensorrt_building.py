@@ -22,6 +22,7 @@ from mpq_export.runtimes.tensorrt.building import (
     builder_command,
     reporter,
 )
+from mpq_export.runtimes.tensorrt.with_parent import ending_with_parent
 
 COMMAND = """
 import subprocess
@@ -34,18 +35,25 @@ PIPE_BYTES = 1 << 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system has no such call")
-def test_a_builder_ends_with_a_command_that_is_killed() -> None:
-    started = [sys.executable, "-c", COMMAND.format(builder=builder_command())]
+@pytest.mark.parametrize("own", [True, False], ids=["builder", "trtexec"])
+def test_a_builder_ends_with_a_command_that_is_killed(own: bool) -> None:
+    other = [
+        sys.executable,
+        "-c",
+        f"import sys, time; sys.stdin.read({PIPE_BYTES}); time.sleep(60)",
+    ]
+    builder = builder_command() if own else ending_with_parent(other)
+    started = [sys.executable, "-c", COMMAND.format(builder=builder)]
     with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as command:
         assert command.stdin is not None
         assert command.stdout is not None
-        builder = Path("/proc") / command.stdout.readline().decode().strip() / "cmdline"
+        running = Path("/proc") / command.stdout.readline().decode().strip() / "cmdline"
         command.stdin.write(b" " * PIPE_BYTES)
         command.stdin.flush()
-        assert builder.read_bytes()
+        assert running.read_bytes()
         command.kill()
         deadline = time.monotonic() + 20
-        while builder.exists() and builder.read_bytes():  # a zombie's is empty
+        while running.exists() and running.read_bytes():  # a zombie's is empty
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

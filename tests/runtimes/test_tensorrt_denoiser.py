@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import hashlib
+import json
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from mpq_export.errors import BundleError, RuntimeUnavailable
 from mpq_export.files import write_json
 from mpq_export.lowering.names import Target
 from mpq_export.lowering.targets import lowered_files
-from mpq_export.runtimes.cuda.gpu import find_gpu
+from mpq_export.runtimes.cuda.gpu import Gpu, find_gpu
 from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
 from mpq_export.runtimes.tensorrt import loaded_engine
@@ -60,7 +64,7 @@ def put_engine(folder: Path, plan: bytes = PLAN, **changes: Any) -> EngineRecord
     own = {
         "model": "UNet2DModel", "bits": "w3a4", "target": "trt", "shapes": {"batch": [1, 1, 4]},
         "runtime": "trt", "tensorrt": "10.3.0", "capabilities": ["86"], "plugin": "1.mma-1",
-        "multiprocessors": 8, "memory_limit_mb": None,
+        "multiprocessors": 8, "memory_limit_mb": None, "builder": "bindings", "settings": 1,
         "model_files": lowered_files(folder, Target.TRT),
     }  # fmt: skip
     record = EngineRecord(
@@ -229,7 +233,7 @@ def test_records_that_are_none_leave_the_others(
     own = engines / f"{record.identity.name}.json"
     (engines / f".{record.identity.name}.a1b2.json").write_text("{")
     (engines / "renamed.json").write_text(own.read_text())
-    write_json(engines / "later.json", {**record.model_dump(), "format_version": 2})
+    write_json(engines / "later.json", {**record.model_dump(), "format_version": 3})
     opened(folder, cuda, trt, monkeypatch)
     assert trt.opened == [PLAN]
     own.unlink()
@@ -246,8 +250,50 @@ def test_what_killed_builders_left_is_removed(tmp_path: Path) -> None:
     kept = tmp_path / "engine" / "unet.json"
     for path in (*left, kept):
         path.touch()
-    with writing_alone(tmp_path) as folder:
-        assert list(folder.iterdir()) == [kept]
+    with writing_alone(tmp_path, lambda _: None) as folder:
+        assert [path for path in folder.iterdir() if path.name != ".building.json"] == [kept]
+    assert list(folder.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "Another process builds"), ("{", "Another process builds"),
+        ("[]", "Another process builds"), ('{"process": "one"}', "Another process builds"),
+        ('{"process": 1, "since": 1e300}', "Another process builds"),
+        ('{"process": 17, "since": 0}', "Process 17 builds an engine in"),
+        ('{"process": 17, "since": 0, "more": "' + "x" * 5000 + '"}', "Another process builds"),
+    ],
+)  # fmt: skip
+def test_a_second_build_says_whom_it_waits_for(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    (tmp_path / "engine").mkdir()
+    first = os.open(tmp_path / "engine", os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    if content is not None:
+        (tmp_path / "engine" / ".building.json").write_text(content)
+    told: list[str] = []
+
+    def warn(text: str) -> None:
+        told.append(text)
+        os.close(first)  # the first build is done
+
+    with writing_alone(tmp_path, warn) as folder:
+        own = json.loads((folder / ".building.json").read_text())
+        assert own["process"] == os.getpid()
+        assert abs(own["since"] - time.time()) < 60
+    (text,) = told
+    assert text.startswith(said)
+    assert text.endswith("This one waits until it is done.")
+    assert list(folder.iterdir()) == []
+
+
+def test_of_two_engines_the_one_by_later_settings_is_taken(folder: Path) -> None:
+    kept = [put_engine(folder, settings=settings) for settings in (1, 3, 2)]
+    files = lowered_files(folder, Target.TRT)
+    gpu = Gpu(0, "RTX", (8, 6), 8)
+    assert fitting_record(folder, "trt", files, HERE, gpu) == kept[1]
 
 
 def test_memory_that_tensorrt_refuses_is_an_error(

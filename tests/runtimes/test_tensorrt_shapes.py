@@ -12,7 +12,7 @@ from mpq_export.runtimes.names import Runtime
 from mpq_export.runtimes.tensorrt import installed as installing
 from mpq_export.runtimes.tensorrt.engine_files import EngineIdentity, read_record
 from mpq_export.runtimes.tensorrt.installed import Installed, usual_runtime
-from mpq_export.runtimes.tensorrt.memory import likely_peak_mb, workspace_bytes
+from mpq_export.runtimes.tensorrt.memory import available_mb, likely_peak_mb, workspace_bytes
 from mpq_export.runtimes.tensorrt.phases import PhaseTree
 from mpq_export.runtimes.tensorrt.shapes import (
     Range,
@@ -80,7 +80,8 @@ def identity(**changes: object) -> EngineIdentity:
     own = {
         "model": "digits", "bits": "w3a4", "target": "trt", "shapes": {"batch": [1, 1, 4]},
         "runtime": "trt", "tensorrt": "10.3.0", "capabilities": ["87"], "plugin": "1.mma-1",
-        "multiprocessors": 8, "memory_limit_mb": None, "model_files": {"model.onnx": "a" * 64},
+        "multiprocessors": 8, "memory_limit_mb": None, "builder": "bindings", "settings": 1,
+        "model_files": {"model.onnx": "a" * 64},
     }  # fmt: skip
     return EngineIdentity(**{**own, **changes})
 
@@ -91,7 +92,7 @@ def test_a_name_says_what_decides_the_engine() -> None:
         {"bits": "w4a8"}, {"target": "trt-int8"}, {"shapes": {"batch": [1, 2, 4]}},
         {"tensorrt": "10.3.1"}, {"runtime": "trt-rtx"}, {"capabilities": ["86"]},
         {"plugin": "1.mma-2"}, {"multiprocessors": 16}, {"memory_limit_mb": 4000},
-        {"model_files": {"model.onnx": "b" * 64}},
+        {"model_files": {"model.onnx": "b" * 64}}, {"builder": "trtexec"}, {"settings": 2},
     ]  # fmt: skip
     names = {identity(**change).name for change in changes}
     assert len(names | {identity().name}) == 1 + len(changes)
@@ -117,7 +118,7 @@ def test_gpus_that_an_engine_is_built_for() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [{}, {"format_version": 2}, {"identity": {"model": "../../etc"}}, {"identity": []}],
+    [{}, {"format_version": 1}, {"identity": {"model": "../../etc"}}, {"identity": []}],
 )
 def test_a_record_that_is_none(tmp_path, content: dict) -> None:
     write_json(tmp_path / "engine.json", content)
@@ -128,7 +129,7 @@ def test_a_record_that_is_none(tmp_path, content: dict) -> None:
 @pytest.mark.parametrize("capabilities", [[], ["8/7"], ["../../x"]])
 def test_a_record_cannot_name_a_file_elsewhere(tmp_path, capabilities: list[str]) -> None:
     record = {
-        "format_version": 1,
+        "format_version": 2,
         "identity": {**identity().model_dump(), "capabilities": capabilities},
         "sha256": "a" * 64, "size": 1, "constants": 1, "seconds": 1.0, "peak_mb": 1,
     }  # fmt: skip
@@ -155,6 +156,17 @@ def test_phases_within_phases_are_one_share() -> None:
     assert tree.done == pytest.approx(0.5)
     tree.finish("all")
     assert tree.done == 1
+
+
+def test_swap_space_is_memory_that_a_build_can_take(tmp_path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 8000000 kB\nMemAvailable: 1000000 kB\nSwapTotal: 9000000 kB\n")
+    assert available_mb(meminfo) == 1000
+    meminfo.write_text("MemAvailable: 1000000 kB\nSwapFree: 8000000 kB\n")
+    assert available_mb(meminfo) == 9000
+    meminfo.write_text("SwapFree: 8000000 kB\n")
+    assert available_mb(meminfo) is None
+    assert available_mb(tmp_path / "none") is None
 
 
 def test_a_limit_leaves_the_rest_to_the_layers() -> None:

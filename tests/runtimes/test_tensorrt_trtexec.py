@@ -50,9 +50,11 @@ def built(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(PLUGIN_VARIABLE, str(folder / "config.json"))
 
-    def build_by(action: str, target: Target = Target.TRT, **choices: object) -> Engine:
+    def build_by(
+        action: str, target: Target = Target.TRT, script: str = SCRIPT, **choices: object
+    ) -> Engine:
         program = tmp_path / "trtexec"
-        program.write_text(SCRIPT.format(python=sys.executable, action=action))
+        program.write_text(script.format(python=sys.executable, action=action))
         program.chmod(0o755)
         here = Installed(Runtime.TRT, "10.3.0", program)
         monkeypatch.setattr(engine_builds, "installed", lambda _: here)
@@ -78,6 +80,7 @@ def test_its_options_say_what_was_asked_for(built, folder: Path, tmp_path: Path)
         "measured"
     ]
     assert "trt10.3.0-sm87" in engine.path.name
+    assert engine.record.identity.builder == "trtexec"
     assert built(FAILS, shapes="batch:1..2..4", memory_limit_mb=5000).found
 
 
@@ -89,6 +92,12 @@ def test_plain_int8_loads_no_plugin(built, monkeypatch: pytest.MonkeyPatch) -> N
 def test_its_error_is_passed_on(built, folder: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match=r"Plugin not found.*exit code 1"):
         built(FAILS)
+    assert list((folder / "engine").iterdir()) == []
+
+
+def test_a_trtexec_that_cannot_be_started_is_told_of(built, folder: Path) -> None:
+    with pytest.raises(RuntimeUnavailable, match=r"trtexec cannot be started: Exec format error"):
+        built("", script="\0")
     assert list((folder / "engine").iterdir()) == []
 
 

@@ -34,9 +34,12 @@ class Host:
         except OSError:
             return None
 
-    def program(self, name: str) -> Path | None:
-        """Where a program lies, or None."""
-        found = shutil.which(name, path=self.search_path)
+    def program(self, name: str, usual_place: str = "") -> Path | None:
+        """Where a program lies, or None; last in the folder where it usually is."""
+        folders = [self.search_path]
+        if usual_place:
+            folders.append(str(self.root / usual_place.lstrip("/")))
+        found = shutil.which(name, path=os.pathsep.join(folders))
         return None if found is None else Path(found)
 
     def ask(self, program: Path, arguments: Sequence[str]) -> str | None:

@@ -21,6 +21,8 @@ from .report import NO_TIME, markdown, passed, write_report
 PARTS = ("exactness", "tests", "kernels", "models", "engines")
 _SECONDS = 570
 _LAST_NETWORK_SECONDS = 45
+_LAST_ENGINES_SECONDS = 45
+"""What follows the last build that may begin or go on: opening, the reference, timing."""
 _ENGINE_NETWORKS = 2
 _ROUNDS, _EMULATED_ROUNDS = 20, 2
 _FAILED, _USER_ERROR = 1, 2
@@ -64,7 +66,7 @@ def check(parts: Sequence[str], emulated: bool, seconds: float, out: Path) -> di
         "tests": lambda: marked_tests(emulated, deadline),
         "kernels": lambda: _products(place, deadline),
         "models": lambda: _networks(place, deadline - _LAST_NETWORK_SECONDS),
-        "engines": lambda: _engines(place, deadline),
+        "engines": lambda: _engines(place, deadline - _LAST_ENGINES_SECONDS),
     }
     for name in PARTS:
         if name not in parts:

@@ -8,6 +8,7 @@ both in float32.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -248,8 +249,15 @@ def _unquantised(model: nn.Module, bundle: Bundle) -> Bundle:
 
 
 def _errors(found: Prediction, reference: Prediction) -> dict[str, Any]:
-    """``|found - reference| / |reference|`` of every image of a batch."""
+    """``|found - reference| / |reference|`` of every image of a batch.
+
+    Raises FloatingPointError on an image that is not finite: its error is no number, which JSON has
+    none for, and the engine has failed.
+    """
     errors = [relative_error(one, other) for one, other in zip(found, reference, strict=True)]
+    bad = [index for index, error in enumerate(errors) if not math.isfinite(error)]
+    if bad:
+        raise FloatingPointError(f"images {bad} of {len(errors)} are not finite")
     return {"relative_errors": [round(error, 6) for error in errors]}
 
 

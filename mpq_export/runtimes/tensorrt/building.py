@@ -8,11 +8,9 @@ the command along; and what it has allocated is gone with it.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -27,9 +25,12 @@ from .memory import own_peak_mb
 from .phases import PhaseTree
 from .plugin_library import load_plugin, named_plugin
 from .shapes import Profile
+from .with_parent import end_with_parent
 
 Report = Callable[[dict[str, Any]], None]
-_PR_SET_PDEATHSIG = 1
+SETTINGS = 1
+"""Of the builder, here and of trtexec: raised where either is asked for something else, so that
+engines built by the former settings are not taken for these."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class _Said:
 
 def main() -> None:
     """Do the job on stdin."""
-    _end_with_parent()
+    end_with_parent()
     job = Job(**json.load(sys.stdin))
     lines, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no report
     report = reporter(lines)
@@ -229,13 +230,6 @@ class _Reported(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """One error."""
         self._report({"said": record.getMessage()})
-
-
-def _end_with_parent() -> None:
-    """Have the system end this process with the command that started it, however that ends: two
-    builders do not fit a board."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _register_plugin(trt: ModuleType) -> None:

@@ -22,7 +22,7 @@ from ...progress import ProgressReporter
 from ..cuda.gpu import Gpu, gpu_here
 from ..gpu_kernels.cache_folder import own_cache_folder
 from ..names import Runtime
-from .building import Job, builder_command, job_text, line_of_builder
+from .building import SETTINGS, Job, builder_command, job_text, line_of_builder
 from .engine_files import (
     PLUGIN,
     EngineIdentity,
@@ -100,7 +100,7 @@ def build(
     source = read_source(bundle, request.target, request.shapes)
     here, gpu = installed(request.runtime), gpu_here()
     identity = identify(bundle, request, source, here, gpu)
-    with writing_alone(bundle.path) as folder:
+    with writing_alone(bundle.path, warn) as folder:
         plan = folder / f"{identity.name}.plan"
         if (found := _found(bundle.path, identity)) is not None:
             return Engine(plan, found, True)
@@ -178,6 +178,8 @@ def identify(
         plugin=PLUGIN if with_plugin else "",
         multiprocessors=multiprocessors(gpu) if with_plugin else 0,
         memory_limit_mb=request.memory_limit_mb,
+        builder="bindings" if here.trtexec is None else "trtexec",
+        settings=SETTINGS,
         model_files=dict(source.files),
     )
 
@@ -200,8 +202,8 @@ def _warn_before(model_bytes: int, limit_mb: int | None, warn: Callable[[str], N
     needed, free = likely_peak_mb(model_bytes), available_mb()
     if free is not None and free < needed:
         warn(
-            f"Building is likely to take {needed} MB of memory, {free} MB are free: close other "
-            "programs or add swap space, or the system may end it."
+            f"Building is likely to take {needed} MB of memory, {free} MB are free, swap "
+            "space included: close other programs or add swap space, or the system may end it."
         )
     if limit_mb is not None and limit_mb < needed:
         warn(f"Building is likely to take {needed} MB of memory, more than the limit.")

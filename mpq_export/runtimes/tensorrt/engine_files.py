@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...core.kernel_layout import LAYOUT
 from ...errors import BundleError
-from ...files import ENGINE, MAX_JSON_BYTES, parse_json, verified_map
+from ...files import ENGINE, MAX_JSON_BYTES, parse_json, verified_map, write_json
 from ...lowering.kernel_nodes import VERSION
 from ...lowering.names import Target
 from ..cuda.gpu import Gpu
@@ -34,6 +35,9 @@ PLUGIN = f"{VERSION}.{LAYOUT}"
 _HEX = r"^[0-9a-f]{64}$"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _MOST_ENGINES = 256
+_HOLDER = ".building.json"
+"""Says who builds; what a killed one left is removed with the rest."""
+_LONGEST_HOLDER = 4096
 _REBUILD = "Build the engine again: mpq-build BUNDLE"
 
 
@@ -58,6 +62,9 @@ class EngineIdentity(_Strict):
         plugin: layout and version of the plugin's operators; empty where there are none.
         multiprocessors: for how many the kernels cut their work; 0 without plugin.
         memory_limit_mb: what the builder was allowed; None is as much as it wants.
+        builder: ``bindings`` or ``trtexec``, which have defaults of their own.
+        settings: what the builder is asked for, of which :data:`building.SETTINGS` counts the
+            changes.
         model_files: sha256 of the lowered model's files.
     """
 
@@ -71,6 +78,8 @@ class EngineIdentity(_Strict):
     plugin: str = Field(max_length=32)
     multiprocessors: int = Field(ge=0)
     memory_limit_mb: int | None
+    builder: str = Field(pattern=r"^(bindings|trtexec)$")
+    settings: int = Field(ge=1)
     model_files: dict[str, str]
 
     @property
@@ -125,7 +134,7 @@ class EngineRecord(_Strict):
         peak_mb: memory of the builder's process at its height.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     identity: EngineIdentity
     sha256: str = Field(pattern=_HEX)
     size: int = Field(ge=1)
@@ -148,9 +157,17 @@ def engine_folder(bundle: Path) -> Path:
 
 
 @contextmanager
-def writing_alone(bundle: Path) -> Iterator[Path]:
+def writing_alone(bundle: Path, warn: Callable[[str], None]) -> Iterator[Path]:
     """The folder of engines, in which nobody else builds meanwhile; what killed builders left is
-    removed."""
+    removed.
+
+    Args:
+        bundle: the bundle's folder.
+        warn: told once when another process builds there, and that this one waits for it.
+
+    Raises:
+        BundleError: the folder is a link or cannot be written.
+    """
     folder = engine_folder(bundle)
     try:
         folder.mkdir(exist_ok=True)
@@ -160,13 +177,36 @@ def writing_alone(bundle: Path) -> Iterator[Path]:
             "The folder of engines cannot be written", where=folder, why=str(error.strerror)
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            warn(f"{_holder(folder)} This one waits until it is done.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
         for pattern in (".*.plan", ".*.json"):
             for leftover in folder.glob(pattern):
                 leftover.unlink(missing_ok=True)
-        yield folder
+        with suppress(OSError):  # nothing is built where nothing can be written; found it may be
+            write_json(folder / _HOLDER, {"process": os.getpid(), "since": int(time.time())})
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                (folder / _HOLDER).unlink()
     finally:
         os.close(handle)
+
+
+def _holder(folder: Path) -> str:
+    """Who builds in a folder of engines and since when, as far as it says so."""
+    path = folder / _HOLDER
+    try:
+        text = path.read_bytes() if path.stat().st_size < _LONGEST_HOLDER else b""
+        said = parse_json(text, path, BundleError)
+        process, since = int(said["process"]), time.localtime(int(said["since"]))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, BundleError):
+        return f"Another process builds an engine in {folder}."
+    at = time.strftime("%H:%M:%S", since)
+    return f"Process {process} builds an engine in {folder} since {at}."
 
 
 def read_records(bundle: Path) -> tuple[list[EngineRecord], list[str]]:
@@ -274,6 +314,7 @@ def build_command(
     return " ".join(words)
 
 
-def _reach(record: EngineRecord) -> tuple[list[int], list[int]]:
-    sizes = [sizes for _, sizes in sorted(record.identity.shapes.items())]
-    return [largest for *_, largest in sizes], [-least for least, *_ in sizes]
+def _reach(record: EngineRecord) -> tuple[list[int], list[int], int]:
+    own = record.identity
+    sizes = [sizes for _, sizes in sorted(own.shapes.items())]
+    return [largest for *_, largest in sizes], [-least for least, *_ in sizes], own.settings

@@ -22,9 +22,10 @@ def workspace_bytes(limit_mb: int | None, model_bytes: int) -> int | None:
     return max(_LEAST_WORKSPACE_MB, limit_mb - likely_peak_mb(model_bytes)) << 20
 
 
-def available_mb() -> int | None:
-    """That processes can still take here, without swap; None where the system does not say."""
-    return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+def available_mb(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """That processes can still take here, swap space too; None where the system does not say."""
+    free = _kilobytes(meminfo, "MemAvailable")
+    return None if free is None else free + (_kilobytes(meminfo, "SwapFree") or 0)
 
 
 def resident_mb(pid: int) -> int | None:

@@ -16,8 +16,10 @@ from pathlib import Path
 from ...errors import RuntimeUnavailable
 from .building import Job
 from .plugin_library import PLUGIN_VARIABLE, named_plugin
+from .with_parent import ending_with_parent
 
-_USUAL_PLACE = "/usr/src/tensorrt/bin"
+USUAL_PLACE = "/usr/src/tensorrt/bin"
+"""Where JetPack has it, on nobody's path."""
 _LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 _OLDEST = (10, 3)
 _ASKING = "import sys; from {0} import library_version; print(library_version(sys.argv[1]))"
@@ -26,7 +28,7 @@ _LONGEST_LOADING = 120
 
 def find_trtexec() -> Path | None:
     """On the path, or where JetPack has it."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), _USUAL_PLACE])
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), USUAL_PLACE])
     found = shutil.which("trtexec", path=path)
     return None if found is None else Path(found)
 
@@ -75,7 +77,7 @@ def trtexec_command(program: Path, job: Job) -> list[str]:
         RuntimeUnavailable: the model has packed nodes and no plugin library is named.
     """
     words = [
-        str(program),
+        str(program.absolute()),
         f"--onnx={job.model}",
         f"--saveEngine={job.plan}",
         "--stronglyTyped",
@@ -101,7 +103,7 @@ def trtexec_command(program: Path, job: Job) -> list[str]:
                 "build --target trt-int8, which needs none",
             )
         words.append(f"--dynamicPlugins={library}")
-    return words
+    return ending_with_parent(words)
 
 
 def line_of_trtexec(line: bytes) -> dict[str, str]:

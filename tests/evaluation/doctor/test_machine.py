@@ -121,7 +121,30 @@ def test_the_plugin_that_is_named_must_be_there(tmp_path, monkeypatch):
     library.touch()
     assert finding().ok
     monkeypatch.delenv(PLUGIN_VARIABLE)
+    from mpq_export.evaluation.doctor import tensorrt
+
+    monkeypatch.setattr(tensorrt, "installed_version", {"tensorrt": "11.4"}.get)
     assert "in Python" in finding().detail
+    monkeypatch.setattr(tensorrt, "installed_version", lambda _: None)
+    assert finding().ok
+    assert "no TensorRT" in finding().detail
+
+
+def test_where_jetpack_has_trtexec_alone_the_plugin_must_be_a_library(tmp_path, monkeypatch):
+    """It is on nobody's path; TensorRT's bindings are for another Python."""
+    from mpq_export.evaluation.doctor import tensorrt
+
+    monkeypatch.delenv(PLUGIN_VARIABLE, raising=False)
+    monkeypatch.setattr(tensorrt, "installed_version", lambda _: None)
+    program = "usr/src/tensorrt/bin/trtexec"
+    host = fake_host(tmp_path, {program: "#!/bin/sh\n"})
+    findings = {f.subject: f for f in tensorrt_findings(host)}
+    assert findings["trtexec"].detail == "not found", "it cannot be run"
+    (host.root / program).chmod(0o755)
+    findings = {f.subject: f for f in tensorrt_findings(host)}
+    assert findings["trtexec"].detail == str(host.root / program)
+    assert findings["TensorRT plugin"].detail.startswith("none: ")
+    assert "build plugins/tensorrt" in findings["TensorRT plugin"].advice
 
 
 def test_compilers_say_their_version_and_what_they_are_for(tmp_path):

@@ -509,6 +509,45 @@ def test_an_engine_that_fails_leaves_the_others(tensorrt, monkeypatch, emulated)
     assert not passed(result), "plain INT8 is ours"
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_an_engine_whose_images_are_not_finite_has_failed(bad):
+    reference = np.ones((3, 1, 2, 2), np.float32)
+    found = reference.copy()
+    assert engines._errors(found, reference) == {"relative_errors": [0, 0, 0]}
+    found[1, 0, 0, 0] = bad
+    with pytest.raises(FloatingPointError, match=r"images \[1\] of 3 are not finite"):
+        engines._errors(found, reference)
+
+
+def test_a_failed_engine_is_written_as_json(tensorrt, monkeypatch):
+    """Not as a number that JSON does not have."""
+    ones = np.ones((1, 3, 8, 8))
+    monkeypatch.setattr(engines, "open_tensorrt", lambda *_: lambda **_: ones * np.inf)
+    monkeypatch.setattr(engines, "_packed_prediction", lambda *_: ones)
+    monkeypatch.setattr(engines, "_whole_prediction", lambda *_: ones)
+    part = engines.measure_engines(
+        place.emulated_place(), engines.TensorRtEngines(NEVER), random_models.EMULATED_NETWORKS,
+        1, NEVER, command.Lines(),
+    )  # fmt: skip
+    json.dumps(part, allow_nan=False)
+    (row,) = part["rows"]
+    assert all("not finite" in one["failure"] for one in row["engines"].values())
+    assert not passed({"engines": part})
+
+
+def test_engines_leave_time_for_what_follows_the_last_build(monkeypatch, tmp_path):
+    ends = []
+    library = SimpleNamespace(origin="none")
+    here = SimpleNamespace(gpu=SimpleNamespace(kernels=SimpleNamespace(library=library)))
+    monkeypatch.setattr(command, "_place", lambda _: here)
+    monkeypatch.setattr(
+        command, "_engines", lambda place, end: ends.append(end) or {"skipped": "no"}
+    )
+    before = time.monotonic()
+    command.check(["engines"], emulated=True, seconds=100.0, out=tmp_path)
+    assert before + 50 < ends[0] < time.monotonic() + 60
+
+
 def test_builds_end_at_the_deadline(tensorrt):
     part = engines.measure_engines(
         place.emulated_place(), engines.TensorRtEngines(0.0), random_models.EMULATED_NETWORKS, 1,
