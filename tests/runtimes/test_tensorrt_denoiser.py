@@ -255,6 +255,15 @@ def test_what_killed_builders_left_is_removed(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == [kept]
 
 
+def test_a_leftover_that_is_none_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "engine" / ".unet.a1b2.plan").mkdir(parents=True)
+    with (
+        pytest.raises(BundleError, match=r"left cannot be removed.*a1b2\.plan"),
+        writing_alone(tmp_path, lambda _: None),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -182,9 +182,7 @@ def writing_alone(bundle: Path, warn: Callable[[str], None]) -> Iterator[Path]:
         except BlockingIOError:
             warn(f"{_holder(folder)} This one waits until it is done.")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        for pattern in (".*.plan", ".*.json"):
-            for leftover in folder.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        _remove_leftovers(folder)
         with suppress(OSError):  # nothing is built where nothing can be written; found it may be
             write_json(folder / _HOLDER, {"process": os.getpid(), "since": int(time.time())})
         try:
@@ -194,6 +192,19 @@ def writing_alone(bundle: Path, warn: Callable[[str], None]) -> Iterator[Path]:
                 (folder / _HOLDER).unlink()
     finally:
         os.close(handle)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for pattern in (".*.plan", ".*.json"):
+        for leftover in folder.glob(pattern):
+            try:
+                leftover.unlink(missing_ok=True)
+            except OSError as error:  # a folder of that name is no builder's
+                raise BundleError(
+                    "What an earlier build left cannot be removed",
+                    where=leftover,
+                    why=str(error.strerror),
+                ) from error
 
 
 def _holder(folder: Path) -> str:
