@@ -19,7 +19,7 @@ from .progress import ProgressReporter
 from .runtimes.denoiser import Denoiser, open_denoiser
 from .runtimes.names import Runtime
 from .runtimes.selection import Selection
-from .samplers.registry import is_known
+from .samplers.registry import is_known, open_sampler
 
 
 class SamplingLoop(StrEnum):
@@ -39,6 +39,24 @@ def loop_of(bundle: Bundle) -> SamplingLoop:
         return SamplingLoop.NUMPY
     known = is_known(bundle.scheduler_config) and _is_alone(bundle)
     return SamplingLoop.NUMPY if known else SamplingLoop.DIFFUSERS
+
+
+def untabled_steps(bundle: Bundle, num_steps: int) -> list[float]:
+    """The timesteps of a walk at which a bundle that holds temporal features in a table takes those
+    of the nearest one; none for other bundles, which are told every timestep."""
+    if bundle.features is None:
+        return []
+    if loop_of(bundle) is SamplingLoop.NUMPY:
+        visited = open_sampler(bundle.scheduler_config, num_steps).timesteps
+    else:
+        from .schedulers import build_scheduler
+
+        scheduler = build_scheduler(bundle.scheduler_config)
+        scheduler.set_timesteps(num_steps)
+        visited = scheduler.timesteps
+    wanted = np.unique(np.asarray(visited, np.float64))
+    # Tables are found by whole timesteps.
+    return wanted[~np.isin(np.rint(wanted), bundle.timesteps)].tolist()
 
 
 def from_pretrained(

@@ -19,7 +19,7 @@ from .core.layers import shared_copy
 from .export_request import ExportRequest
 from .files import staged_folder
 from .methods.quantize import QuantizedModel
-from .methods.recipe import Recipe
+from .methods.recipe import Recipe, require_consistent
 from .methods.train import TrainingRun, train_model
 from .progress import ProgressReporter, Silence
 from .quantized_bundle import bundle_of, quantized_by, quantized_of
@@ -146,12 +146,14 @@ class TrainedQuantization:
 
 
 def require_trainable(checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Raise RecipeError if the checkpoint cannot be walked as the recipe says to train it.
+    """Raise RecipeError if the recipe's choices undo each other, or the checkpoint cannot be walked
+    as it says to train it.
 
     Whether the texts of a whole pipeline can guide it is known only when it has encoded them.
     """
     if not recipe.training.updates:
         return
+    require_consistent(recipe)
     require_eta(checkpoint.scheduler_config, recipe.eta)
     if checkpoint.pipeline is None or not takes_text(checkpoint.model_config):
         _require_guidance(checkpoint, recipe, None)

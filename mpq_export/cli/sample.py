@@ -90,6 +90,7 @@ def sample(
     from ..bundle import read_bundle
     from ..files import text_lines
     from ..pipelines.registry import DrawRequest
+    from ..sampling import untabled_steps
 
     _require_folder_for(images, {"--save-reference": save_reference, "--ckpt": ckpt}, num_images)
     if images is None:
@@ -108,6 +109,14 @@ def sample(
         "num_images": num_images,
         "steps": num_steps,
     }
+    untabled = untabled_steps(opened, num_steps)
+    if untabled:
+        console.remark(
+            f"At {len(untabled)} of the sampler's timesteps the temporal features are those of the "
+            f"nearest of the {len(opened.timesteps)} steps in the bundle's table, which is farther "
+            "from full precision. Quantise with --inference-steps for these steps, or with "
+            "cache: null in a recipe."
+        )
     if images is None:
         found, said = _draw_grid(opened, runtime, request, out)
     else:

@@ -80,7 +80,8 @@ class TrainedLayer(nn.Module):
         self.register_buffer("input_factor", torch.from_numpy(start.input_factor.copy()))
         self.register_buffer("input_shift", torch.from_numpy(start.input_shift.copy()))
         self._channel = channel
-        self.weight = nn.Parameter(weight * gain if self.is_smoothed else weight.clone())
+        self.has_gain = self.is_smoothed or self.is_shifted
+        self.weight = nn.Parameter(weight * gain if self.has_gain else weight.clone())
         self.branch = branch
         self.levels = TrainedLevels(unpack(start.weight), form, bits)
         self.bias = nn.Parameter(torch.from_numpy(start.bias.copy()))
@@ -95,7 +96,7 @@ class TrainedLayer(nn.Module):
         if self.branch is None:
             return self.weight
         delta: torch.Tensor = self.branch()
-        return self.weight + (delta * self.gain if self.is_smoothed else delta)
+        return self.weight + (delta * self.gain if self.has_gain else delta)
 
     def act_scale(self) -> torch.Tensor:
         """Float32 ``[T]``, with gradient."""

@@ -1,6 +1,6 @@
 """Published methods as recipes, and the function that applies one."""
 
-from . import dmq, efficientdm, mpq_dm, mpq_dmv2, rtn, tfmq_dm
+from . import dmq, efficientdm, mpq_combined, mpq_dm, mpq_dmv2, rtn, tfmq_dm
 from .recipe import METHODS, Recipe, recipe_of
 from .recipe_file import DEFAULT_METHOD, Choice, chosen_recipe
 
@@ -12,6 +12,7 @@ __all__ = [
     "chosen_recipe",
     "dmq",
     "efficientdm",
+    "mpq_combined",
     "mpq_dm",
     "mpq_dmv2",
     "recipe_of",

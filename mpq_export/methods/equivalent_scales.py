@@ -48,7 +48,10 @@ def learned_scales(
     result: dict[str, torch.Tensor] = {}
     missing: list[Sequence[str]] = []
     for members in groups:
-        known = finished.load(_part(members))
+        seen = statistics[members[0]]
+        assert seen is not None, "layers that do not run have left the plan"
+        layout = {_FACTORS: (torch.float32, (seen.low.shape[1],))}
+        known = finished.load(_part(members), layout)
         if known is None:
             missing.append(members)
         else:

@@ -60,6 +60,14 @@ class LayerPlan:
         kept = {**self.kept, **reasons}
         return replace(self.without(reasons), kept=kept)
 
+    def unscaled(self, names: Collection[str]) -> LayerPlan:
+        """The plan in which these layers learn no scales."""
+        layers = {
+            name: replace(own, scaling=own.scaling and name not in names)
+            for name, own in self.layers.items()
+        }
+        return replace(self, layers=layers)
+
     def splitting(self, parts: Mapping[str, Sequence[str]]) -> LayerPlan:
         """The plan with the parts of modules, by name, in the places of the modules."""
         layers: dict[str, LayerChoices] = {}

@@ -7,13 +7,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..core.bit_allocation import Allocation
+from ..core.low_rank_form import LowRankBase, LowRankStart
 from ..core.table_steps import TableSteps
 from ..core.weight_form import WeightForm
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
 from ..reconstruction.choices import PowerOfTwoChoices, RoundingChoices, ScalingChoices
 from ..temporal.choices import CacheChoices
-from ..training.choices import TrainingChoices
+from ..training.choices import Trained, TrainingChoices
 
 
 class LayerRule(BaseModel):
@@ -96,6 +97,11 @@ class Recipe(BaseModel):
         return any(stage is not None for stage in learned)
 
     @property
+    def learns_rounding(self) -> bool:
+        """Whether codes other than the nearest are learned before training."""
+        return self.rounding is not None or self.temporal_rounding is not None
+
+    @property
     def splits_layers(self) -> bool:
         """Whether layers may become sums of parts."""
         return self.split_concatenations or self.power_of_two is not None
@@ -109,6 +115,32 @@ class Recipe(BaseModel):
         """The same recipe with another number of updates; 0 leaves training out."""
         training = self.training.model_copy(update={"updates": updates})
         return self.model_copy(update={"training": training})
+
+
+def require_consistent(recipe: Recipe) -> None:
+    """Raise RecipeError where one choice would undo another."""
+    training = recipe.training
+    if not training.updates:
+        return
+    if recipe.tables is TableSteps.SHARED:
+        raise RecipeError(
+            "Shared activation tables cannot be trained",
+            where="tables, training.updates",
+            why="Training moves the range of every step by itself",
+            fix="Take tables: per-step, or --train-steps 0",
+        )
+    keeps_rounding = training.trained is Trained.FULL or (
+        training.low_rank_base is LowRankBase.QUANTIZED
+        and training.low_rank_start is LowRankStart.ZERO
+    )
+    if recipe.learns_rounding and not keeps_rounding:
+        raise RecipeError(
+            "The rounding that is learned would be lost in training",
+            where="rounding, training.low_rank_start",
+            why="Its branches begin with what the rounding has changed",
+            fix="Leave rounding and temporal_rounding out, or train with low_rank_base: quantized "
+            "and low_rank_start: zero, or with trained: full",
+        )
 
 
 METHODS: dict[str, Recipe] = {}

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import BitsError, RecipeError
 from ..precision import BitSpec
 from ..yaml_files import read_yaml
-from .recipe import Recipe, recipe_of
+from .recipe import Recipe, recipe_of, require_consistent
 
 DEFAULT_METHOD = "mpq-dmv2"
 """The recommended one: with low-rank training none was nearer to full precision on photographs, at
@@ -47,7 +47,8 @@ def chosen_recipe(
     """The run that a user asks for by a method's name, a recipe file, bits, and training updates.
 
     Bits and updates given here go before those of the file. Raises RecipeError on anything that is
-    no recipe, with the place in the file, and BitsError where nobody says the bits.
+    no recipe, with the place in the file, and on choices that undo each other, and BitsError where
+    nobody says the bits.
     """
     content = {} if path is None else read_yaml(path, RecipeError)
     base, own_bits = content.pop("method", None), content.pop("bits", None)
@@ -68,6 +69,7 @@ def chosen_recipe(
         recipe = _changed(recipe, content, path)
     if train_steps is not None:
         recipe = recipe.trained_for(train_steps)
+    require_consistent(recipe)
     return Choice(BitSpec.parse(wanted), recipe)
 
 

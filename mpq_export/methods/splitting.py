@@ -6,7 +6,7 @@ A concatenation's halves are layers of their own. Where channels have shifts, th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -19,17 +19,22 @@ from torch import nn
 
 from ..core.activation_quantizer import channel_energy, table_error, table_fit
 from ..core.layers import Quantizable, geometry_of, part_weights, weight_matrix
+from ..errors import Interrupted
 from ..progress import ProgressReporter
 from ..reconstruction.calls import record_calls, samples_per_step
 from ..reconstruction.choices import PowerOfTwoChoices
 from ..reconstruction.concatenations import concatenated_inputs
+from ..reconstruction.finished import FinishedParts, Layout
 from ..reconstruction.power_of_two import vote_shifts
 from ..reconstruction.scaling import scaled_weights
 from ..reconstruction.walk import CalibrationWalk
 from ..training.calibration import InputStatistics
+from ..training.interruption import stop_wish
 from ..training.seeds import derived_seed
 from .plan import LayerChoices, LayerPlan
 from .recipe import Recipe
+
+_PLACE, _SHIFT = "place", "shift"
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,15 @@ def split_layers(
     recipe: Recipe,
     whole: Collection[str],
     seed: int,
+    finished: FinishedParts,
     progress: ProgressReporter,
 ) -> dict[str, list[Part]]:
     """The parts of every layer that has several, or shifts in its only one.
 
     Layers at 8 bits, grouped convolutions and those in ``whole`` stay whole. A concatenation's
     half, or a layer, keeps one step for all its channels where the shifts that were voted for would
-    leave more error.
+    leave more error. Votes that an earlier run has counted are taken from ``finished``, others kept
+    there. Raises Interrupted on Ctrl-C or SIGTERM.
     """
     names = [
         name
@@ -70,29 +77,58 @@ def split_layers(
     voting = [] if choices is None else [name for name in names if _matches(name, choices)]
     result: dict[str, list[Part]] = {}
     progress.start("split", len(names))
-    for name in names:
-        seen = statistics[name]
-        assert seen is not None, "layers that do not run have left the plan"
-        channels = seen.low.shape[1]
-        starts = np.cumsum([0, *cuts.get(name, [channels])])
-        halves = [np.arange(a, b) for a, b in pairwise(starts)]
-        if choices is not None and name in voting:
-            x, entries = _samples(model, model_config, walk, name, seed)
-            scaled = x / scales[name][:, None] if name in scales else x
-            parts = [
-                part
-                for half in halves
-                for part in _voted(
-                    _layer(model, name), half, seen, scales.get(name), scaled, entries,
-                    choices, plan.layers[name],
-                )
-            ]  # fmt: skip
-        else:
-            parts = [Part(half.astype(np.int32), np.zeros(len(half), np.int8)) for half in halves]
-        if len(parts) > 1 or parts[0].shift.any():
-            result[name] = parts
-        progress.advance()
+    with stop_wish() as wished:
+        for name in names:
+            if wished():
+                raise Interrupted("Stopped while layers were split", fix="Go on with --resume")
+            seen = statistics[name]
+            assert seen is not None, "layers that do not run have left the plan"
+            channels = seen.low.shape[1]
+            starts = np.cumsum([0, *cuts.get(name, [channels])])
+            halves = [np.arange(a, b) for a, b in pairwise(starts)]
+            if choices is None or name not in voting:
+                unshifted = [np.zeros(len(half), np.int8) for half in halves]
+                parts = [
+                    Part(half.astype(np.int32), shift)
+                    for half, shift in zip(halves, unshifted, strict=True)
+                ]
+            elif (known := finished.load(f"votes {name}", _layout(channels))) is not None:
+                parts = _read_parts(known)
+            else:
+                x, entries = _samples(model, model_config, walk, name, seed)
+                scaled = x / scales[name][:, None] if name in scales else x
+                parts = [
+                    part
+                    for half in halves
+                    for part in _voted(
+                        _layer(model, name), half, seen, scales.get(name), scaled, entries,
+                        choices, plan.layers[name],
+                    )
+                ]  # fmt: skip
+                finished.save(f"votes {name}", _written_parts(parts, channels))
+            if len(parts) > 1 or parts[0].shift.any():
+                result[name] = parts
+            progress.advance()
     return result
+
+
+def _written_parts(parts: Sequence[Part], channels: int) -> dict[str, torch.Tensor]:
+    """The number of the part and the shift of every channel."""
+    place, shift = torch.zeros(channels, dtype=torch.int32), torch.zeros(channels, dtype=torch.int8)
+    for number, part in enumerate(parts):
+        own = torch.from_numpy(part.channels.astype(np.int64))
+        place[own], shift[own] = number, torch.from_numpy(part.shift)
+    return {_PLACE: place, _SHIFT: shift}
+
+
+def _layout(channels: int) -> Layout:
+    return {_PLACE: (torch.int32, (channels,)), _SHIFT: (torch.int8, (channels,))}
+
+
+def _read_parts(tensors: Mapping[str, torch.Tensor]) -> list[Part]:
+    place, shift = (tensors[key].numpy() for key in (_PLACE, _SHIFT))
+    parts = [np.flatnonzero(place == number) for number in range(int(place.max()) + 1)]
+    return [Part(own.astype(np.int32), shift[own].astype(np.int8)) for own in parts]
 
 
 def part_statistics(seen: InputStatistics, channels: NDArray[np.int32]) -> InputStatistics:

@@ -97,6 +97,7 @@ def train_model(
             start.plan.layers[name].weight_form,
             start.plan.bits[name].weight,
             start.channels.get(name),
+            run.recipe.learns_rounding and start.plan.bits[name].weight < 8,
         )
         for name, layer in start.layers.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,10 +17,14 @@ from ..tensor_files import staged_tensor_file
 _NAME = "name"
 
 
+Layout = Mapping[str, tuple[torch.dtype, Sequence[int]]]
+"""Type and shape of every tensor of a part."""
+
+
 class FinishedParts(Protocol):
     """Results by the names of what they are of, such as a stage and its block."""
 
-    def load(self, name: str) -> dict[str, torch.Tensor] | None:
+    def load(self, name: str, layout: Layout) -> dict[str, torch.Tensor] | None:
         """The tensors of a part that is finished, else None."""
 
     def save(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -30,7 +34,7 @@ class FinishedParts(Protocol):
 class NothingKept:
     """For runs that are not resumed."""
 
-    def load(self, name: str) -> dict[str, torch.Tensor] | None:
+    def load(self, name: str, layout: Layout) -> dict[str, torch.Tensor] | None:
         """None."""
         return None
 
@@ -47,8 +51,9 @@ class KeptParts:
 
     folder: Path
 
-    def load(self, name: str) -> dict[str, torch.Tensor] | None:
-        """Raises UserError where the part's file is damaged."""
+    def load(self, name: str, layout: Layout) -> dict[str, torch.Tensor] | None:
+        """Raises UserError where the part's file is damaged, or holds anything but ``layout``, of
+        finite numbers."""
         from safetensors import safe_open
 
         path = self._file(name)
@@ -62,6 +67,11 @@ class KeptParts:
             raise _damaged(path, str(error)) from error
         if own != name:
             raise _damaged(path, f"It is of {own!r}, not of {name!r}")
+        found = {key: (value.dtype, tuple(value.shape)) for key, value in tensors.items()}
+        if found != {key: (dtype, tuple(shape)) for key, (dtype, shape) in layout.items()}:
+            raise _damaged(path, "Its tensors are not those of that part")
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):
+            raise _damaged(path, "A number in it is not finite")
         return tensors
 
     def save(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:

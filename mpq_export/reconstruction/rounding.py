@@ -29,7 +29,7 @@ from ..training.seeds import derived_seed
 from .blocks import Block
 from .calls import BlockCalls, record_calls, running_order, samples_per_step
 from .choices import RoundingChoices
-from .finished import FinishedParts
+from .finished import FinishedParts, Layout
 from .walk import CalibrationWalk
 
 
@@ -78,7 +78,7 @@ def learn_rounding(
         for block in (by_name[name] for name in order):
             rounded = _install(student, model, block, layers, channels)
             part = f"rounding {block.name}"
-            known = finished.load(part)
+            known = finished.load(part, codes_layout(rounded, layers))
             if known is None:
                 known = _learn(
                     model,
@@ -121,6 +121,12 @@ def _install(
     own = {name: layers[name] for name in rounded}
     install_layers(student, own, channels, lambda name, _layer: rounded[name])
     return rounded
+
+
+def codes_layout(names: Iterable[str], layers: Mapping[str, PackedLayer]) -> Layout:
+    """Of the codes of some layers, uint8 ``[O, K]`` by name."""
+    weights = {name: layers[name].weight for name in names}
+    return {name: (torch.uint8, (own.rows, own.columns)) for name, own in weights.items()}
 
 
 def rounded_layer(start: PackedLayer, module: Quantizable) -> RoundedLayer:

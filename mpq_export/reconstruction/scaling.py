@@ -32,9 +32,9 @@ from ..core.table_steps import TableSteps
 from ..core.weight_form import WeightForm
 from ..core.weight_quantizer import quantize_weight
 from ..training.calibration import InputStatistics
+from ..training.step_weights import StepWeights
 from .choices import ScalingChoices
 from .patches import Patches
-from .step_weights import StepWeights
 
 _LARGEST_LOG = 6 * math.log(2)
 """Factors stay between 2**-6 and 2**6."""

@@ -25,7 +25,7 @@ from ..progress import ProgressReporter
 from ..reconstruction.calls import BlockCalls
 from ..reconstruction.choices import RoundingChoices
 from ..reconstruction.finished import FinishedParts
-from ..reconstruction.rounding import fit_rounding, rounded_layer, with_codes
+from ..reconstruction.rounding import codes_layout, fit_rounding, rounded_layer, with_codes
 from ..reconstruction.walk import CalibrationWalk
 from ..training.interruption import stop_wish
 from ..training.seeds import derived_seed
@@ -93,7 +93,7 @@ def learn_temporal_rounding(
     block = whole_block(model, model_config, choices.batch)
     own = [name for name in block.layers if name in learning]
     progress.start("learn temporal rounding", choices.iterations)
-    codes = finished.load(_PART)
+    codes = finished.load(_PART, codes_layout(own, layers))
     if codes is None and own:
         codes = _learn(model, model_config, walk, layers, block, own, choices, seed, progress)
         finished.save(_PART, codes)

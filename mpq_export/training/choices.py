@@ -50,6 +50,9 @@ class TrainingChoices(BaseModel):
         float_rate: of what stays in floating point, when all weights are trained.
         error_power: coarse and fine squared errors of the prediction at each step are weighted by
             this power of how much they change the image; 0 counts all alike, as published.
+        step_power: alpha of the adaptive weights of steps (DMQ), for 20 steps, beside those of
+            errors: steps where the student is far off count less; 0 counts all alike.
+        step_memory: xi, of the running losses behind these weights.
         relation: relation distillation.
         relation_weight: its weight beside the mean squared error of the prediction.
         memory, time_smoothed: constants of the two relations.
@@ -73,6 +76,8 @@ class TrainingChoices(BaseModel):
     table_rate: float = Field(3e-3, ge=0, le=1)
     float_rate: float = Field(3e-4, ge=0, le=1)
     error_power: float = Field(1.0, ge=0, le=4)
+    step_power: float = Field(0.0, ge=0, le=1000)
+    step_memory: float = Field(0.95, ge=0, lt=1)
     relation: RelationKind = RelationKind.NONE
     relation_weight: float = Field(0.1, ge=0, le=1e6)
     memory: MemorySettings = MemorySettings()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -31,6 +31,7 @@ from .state_file import (
     require,
     write_state,
 )
+from .step_weights import StepWeights
 from .student import Student
 from .trajectory_pool import DistillationBatch, TrajectoryPool
 
@@ -88,6 +89,7 @@ class Trainer:
         self.student, self.relation, self.choices = student, relation, choices
         self.model_config, self.run = model_config, run
         self.processes, self._error_weights = processes, error_weights.to(processes.device)
+        self._steps = _step_weights(choices, len(error_weights), processes)
         self.records: list[UpdateRecord] = []
         groups = student.parameter_groups(choices)
         self._optimizer = torch.optim.Adam(groups)
@@ -109,6 +111,7 @@ class Trainer:
             self._error_weights,
             tuple(self.records),
             self.run,
+            None if self._steps is None else self._steps.state(),
         )
 
     def _moments(self, parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,6 +137,7 @@ class Trainer:
         same = state.error_weights.shape == self._error_weights.shape
         require(same, "It weighs the errors of another number of steps")
         self._error_weights = state.error_weights.to(self.processes.device)
+        self._load_steps(state.step_losses)
         with torch.no_grad():
             for name, p in self._named.items():
                 p.copy_(state.parameters[name])
@@ -145,6 +149,13 @@ class Trainer:
                 "exp_avg_sq": second.to(p.device),
             }
         self.records = list(state.records)
+
+    def _load_steps(self, losses: torch.Tensor | None) -> None:
+        require((losses is None) == (self._steps is None), "It weighs steps in another way")
+        if losses is not None and self._steps is not None:
+            same = losses.shape == self._steps.state().shape
+            require(same, "It has the losses of another number of steps")
+            self._steps.load(losses)
 
     def step(self, batch: DistillationBatch, pool: TrajectoryPool, features: Features) -> None:
         """One update: losses, gradients of all processes, Adam, projection."""
@@ -180,7 +191,12 @@ class Trainer:
                 student.module, self.model_config, batch.sample, batch.timesteps, batch.conditions
             )
         squares = banded_squares(pool.combined(output.float()) - batch.target)
-        task = (squares * self._error_weights[batch.steps[: len(squares)]]).sum(dim=1).mean()
+        steps = batch.steps[: len(squares)]
+        losses = (squares * self._error_weights[steps]).sum(dim=1)
+        if self._steps is not None:
+            # By the plain error: of the weighted one, what the image needs would count least.
+            losses = losses * self._steps.update(squares.sum(dim=1), steps)
+        task = losses.mean()
         if self.relation is None:
             return task, torch.zeros_like(task)
         return task, self.relation.loss(features.pixels, batch)
@@ -300,6 +316,18 @@ def _go_on(
                     fix="Go on with --resume" if state_file is not None else "",
                 )
     _save(trainer, state_file)
+
+
+def _step_weights(choices: TrainingChoices, steps: int, processes: Processes) -> StepWeights | None:
+    if not choices.step_power:
+        return None
+
+    def summed(tensor: torch.Tensor) -> torch.Tensor:
+        if processes.num_processes == 1:
+            return tensor
+        return cast(torch.Tensor, processes.reduce(tensor, "sum"))
+
+    return StepWeights(steps, choices.step_power, choices.step_memory, processes.device, summed)
 
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:

@@ -22,6 +22,7 @@ from .log import UpdateRecord
 
 _LOG, _PARAMETER, _RELATION, _MOMENTS = "log", "parameter", "relation", ("exp_avg", "exp_avg_sq")
 _ERROR_WEIGHTS = "error_weights"
+_STEP_LOSSES = "step_losses"
 _RUN = "run"
 _FIX = "Delete it to train from the start again"
 
@@ -43,6 +44,8 @@ class TrainingState:
             ``[S, 2]``; measured before the first update.
         records: one per update that was done.
         run: a name of the run, which no other has.
+        step_losses: what the adaptive weights of steps follow, float32 ``[2, S]``; None where the
+            recipe has none.
     """
 
     parameters: Mapping[str, torch.Tensor]
@@ -51,6 +54,7 @@ class TrainingState:
     error_weights: torch.Tensor
     records: tuple[UpdateRecord, ...]
     run: str = ""
+    step_losses: torch.Tensor | None = None
 
 
 def write_state(path: Path, state: TrainingState) -> None:
@@ -63,6 +67,8 @@ def write_state(path: Path, state: TrainingState) -> None:
             tensors[f"{key}.{name}"] = value
     tensors |= {f"{_RELATION}.{name}": value for name, value in state.relation.items()}
     tensors[_ERROR_WEIGHTS] = state.error_weights
+    if state.step_losses is not None:
+        tensors[_STEP_LOSSES] = state.step_losses
     rows = [astuple(record) for record in state.records]
     tensors[_LOG] = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(UpdateRecord)))
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -85,6 +91,10 @@ def read_state(path: Path) -> TrainingState:
             ) from error
         records = _records(tensors.pop(_LOG, None))
         error_weights = _error_weights(tensors.pop(_ERROR_WEIGHTS, None))
+        step_losses = tensors.pop(_STEP_LOSSES, None)
+        if step_losses is not None:
+            require_finite(step_losses, _STEP_LOSSES)
+            require(bool((step_losses >= 0).all()), "A step's loss is negative")
         parts: dict[str, dict[str, torch.Tensor]] = {
             key: {} for key in (_PARAMETER, *_MOMENTS, _RELATION)
         }
@@ -103,7 +113,9 @@ def read_state(path: Path) -> TrainingState:
                 require_finite(value, f"a moment of {name}")
             require(bool((second[name] >= 0).all()), f"A square of {name} is negative")
         moments = {name: (first[name], second[name]) for name in first}
-        return TrainingState(parameters, moments, parts[_RELATION], error_weights, records, run)
+        return TrainingState(
+            parameters, moments, parts[_RELATION], error_weights, records, run, step_losses
+        )
 
 
 @contextmanager

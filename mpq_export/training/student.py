@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..core.channel_parts import module_of
+from ..core.channel_parts import module_of, parts_by_module
 from ..core.integer_reference import PackedLayer, check_layer, column_factors
 from ..core.layers import Quantizable, install_layers, part_of, shared_copy, weight_matrix
 from ..core.low_rank import LowRankBranch, error_branch, zero_branch
@@ -25,13 +25,21 @@ from .choices import Trained, TrainingChoices
 
 @dataclass(frozen=True)
 class LayerStart:
-    """A layer as first quantised, how its weights may go on, and the input channels, int32 ``[I]``,
-    of one that is a part of a module."""
+    """A layer as first quantised, and how its weights may go on.
+
+    Attributes:
+        packed: itself.
+        form, bits: of its planes.
+        channels: int32 ``[I]``, the input channels of one that is a part of a module.
+        is_rounded: whether its codes were learned, so that training goes on from them; else it
+            begins with the full-precision weight.
+    """
 
     packed: PackedLayer
     form: WeightForm
     bits: int
     channels: NDArray[np.int32] | None = None
+    is_rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,17 +148,18 @@ def build_student(
         # Layers at eight bits are rounded too finely to need one (MPQ-DM gives them none).
         if choices.trained is Trained.LOW_RANK and start.bits < 8:
             weight, branch = _with_branch(weight, start.packed, choices, generator)
+        elif start.is_rounded:
+            weight = _quantized(start.packed)
         layers[name] = TrainedLayer(start.packed, weight, start.form, start.bits, entries, branch)
-    install_layers(
-        module,
-        {name: start.packed for name, start in starts.items()},
-        {name: start.channels for name, start in starts.items() if start.channels is not None},
-        lambda name, _layer: layers[name],
-    )
+    channels = {name: s.channels for name, s in starts.items() if s.channels is not None}
+    packed = {name: start.packed for name, start in starts.items()}
+    install_layers(module, packed, channels, lambda name, _layer: layers[name])
     everything = choices.trained is Trained.FULL
-    for layer in layers.values():
+    later = {part for parts in parts_by_module(channels).values() for part in parts[1:]}
+    for name, layer in layers.items():
         layer.weight.requires_grad_(everything)
-        layer.bias.requires_grad_(everything)
+        # A module has one bias, its first part's: that of each would learn as fast as the sum.
+        layer.bias.requires_grad_(everything and name not in later)
     inside = tuple(f"{name}." for name in layers)
     for name, parameter in list(module.named_parameters()):
         if not name.startswith(inside):
@@ -170,10 +179,15 @@ def _with_branch(
     """The weight that stays and the branch that is trained; both before smoothing."""
     rows, columns = weight.shape
     taps = 1 if packed.conv is None else int(np.prod(packed.conv.kernel_shape))
-    shifted = packed.input_factor * np.exp2(packed.input_shift.astype(np.float32))
-    factor = column_factors(shifted, packed.conv, rows)
-    quantized = torch.from_numpy(unpack(packed.weight).weights() * factor)
+    quantized = _quantized(packed)
     base = quantized if choices.low_rank_base is LowRankBase.QUANTIZED else weight
     if choices.low_rank_start is LowRankStart.QUANTIZATION_ERROR:
         return base, error_branch(weight - quantized, taps, choices.rank)
     return base, zero_branch(rows, columns, taps, choices.rank, generator)
+
+
+def _quantized(packed: PackedLayer) -> torch.Tensor:
+    """What a layer's weight was quantised to, float32 ``[O, K]``, before smoothing."""
+    shifted = packed.input_factor * np.exp2(packed.input_shift.astype(np.float32))
+    factor = column_factors(shifted, packed.conv, packed.weight.rows)
+    return torch.from_numpy(unpack(packed.weight).weights() * factor)

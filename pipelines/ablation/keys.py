@@ -25,6 +25,8 @@ SINCE_EPOCH: tuple[str, ...] = (
     "temporal_rounding",
     "rounding",
     "cache",
+    "training.step_power",
+    "training.step_memory",
 )
 """Fields of a recipe, ``training.`` before those of its training, that are younger than the epoch:
 at their defaults they mean what was measured without them, and stay out of the names."""

@@ -167,8 +167,47 @@ def test_methods_train_as_published():
         "efficientdm": ("quantized", "zero", "none"),
         "mpq-dm": ("full-precision", "zero", "time-smoothed"),
         "mpq-dmv2": ("quantized", "quantization-error", "memory"),
+        "mpq-combined": ("quantized", "quantization-error", "memory"),
     }
     assert recipe_of("rtn").training.updates == 0
+
+
+UNDONE = {
+    "tables: shared\n": "Shared activation tables cannot be trained",
+    "rounding: {}\n": "would be lost in training",
+    "temporal_rounding: {}\ntraining: {low_rank_base: full-precision, low_rank_start: zero}\n":
+    "would be lost in training",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNDONE)
+def test_choices_that_undo_each_other_are_refused_where_something_is_trained(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"method: mpq-combined\n{text}", "utf-8")
+    with pytest.raises(RecipeError, match=UNDONE[text]):
+        chosen_recipe(None, path, "w3a4")
+    assert chosen_recipe(None, path, "w3a4", 0).recipe.training.updates == 0
+
+
+@pytest.mark.parametrize("training", ["trained: full", "low_rank_start: zero"])
+def test_learned_rounding_is_where_these_trainings_begin(tmp_path, training):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"rounding: {{}}\ntraining: {{{training}}}\n", "utf-8")
+    assert chosen_recipe("mpq-combined", path, "w3a4").recipe.learns_rounding
+
+
+@pytest.mark.parametrize("stage", ["scaling", "power_of_two", "cache", "split_concatenations"])
+def test_every_stage_of_the_combination_can_be_left_out(tmp_path, stage):
+    path = tmp_path / "recipe.yaml"
+    off = "false" if stage == "split_concatenations" else "null"
+    text = f"method: mpq-combined\n{stage}: {off}\ntraining: {{step_power: 0}}\n"
+    path.write_text(text, "utf-8")
+    recipe, whole = chosen_recipe(None, path, "w3a4").recipe, recipe_of("mpq-combined")
+    changed = {
+        name for name in Recipe.model_fields if getattr(recipe, name) != getattr(whole, name)
+    }
+    assert changed == {stage, "training"}
+    assert recipe.training == recipe_of("mpq-dmv2").training
 
 
 def test_recipes_survive_json():

@@ -6,15 +6,18 @@ import torch
 from mpq_export.errors import UserError
 from mpq_export.reconstruction.finished import KeptParts, NothingKept
 
+CODES = {"codes": (torch.uint8, (2, 3))}
+FOUR = {"codes": (torch.float32, (4,))}
+
 
 def test_a_part_is_found_again_by_its_name(tmp_path):
     kept = KeptParts(tmp_path / "parts")
-    assert kept.load("rounding a") is None
+    assert kept.load("rounding a", CODES) is None
     kept.save("rounding a", {"codes": torch.arange(6, dtype=torch.uint8).view(2, 3)})
     kept.save("rounding b", {"codes": torch.zeros(1)})
-    again = KeptParts(tmp_path / "parts").load("rounding a")
+    again = KeptParts(tmp_path / "parts").load("rounding a", CODES)
     assert torch.equal(again["codes"], torch.arange(6, dtype=torch.uint8).view(2, 3))
-    assert kept.load("rounding c") is None
+    assert kept.load("rounding c", CODES) is None
 
 
 def test_damage_is_told_with_the_file(tmp_path):
@@ -24,15 +27,33 @@ def test_damage_is_told_with_the_file(tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[:-3])
     with pytest.raises(UserError, match="cannot be read") as caught:
-        kept.load("a")
+        kept.load("a", FOUR)
     assert caught.value.where == str(file)
     kept.save("b", {"codes": torch.zeros(4)})
     (other,) = (path for path in (tmp_path / "parts").iterdir() if path != file)
     other.replace(file)
     with pytest.raises(UserError, match="It is of 'b', not of 'a'"):
-        kept.load("a")
+        kept.load("a", FOUR)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({"codes": torch.zeros(5)}, "not those of that part"),
+        ({"codes": torch.zeros(4, dtype=torch.float64)}, "not those of that part"),
+        ({"other": torch.zeros(4)}, "not those of that part"),
+        ({}, "not those of that part"),
+        ({"codes": torch.tensor([1, 2, torch.nan, 4])}, "not finite"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path, tensors, why):
+    kept = KeptParts(tmp_path / "parts")
+    kept.save("a", tensors)
+    with pytest.raises(UserError, match=why) as caught:
+        kept.load("a", FOUR)
+    assert caught.value.where.startswith(str(tmp_path / "parts"))
 
 
 def test_nothing_is_kept():
     NothingKept().save("a", {})
-    assert NothingKept().load("a") is None
+    assert NothingKept().load("a", FOUR) is None

@@ -26,6 +26,7 @@ from mpq_export.training.trajectory_pool import PoolSettings, TrajectoryPool
 SCHEDULER = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
 FULL = TrainingChoices(updates=6, groups=2, images_per_group=2, weight_rate=0.05)
 LOW_RANK = FULL.model_copy(update={"trained": Trained.LOW_RANK, "rank": 4})
+WEIGHED = LOW_RANK.model_copy(update={"step_power": 20.0, "step_memory": 0.5})
 RELATIONS = {
     "none": lambda: None,
     "memory": lambda: MemoryRelation(
@@ -115,8 +116,8 @@ def test_the_loss_falls(trainer_of, pool_from, choices, relation):
 
 @pytest.mark.parametrize(
     ("choices", "relation"),
-    [(FULL, "none"), (FULL, "time-smoothed"), (LOW_RANK, "memory")],
-    ids=["none", "time-smoothed", "memory"],
+    [(FULL, "none"), (FULL, "time-smoothed"), (LOW_RANK, "memory"), (WEIGHED, "none")],
+    ids=["none", "time-smoothed", "memory", "step weights"],
 )
 def test_a_stopped_run_goes_on_with_the_same_bits(
     trainer_of, pool_from, tmp_path, choices, relation
@@ -173,6 +174,31 @@ def test_errors_count_by_their_step_and_band(trainer_of, pool_from):
     assert task([[1.0, 1.0]] * 3) == pytest.approx(sum(alone), rel=1e-5)
     weighed = 5 * alone[0] + alone[1] / 2 + 2 * alone[2] + alone[3] / 4
     assert task([[5.0, 0.5], [2.0, 0.25], [9.0, 9.0]]) == pytest.approx(weighed, rel=1e-5)
+
+
+def test_steps_where_the_student_is_far_off_count_less(trainer_of, pool_from):
+    """The loss of one update is that of its steps, each by the weight that its plain error earns,
+    whatever the weights of errors."""
+    batch = (pool := pool_from(0)).next()
+    bands = [[5.0, 0.5], [2.0, 0.25], [9.0, 9.0]]
+
+    def task(choices, weights):
+        trainer = trainer_of(choices, weights=weights)
+        trainer.step(batch, pool, Features())
+        return trainer.records[0].task
+
+    plain = FULL.model_copy(update={"step_power": 0.0})
+    errors = torch.tensor([task(plain, [[float(i == j)] * 2 for i in range(3)]) for j in range(2)])
+    weighted = [
+        task(plain, [bands[j] if i == j else [0.0, 0.0] for i in range(3)]) for j in range(2)
+    ]
+    # A step that is not there counts as the mean of the others.
+    means = torch.cat([errors, errors.mean()[None]])
+    expected = (1 - means / means.sum()) ** 3
+    expected = expected / expected.mean()
+    found = task(FULL.model_copy(update={"step_power": 20.0}), bands)
+    assert found == pytest.approx(float(expected[:2] @ torch.tensor(weighted)), rel=1e-4)
+    assert (expected[0] < expected[1]) == (errors[0] > errors[1])
 
 
 def test_rates_fall_to_nothing(trainer_of, pool_from):

@@ -22,6 +22,7 @@ STATE = TrainingState(
     torch.tensor([[1.5, 0.5], [0.75, 1.25]]),
     (UpdateRecord(1, 0.1, 0.2, 0.3, 1e-9, 0.0), UpdateRecord(2, 1 / 3, 0.2, 0.3, 0.4, 0.5)),
     "this run",
+    torch.tensor([[0.5, 0.0], [0.75, 0.0]]),
 )
 NAMES = tuple(STATE.parameters)
 
@@ -36,6 +37,7 @@ def test_nothing_is_lost(file):
     read = read_state(file)
     assert (read.records, read.run) == (STATE.records, STATE.run)
     assert torch.equal(read.error_weights, STATE.error_weights)
+    assert torch.equal(read.step_losses, STATE.step_losses)
     for name in ("parameters", "relation"):
         one, other = getattr(read, name), getattr(STATE, name)
         assert one.keys() == other.keys()
@@ -71,6 +73,9 @@ DAMAGES = {
     "an error without weight": {"error_weights": torch.tensor([[1.0, 0.0]])},
     "a weight that is not finite": {"error_weights": torch.tensor([[1.0, torch.inf]])},
     "weights of another type": {"error_weights": torch.ones(2, 2, dtype=torch.float64)},
+    "losses of steps that are not finite": {"step_losses": torch.full((2, 2), torch.nan)},
+    "losses of steps below 0": {"step_losses": torch.full((2, 2), -1.0)},
+    "losses of steps of another type": {"step_losses": torch.ones(2, 2, dtype=torch.float64)},
     "no log": {"log": None},
     "log of one axis": {"log": torch.zeros(2, dtype=torch.float64)},
     "log of other columns": {"log": torch.zeros(2, 7, dtype=torch.float64)},

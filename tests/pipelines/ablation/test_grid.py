@@ -7,8 +7,10 @@ import pytest
 from mpq_export.pipelines.ablation.grid import (
     ABLATED,
     ALL_METHODS,
+    AS_LONG,
     BUDGETS,
     POST_TRAINING_METHODS,
+    PREPARATION,
     Overrides,
     grid,
 )
@@ -29,7 +31,8 @@ def test_cells_of_a_family_are_trained_alike(part):
     for cell in part.cells:
         training, budget = cell.recipe.training, BUDGETS[cell.family]
         if training.updates:
-            assert training.updates == budget.updates
+            longer = PREPARATION[cell.family] if cell.label == AS_LONG else 0
+            assert training.updates == budget.updates + longer
             assert (training.groups, training.images_per_group) == (
                 budget.groups,
                 budget.images_per_group,
@@ -62,6 +65,27 @@ def test_the_parts_that_were_asked_for():
     assert len(changed) == len(set(changed)) == 3 + len(INGREDIENTS)
     forms = [c.recipe.weight_form for c in parts["photos-ablation"].cells if c.bits == "w3a4"]
     assert forms == [WeightForm.RESIDUAL, WeightForm.FREE]
+
+
+def test_the_combination_is_compared_at_its_own_time_and_with_what_is_there_already():
+    parts = grid()
+    cells = parts["combination"].cells
+    made = {
+        (cell.family, cell.bits, cell.recipe, cell.seed, cell.num_images)
+        for name in ("digits-dit", "photos")
+        for cell in parts[name].cells
+    }
+    for place in range(0, len(cells), 3):
+        alone, longer, combined = cells[place : place + 3]
+        assert len({(c.family, c.bits, c.seed, c.weights) for c in (alone, longer, combined)}) == 1
+        assert (alone.label, longer.label, combined.label) == ("mpq-dmv2", AS_LONG, "mpq-combined")
+        assert alone.recipe.training.updates == combined.recipe.training.updates
+        if alone.seed == 0:
+            own = (alone.family, alone.bits, alone.recipe, alone.seed, alone.num_images)
+            assert own in made, "it is there already"
+    assert {(c.family, c.bits) for c in cells} == {
+        (family, bits) for family in ("photos", "digits_dit") for bits in ("w3a4", "w2a4")
+    }
 
 
 def test_a_bundle_is_deployed_that_was_trained_anyway():

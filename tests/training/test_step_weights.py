@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mpq_export.reconstruction.step_weights import StepWeights
+from mpq_export.training.step_weights import StepWeights
 
 
 def test_they_are_the_equation():
@@ -11,12 +11,42 @@ def test_they_are_the_equation():
     weights = StepWeights(3, power=40.0, memory=0.5)
     steps = torch.tensor([0, 2, 2])
     got = weights.update(torch.tensor([1.0, 2.0, 4.0]), steps)
-    # Running means 0.5, 0, 1.5.
-    every = torch.tensor([0.75**6, 1.0, 0.25**6])
+    # Means 1 and 3, and theirs for the step that was not seen.
+    every = torch.tensor([5 / 6, 4 / 6, 3 / 6]) ** 6
     torch.testing.assert_close(got, every[steps] / every.mean())
-    got = weights.update(torch.tensor([4.0]), torch.tensor([1]))
-    every = torch.tensor([(1 - 0.5 / 4) ** 6, (1 - 2 / 4) ** 6, (1 - 1.5 / 4) ** 6])
-    torch.testing.assert_close(got, every[1:2] / every.mean())
+    got = weights.update(torch.tensor([4.0, 2.0]), torch.tensor([1, 0]))
+    # The first step's: (0.25 * 1 + 0.5 * 2) / 0.75.
+    means = torch.tensor([5 / 3, 4.0, 3.0])
+    every = (1 - means / means.sum()) ** 6
+    torch.testing.assert_close(got, every[[1, 0]] / every.mean())
+
+
+def test_a_step_seen_less_often_does_not_count_more():
+    weights, every = StepWeights(2, power=20.0, memory=0.95), torch.arange(2)
+    for _ in range(5):
+        weights.update(torch.ones(1), torch.zeros(1, dtype=torch.long))
+    torch.testing.assert_close(weights.update(torch.ones(2), every), torch.ones(2))
+
+
+def test_a_saved_state_goes_on_with_the_same_bits():
+    generator = torch.Generator().manual_seed(0)
+    losses, steps = torch.rand(4, 3, generator=generator), torch.arange(3)
+    whole, other = (StepWeights(3, 20.0, 0.9) for _ in range(2))
+    for row in losses[:2]:
+        whole.update(row, steps)
+    other.load(whole.state().clone())
+    for row in losses[2:]:
+        assert torch.equal(whole.update(row, steps), other.update(row, steps))
+
+
+def test_processes_that_tell_parts_of_a_batch_know_all_of_it():
+    losses, steps = torch.tensor([1.0, 5.0, 3.0, 2.0]), torch.tensor([0, 1, 1, 2])
+    alone = StepWeights(3, 20.0, 0.9)
+    expected = alone.update(losses, steps)
+    told = torch.zeros(2, 3).index_add_(1, steps, torch.stack([losses, torch.ones(4)]))
+    for part in (slice(0, 2), slice(2, 4)):
+        shared = StepWeights(3, 20.0, 0.9, summed=lambda own: told)
+        assert torch.equal(shared.update(losses[part], steps[part]), expected[part])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 20, 250])
