@@ -144,7 +144,13 @@ def grid(overrides: Overrides = Overrides()) -> Mapping[str, Part]:
         Part(
             "digits-dit",
             "Digits, a transformer, all weights trained",
-            [*_digits("digits_dit"), *(_smoothed("digits_dit", bits) for bits in ("w3a4", "w2a4"))],
+            [
+                *_digits("digits_dit"),
+                *(
+                    _smoothed("digits_dit", bits, Trained.FULL, 0, 1000)
+                    for bits in ("w3a4", "w2a4")
+                ),
+            ],
         ),
         Part("photos", "Photographs, a UNet", _photos()),
         Part("photos-ablation", "Photographs: one part changed at a time", _photos_ablation()),
@@ -208,10 +214,11 @@ def _equal_steps(family: str, bits: str) -> Cell:
     return _cell(family, bits, alike, 0, 1000, f"{whole.method}, errors alike")
 
 
-def _smoothed(family: str, bits: str) -> Cell:
+def _smoothed(family: str, bits: str, trained: Trained, seed: int, num_images: int) -> Cell:
     """Of the trained methods `mpq-dm` alone smooths: whether that is what is between the two."""
-    smoothed = switched(budgeted(ABLATED, family, Trained.FULL))["with smoothing"]
-    return _cell(family, bits, smoothed, 0, 1000, f"{ABLATED.method}, smoothing")
+    smoothed = switched(budgeted(ABLATED, family, trained))["with smoothing"]
+    label = f"{ABLATED.method}, smoothing"
+    return _cell(family, bits, smoothed, seed, num_images, label)
 
 
 def _photos() -> list[Cell]:
@@ -225,9 +232,12 @@ def _photos() -> list[Cell]:
         ("w2a8", Trained.LOW_RANK, 0),
     ]
     return [
-        _cell("photos", bits, budgeted(recipe_of(method), "photos", trained), seed, 500)
-        for bits, trained, seed in runs
-        for method in TRAINED_METHODS
+        *(
+            _cell("photos", bits, budgeted(recipe_of(method), "photos", trained), seed, 500)
+            for bits, trained, seed in runs
+            for method in TRAINED_METHODS
+        ),
+        *(_smoothed("photos", "w2a4", Trained.LOW_RANK, seed, 500) for seed in range(3)),
     ]
 
 
