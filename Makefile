@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation gate-report size-table temporal-cache-table bench-scale bench-fit bench bench-cpu browser tensorrt-plans attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation gate-report size-table temporal-cache-table training-profile bench-scale bench-fit bench bench-cpu browser tensorrt-plans attacks fuzz clean
 
 setup: $(READY)
 
@@ -154,6 +154,10 @@ size-table: setup
 # What caching temporal features takes from the literature's graphs, docs/results/temporal_cache.*.
 temporal-cache-table: setup
 	$(BIN)/python -m mpq_export.evaluation.temporal_cache_table --out docs/results
+
+# What an update of the default method spends its time on, docs/results/training_profile.*; wants a quiet machine.
+training-profile: setup
+	$(BIN)/python -m mpq_export.evaluation.training_profile --ckpt pipelines/digits/checkpoint
 
 # Exports and checks two models of a billion weights: about half an hour, 10 GB of disk.
 bench-scale: setup
