@@ -127,7 +127,7 @@ def _layout(channels: int) -> Layout:
 
 def _read_parts(tensors: Mapping[str, torch.Tensor]) -> list[Part]:
     place, shift = (tensors[key].numpy() for key in (_PLACE, _SHIFT))
-    parts = [np.flatnonzero(place == number) for number in range(int(place.max()) + 1)]
+    parts = [np.flatnonzero(place == number) for number in np.unique(place)]
     return [Part(own.astype(np.int32), shift[own].astype(np.int8)) for own in parts]
 
 
