@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation gate-report size-table temporal-cache-table training-profile bench-scale bench-fit bench bench-cpu browser tensorrt-plans attacks fuzz clean
+.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation gate-report size-table temporal-cache-table training-profile bench-scale bench-fit bench bench-methods bench-cpu browser tensorrt-plans attacks fuzz clean
 
 setup: $(READY)
 
@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/python -m mpq_export.pipelines.digits.demo --out out/demo
 
 test: setup lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --durations 30
 
 lint: setup
 	$(BIN)/ruff check .
@@ -185,6 +185,14 @@ bench: setup $(BENCH_BUNDLES)
 	$(BIN)/mpq-bench $(patsubst %/manifest.json,%,$(BENCH_BUNDLES)) --ckpt pipelines/digits/checkpoint \
 	  --out out/bench --name bench_digits
 	cp $(patsubst %,out/bench/bench_digits.%,json md html svg) docs/results
+
+# All methods on photographs at three widths beside fp32 and int8, docs/results/bench_methods.*. Takes the
+# bundles of the grid, out/ablation, and makes those that are missing, which takes hours; then half an hour.
+bench-methods: setup
+	$(BIN)/python -m mpq_export.pipelines.ablation.bundles --part methods --to out/methods
+	$(BIN)/mpq-bench out/methods/*-w4a8 out/methods/*-w3a4 out/methods/*-w2a4 \
+	  --ckpt pipelines/photos/checkpoint --out out/bench --name bench_methods
+	cp $(patsubst %,out/bench/bench_methods.%,json md html svg) docs/results
 
 # A browser for the test of mpq-bench's page; Debian or Ubuntu and root.
 browser:

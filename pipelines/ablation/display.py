@@ -12,7 +12,7 @@ from ...cli import console
 class GridDisplay:
     """Progress on stderr; a context manager."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, what: str = "cells") -> None:
         self._progress = Progress(
             TextColumn("{task.description:<48}"),
             BarColumn(bar_width=24),
@@ -20,7 +20,7 @@ class GridDisplay:
             TextColumn("{task.fields[note]}"),
             console=console.err,
         )
-        self._cells = self._progress.add_task("cells", total=total, completed=done, note="")
+        self._cells = self._progress.add_task(what, total=total, completed=done, note="")
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -21,6 +21,8 @@ TRAINED_METHODS = ("efficientdm", "mpq-dm", "mpq-dmv2")
 ALL_METHODS = ("rtn", *TRAINED_METHODS)
 POST_TRAINING_METHODS = ("rtn", "dmq", "tfmq-dm")
 """Quantised on calibration data, without training."""
+COMPARED = ("mpq-dm", "mpq-dmv2", "mpq-combined")
+"""The trained methods that are compared with those on one page."""
 ABLATED = recipe_of("mpq-dmv2")
 """What the ablation switches parts off from: the best of these tables, and published in all its
 parts."""
@@ -162,6 +164,7 @@ def grid(overrides: Overrides = Overrides()) -> Mapping[str, Part]:
             _post_training_ablation(),
         ),
         Part("combination", "MPQ-DMv2 alone and behind DMQ and a cache", _combination()),
+        Part("methods", "Photographs: every method at every width", _methods()),
         Part("deployed", "Trained bundles as deployed", _deployed()),
     )
     return {
@@ -321,6 +324,15 @@ def _combination() -> list[Cell]:
             _cell(family, bits, combined, seed, images),
         ]
     return cells
+
+
+def _methods() -> list[Cell]:
+    """What ``make bench-methods`` compares; most of it is in other parts, too."""
+    return [
+        _cell("photos", bits, budgeted(recipe_of(method), "photos", Trained.LOW_RANK), 0, 500)
+        for bits in ("w4a8", "w3a4", "w2a4")
+        for method in (*POST_TRAINING_METHODS, *COMPARED)
+    ]
 
 
 def _deployed() -> list[Cell]:

@@ -166,14 +166,14 @@ def main(
 ) -> None:
     """Train and measure every method on the models that ship here; resumes where it was left."""
     overrides = Overrides(updates, images)
-    parts = _chosen(part or [], overrides)
+    parts = chosen_parts(part or [], overrides)
     named = "".join(f" --part {name}" for name in part or [])
     command = f"python -m mpq_export.pipelines.ablation.run{named}{overrides.options()}"
     store = Store(out)
     if plan:
         _print_plan(parts, store, [] if anew else published_cells(results))
         return
-    run = GridRun(parts, command, store, results, _prepared(workers))
+    run = GridRun(parts, command, store, results, prepared(workers))
     if not anew and (taken := adopt(results, run.planned, store)):
         console.say(f"{taken} cells are taken from {results}; --anew measures them again.")
     run.run()
@@ -182,7 +182,8 @@ def main(
         raise typer.Exit(console.CHECK_FAILED)
 
 
-def _chosen(names: Sequence[str], overrides: Overrides) -> list[Part]:
+def chosen_parts(names: Sequence[str], overrides: Overrides) -> list[Part]:
+    """Those parts, or all where none is named; raises UserError for one that there is not."""
     parts = grid(overrides)
     for name in names:
         if name not in parts:
@@ -192,7 +193,7 @@ def _chosen(names: Sequence[str], overrides: Overrides) -> list[Part]:
     return [entry for name, entry in parts.items() if not names or name in names]
 
 
-def _prepared(workers: int | None) -> int:
+def prepared(workers: int | None) -> int:
     """How many cells run at a time; their processes inherit how many threads each may have.
 
     Without a GPU that is one: threads that wait for each other beside another busy process made a

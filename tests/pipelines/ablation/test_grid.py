@@ -38,8 +38,7 @@ def test_cells_of_a_family_are_trained_alike(part):
                 budget.images_per_group,
             )
         else:
-            untrained = part.name == "forms" or part.name.startswith("post-training")
-            assert cell.recipe.method == "rtn" or untrained
+            assert part.name == "forms" or cell.recipe.method in POST_TRAINING_METHODS
 
 
 def test_the_parts_that_were_asked_for():
