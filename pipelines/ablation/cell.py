@@ -99,19 +99,23 @@ def _device() -> str:
 
 @contextmanager
 def _counted(bundle: Path) -> Iterator[None]:
-    """Seconds of the block are added to those of earlier attempts; a process that is killed
-    outright takes its own with it."""
-    before, started = _seconds(bundle), time.perf_counter()
+    """Seconds of the block, and those that this process's threads computed in it, are added to
+    those of earlier attempts; a process that is killed outright takes its own with it."""
+    before, started, computed = _seconds(bundle), time.perf_counter(), time.process_time()
     try:
         yield
     finally:
         seconds = before["making_seconds"] + time.perf_counter() - started
+        computing = before.get("computing_seconds")
+        if computing is not None:
+            computing = round(computing + time.process_time() - computed, 1)
         attempts = before["attempts"] + 1
         with staged_file(_seconds_file(bundle)) as stage:
             write_json(
                 stage,
                 {
                     "making_seconds": round(seconds, 1),
+                    "computing_seconds": computing,
                     "attempts": attempts,
                     "device": _device(),
                 },
@@ -121,7 +125,12 @@ def _counted(bundle: Path) -> Iterator[None]:
 def _seconds(bundle: Path) -> dict[str, Any]:
     file = _seconds_file(bundle)
     if not file.is_file():
-        return {"making_seconds": 0.0, "attempts": 0, "device": _device()}
+        return {
+            "making_seconds": 0.0,
+            "computing_seconds": 0.0,
+            "attempts": 0,
+            "device": _device(),
+        }
     return parse_json(file.read_bytes(), file, UserError)
 
 

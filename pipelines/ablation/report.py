@@ -26,7 +26,8 @@ _LEGENDS = {
     "distance over the family's classifier; fp32 drew from the same noise, and two fp32 sets of "
     "other noise are the unpaired ones. ± is the standard deviation over seeds; in brackets, for "
     "one seed, that over resampled images. Noise error is `norm(quantised - full) / norm(full)` "
-    "of the predictions along 48 full-precision trajectories of a seed that nothing else uses.",
+    "of the predictions along 48 full-precision trajectories of a seed that nothing else uses. "
+    "Seconds of one core are those that a training computed, whatever else the machine did.",
     Measure.PREDICTIONS: "Nothing is trained and no image drawn. Noise error is "
     "`norm(quantised - full) / norm(full)` of the deployed model's predictions along 48 "
     "full-precision trajectories of a seed that nothing else uses; ± is the standard deviation "

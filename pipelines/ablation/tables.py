@@ -18,12 +18,13 @@ class Column:
 
 
 def markdown_table(rows: Sequence[Row], measure: Measure) -> list[str]:
-    """Lines of a table of the rows that were measured."""
-    columns = _COLUMNS[measure]
+    """Lines of a table of the rows that were measured, without columns that none of them has."""
+    done = [row for row in rows if row.done]
+    columns = tuple(c for c in _COLUMNS[measure] if any(c.text(row) for row in done))
     if len({row.family for row in rows}) > 1 and any(row.label != row.family for row in rows):
         columns = (Column("model", lambda row: row.family), *columns)
     lines = [_line([column.heading for column in columns]), "|" + "---|" * len(columns)]
-    return lines + [_line([column.text(row) for column in columns]) for row in rows if row.done]
+    return lines + [_line([column.text(row) for column in columns]) for row in done]
 
 
 def _line(texts: Sequence[str]) -> str:
@@ -75,6 +76,7 @@ _SIZE = (
     Column("of fp32", _of_fp32),
     Column("bits per weight", _mean("average_weight_bits_all", ".2f")),
     Column("seconds", _seconds),
+    Column("of one core", _mean("computing_seconds", ".0f")),
 )
 _COLUMNS: dict[Measure, tuple[Column, ...]] = {
     Measure.IMAGES: (

@@ -34,6 +34,7 @@ def test_a_stopped_cell_goes_on_and_is_judged(cell, store):
 
     figures = store.figures(keys_of(cell).result)
     assert figures["attempts"] == 2
+    assert figures["computing_seconds"] > 0
     assert figures["frechet_full_precision"] > 0
     assert 0 < figures["relative_error"] <= figures["worst_step_relative_error"]
     assert figures["average_weight_bits"] == 3
