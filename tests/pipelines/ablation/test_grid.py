@@ -16,6 +16,7 @@ from mpq_export.pipelines.ablation.grid import (
 )
 from mpq_export.pipelines.ablation.ingredients import (
     INGREDIENTS,
+    combined_without,
     scaling_steps,
     switched,
     temporal_steps,
@@ -85,6 +86,22 @@ def test_the_combination_is_compared_at_its_own_time_and_with_what_is_there_alre
     assert {(c.family, c.bits) for c in cells} == {
         (family, bits) for family in ("photos", "digits_dit") for bits in ("w3a4", "w2a4")
     }
+
+
+def test_every_stage_of_the_combination_is_left_out_once():
+    whole, alone = recipe_of("mpq-combined"), recipe_of("mpq-dmv2")
+    added = {
+        name
+        for name in Recipe.model_fields
+        if getattr(whole, name) != getattr(alone, name) and name not in ("method", "summary")
+    }
+    left_out = [
+        {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(whole, name)}
+        for recipe in combined_without(whole).values()
+    ]
+    assert sorted(left_out, key=min) == sorted(({name} for name in added), key=min)
+    for recipe, (name,) in zip(combined_without(whole).values(), left_out, strict=True):
+        assert getattr(recipe, name) == getattr(alone, name)
 
 
 def test_a_bundle_is_deployed_that_was_trained_anyway():
