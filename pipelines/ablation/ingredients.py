@@ -100,10 +100,10 @@ def combined_without(whole: Recipe) -> Mapping[str, Recipe]:
     """The combination without each of the stages that it adds to MPQ-DMv2."""
     alike = whole.training.model_copy(update={"step_power": 0.0})
     missing: dict[str, dict[str, Any]] = {
+        "weights of steps": {_TRAINING: alike},
         "cache": {"cache": None},
         "scaling": {"scaling": None},
         "power-of-two": {"power_of_two": None},
         "split concatenations": {"split_concatenations": False},
-        "weights of steps": {_TRAINING: alike},
     }
     return {f"without {name}": whole.model_copy(update=update) for name, update in missing.items()}
