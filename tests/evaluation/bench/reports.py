@@ -89,3 +89,41 @@ def report():
 def images():
     rng = np.random.default_rng(0)
     return {name: rng.random((20, 1, 16, 16), dtype=np.float32) for name in NAMES[:4]}
+
+
+METHODS = ("rtn", "dmq", "tfmq-dm", "mpq-dm", "mpq-dmv2", "mpq-combined")
+WIDTHS = {"w4a8": (2.3, 4.0), "w3a4": (2.0, 7.0), "w2a4": (1.9, 15.0)}
+"""Milliseconds of a step, which methods hardly change, and a distance that they do."""
+
+
+def grid_rows():
+    """Six methods at three widths, and both baselines: 20 rows."""
+    rows = [row("fp32", 8.0, 2.4, "fp32"), row("int8", 5.0, 6.0, "int8", 0.01)]
+    for width, (ms, frechet) in WIDTHS.items():
+        for number, method in enumerate(METHODS):
+            made = row(
+                f"{method}-{width}", ms * (1 + 0.01 * number), frechet * (1 - 0.1 * number),
+                errors=0.05 / (2 + number),
+            )  # fmt: skip
+            bits = {"weight_bits": float(width[1]) + 0.1, "activation_bits": int(width[3])}
+            rows.append(made.model_copy(update={"method": method, **bits}))
+    return rows
+
+
+def grid_report():
+    """Of 20 rows."""
+    rows = grid_rows()
+    axis = quality_axis(rows)
+    changes = {
+        "rows": rows,
+        "comparisons": comparisons(rows),
+        "pareto": pareto_front(rows, axis),
+        "quality_axis": axis.value,
+    }
+    return report().model_copy(update=changes)
+
+
+def grid_images():
+    """Of all its rows."""
+    rng = np.random.default_rng(0)
+    return {row.name: rng.random((20, 1, 16, 16), dtype=np.float32) for row in grid_rows()}

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from reports import images, report
+from reports import grid_images, grid_report, images, report
 
 from mpq_export.evaluation.bench.pages.html import html_page
 
@@ -23,13 +23,20 @@ document.body.dataset.points = [...document.querySelectorAll("#pareto .point")]
 document.body.dataset.images = [...document.images].filter((e) => e.naturalWidth > 100).length;
 document.body.dataset.letters = Math.min(...[...document.querySelectorAll("svg text")]
   .map((e) => shown(e).height)).toFixed(1);
+const names = [...document.querySelectorAll("#pareto text")].map(shown);
+document.body.dataset.overlaps = names.flatMap((a, k) => names.slice(k + 1).filter((b) =>
+  Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+  Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)).length;
+document.body.dataset.beyond = names.filter((a) =>
+  a.right > shown(document.querySelector("#pareto")).right + 1).length;
 </script></body>"""
 
 
-def looked_at(folder, width, dark=False):
+def looked_at(folder, width, dark=False, made=None):
     """What the probe saw, and what the browser complained about."""
     page = folder / "page.html"
-    page.write_text(html_page(report(), images()).replace("</body>", PROBE), encoding="utf-8")
+    made = made or html_page(report(), images())
+    page.write_text(made.replace("</body>", PROBE), encoding="utf-8")
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     done = subprocess.run(
         [
@@ -51,6 +58,17 @@ def test_everything_is_shown_and_nothing_sticks_out(tmp_path, width):
     assert seen["points"] == "4"
     assert seen["images"] == "4"
     assert float(seen["letters"]) > 9
+    assert seen["overlaps"] == "0"
+
+
+@pytest.mark.parametrize("width", [1000, 390])
+def test_twenty_rows_are_told_apart(tmp_path, width):
+    made = html_page(grid_report(), grid_images())
+    seen, complaints = looked_at(tmp_path, width, made=made)
+    assert complaints == []
+    assert seen["overflow"] == "0"
+    assert seen["points"] == seen["images"] == "20"
+    assert seen["overlaps"] == seen["beyond"] == "0"
 
 
 def test_the_page_is_dark_where_that_is_wanted(tmp_path):

@@ -6,16 +6,21 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from reports import images, report
+from reports import grid_images, grid_report, images, report
 
 from mpq_export.evaluation.bench.estimates import Estimate
 from mpq_export.evaluation.bench.pages.curves import error_curves
 from mpq_export.evaluation.bench.pages.html import html_page
 from mpq_export.evaluation.bench.pages.markdown import markdown_page
+from mpq_export.evaluation.bench.pages.marks import marks_of
 from mpq_export.evaluation.bench.pages.pareto import pareto_plot
 from mpq_export.evaluation.bench.pages.svg import Scale, standalone
 from mpq_export.evaluation.bench.pages.writing import write_pages
 from mpq_export.evaluation.bench.run import Finished
+
+
+def plot(made):
+    return pareto_plot(made, marks_of(made.rows))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,9 @@ def test_the_page_needs_no_network_and_no_script(page):
     assert "<bundle>" not in page  # the command is escaped
 
 
-def test_the_page_is_well_formed(page):
+@pytest.mark.parametrize("rows", ["few", "many"])
+def test_the_page_is_well_formed(page, rows):
+    page = page if rows == "few" else html_page(grid_report(), grid_images())
     void, stack = {"meta", "link", "img", "br", "line", "circle", "polyline"}, []
 
     class Checker(HTMLParser):
@@ -57,7 +64,7 @@ def test_the_page_is_well_formed(page):
 
 
 def test_every_row_with_figures_is_a_point():
-    root = ElementTree.fromstring(standalone(pareto_plot(report())))
+    root = ElementTree.fromstring(standalone(plot(report())))
     points = [e for e in root.iter() if e.tag.endswith("circle")]
     assert [point.get("data-row") for point in points] == ["0", "1", "2", "3"]
     xs = [float(point.get("cx")) for point in points]
@@ -70,16 +77,64 @@ def test_names_are_not_written_over_each_other():
     close = [
         row.model_copy(update={"step": rows[2].step, "name": "a rather long name"}) for row in rows
     ]
-    root = ElementTree.fromstring(pareto_plot(report().model_copy(update={"rows": close})))
+    root = ElementTree.fromstring(plot(report().model_copy(update={"rows": close})))
     heights = sorted(float(e.get("y")) for e in root.iter() if e.text == "a rather long name")
     assert len(heights) == 4
     assert min(b - a for a, b in pairwise(heights)) >= 14
 
 
+def elements(svg, tag):
+    return [e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith(tag)]
+
+
+def test_twenty_rows_all_have_marks_of_their_own():
+    made = grid_report()
+    marks = marks_of(made.rows)
+    assert len(made.rows) == 20
+    assert len(set(marks.by_row.values())) == 20
+    w4a8, w3a4 = marks.by_row["dmq-w4a8"], marks.by_row["dmq-w3a4"]
+    assert w4a8.colour == w3a4.colour != marks.by_row["rtn-w4a8"].colour
+    assert w4a8.shape == marks.by_row["rtn-w4a8"].shape != w3a4.shape
+    said = [text for _, text in marks.legend]
+    assert said[:2] == ["fp32", "int8"]
+    assert said[-3:] == ["w4a8", "w3a4", "w2a4"]
+    svg = plot(made)
+    assert {text for _, text in marks.legend} <= {e.text for e in elements(svg, "text")}
+    points = [e for e in ElementTree.fromstring(svg).iter() if e.get("class") == "point"]
+    assert [int(point.get("data-row")) for point in points] == list(range(20))
+    curves = elements(error_curves(made, marks), "polyline")
+    assert len({(c.get("stroke"), c.get("stroke-dasharray")) for c in curves}) == len(curves) == 19
+
+
+def test_rows_that_are_no_grid_have_marks_of_their_own_too():
+    """Two runtimes of every bundle."""
+    rows = grid_report().rows
+    again = [row.model_copy(update={"name": f"{row.name}-torch"}) for row in rows[2:8]]
+    marks = marks_of([*rows, *again])
+    assert len(set(marks.by_row.values())) == 26
+    assert [text for _, text in marks.legend] == list(marks.by_row)
+
+
+def test_of_many_rows_those_on_the_front_are_named_in_the_picture():
+    made = grid_report().model_copy(update={"pareto": ["fp32", "mpq-combined-w2a4"]})
+    frame = [e for e in elements(plot(made), "text") if e.get("fill") == "var(--ink)"]
+    assert sorted(e.text for e in frame) == ["fp32", "mpq-combined-w2a4"]
+
+
+def test_what_is_beside_zero_is_told_apart_from_it():
+    """Full precision is at no distance from itself, bundles at very different ones."""
+    scale = Scale.around([0.0, 0.2, 1.0, 40.0], 300, 0)
+    at = [scale(value) for value in (0.0, 0.2, 0.4, 1.0, 40.0)]
+    assert at[0] == 300
+    assert all(a - b > 20 for a, b in pairwise(at))
+    assert scale.ticks()[0] == 0
+    assert len(scale.ticks()) >= 4
+
+
 def test_a_report_without_figures_says_so():
     bare = report().model_copy(update={"rows": report().rows[4:], "quality_axis": None})
-    assert "No row has both" in pareto_plot(bare)
-    assert error_curves(bare) is None
+    assert "No row has both" in plot(bare)
+    assert error_curves(bare, marks_of(bare.rows)) is None
     assert "model broken: out of memory" in html_page(bare, {})
 
 
@@ -143,3 +198,21 @@ def test_what_tells_no_row_apart_is_said_under_the_plot():
     assert said in html_page(flat, {})
     assert said in markdown_page(flat, "x.svg")
     assert said not in html_page(report(), {})
+
+
+def test_sentences_of_many_rows_are_folded():
+    made = grid_report()
+    assert "Every row against the first: 19 sentences" in html_page(made, {})
+    text = markdown_page(made, "x.svg")
+    assert text.count("<details>") == text.count("</details>") == 2
+    assert "<details>" not in markdown_page(report(), "x.svg")
+
+
+def test_rows_that_ran_alike_are_one_line(page):
+    rows = [
+        row.model_copy(update={"runs_as": "ort" if row.kind == "bundle" else "onnx"})
+        for row in grid_report().rows
+    ]
+    many = html_page(grid_report().model_copy(update={"rows": rows}), {})
+    assert "<li>all bundles: ort</li>" in many
+    assert "<li>model fp32, model int8: onnx</li>" in many

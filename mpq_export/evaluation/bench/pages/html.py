@@ -15,8 +15,9 @@ from ....pipelines.images import grid
 from ..metrics import SENSES
 from ..report import Report
 from .curves import error_curves
+from .marks import MOST_NAMED, Mark, marks_of
 from .pareto import pareto_plot
-from .svg import DARK, LIGHT, colour, variables
+from .svg import DARK, LIGHT, variables
 from .words import (
     cost_sentences,
     megabytes,
@@ -24,6 +25,7 @@ from .words import (
     milliseconds,
     percentiles,
     quality_cell,
+    runs_of,
     told_by_none,
     verdicts,
 )
@@ -53,14 +55,18 @@ def html_page(report: Report, images: Mapping[str, np.ndarray], data: str = "rep
 
 
 def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    metrics = metrics_of(report)
+    metrics, marks = metrics_of(report), marks_of(report.rows)
     return {
         "report": report,
         "light": variables(LIGHT),
         "dark": variables(DARK),
-        "pareto": pareto_plot(report),
-        "curves": error_curves(report),
-        "colours": {row.name: colour(index) for index, row in enumerate(report.rows)},
+        "pareto": pareto_plot(report, marks),
+        "curves": error_curves(report, marks),
+        "colours": {name: mark.colour for name, mark in marks.by_row.items()},
+        "chips": {name: _chip(mark) for name, mark in marks.by_row.items()},
+        "strokes": {name: _stroke(mark) for name, mark in marks.by_row.items()},
+        "runs": runs_of(report),
+        "many": len(report.rows) > MOST_NAMED,
         "metrics": [(metric, SENSES[metric]) for metric in metrics],
         "quality": {
             row.name: [quality_cell(row, metric) for metric in metrics] for row in report.rows
@@ -72,6 +78,20 @@ def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]
         "shown_layers": _LAYERS,
         "failures": {row.title: row.failure for row in report.rows if row.failure},
     }
+
+
+def _chip(mark: Mark) -> str:
+    """A row's mark before its name."""
+    return f'<svg class="chip" viewBox="0 0 14 14" aria-hidden="true">{mark.drawn(7, 7, 5)}</svg>'
+
+
+def _stroke(mark: Mark) -> str:
+    """A piece of a row's curve."""
+    return (
+        '<svg class="stroke" viewBox="0 0 28 8" aria-hidden="true">'
+        f'<line x1="0" y1="4" x2="28" y2="4" stroke="{mark.colour}" stroke-width="2.5" '
+        f'stroke-dasharray="{mark.dashes or "none"}"/></svg>'
+    )
 
 
 def _data_uri(images: np.ndarray) -> str:

@@ -6,6 +6,7 @@ import re
 
 from ..metrics import SENSES
 from ..report import Report, RowReport
+from .marks import MOST_NAMED
 from .words import (
     cost_sentences,
     megabytes,
@@ -36,9 +37,8 @@ def markdown_page(report: Report, picture: str) -> str:
         "",
         *_times(report),
         *_quality(report),
-        *(f"- {sentence}" for sentence in verdicts(report)),
-        "",
-        *_costs(report),
+        *_folded(report, "Every row against the first", _verdicts(report)),
+        *_folded(report, "Why rows are not faster", _costs(report)),
         *_not_measured(report),
         "Environment: " + ", ".join(f"{k} {v}" for k, v in report.environment.items()) + ".",
         "",
@@ -81,6 +81,18 @@ def _quality(report: Report) -> list[str]:
         "In brackets 95 % intervals by the bootstrap; what overlaps is not called different.",
         "",
     ]
+
+
+def _verdicts(report: Report) -> list[str]:
+    sentences = [f"- {sentence}" for sentence in verdicts(report)]
+    return [*sentences, ""] if sentences else []
+
+
+def _folded(report: Report, what: str, lines: list[str]) -> list[str]:
+    """Lines that would be pages of many rows, behind a heading that opens them."""
+    if len(report.rows) <= MOST_NAMED or not lines:
+        return lines
+    return [f"<details><summary>{what}</summary>", "", *lines, "</details>", ""]
 
 
 def _cell(text: str) -> str:

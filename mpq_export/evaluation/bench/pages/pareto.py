@@ -3,59 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..metrics import SENSES, Metric
 from ..report import Report, RowReport
-from .svg import Scale, axes, chart, colour, line, text
+from .labels import Frame, Label, placed_labels, text_width
+from .marks import MOST_NAMED, Mark, Marks
+from .svg import Scale, axes, chart, line, text
 
 _WIDTH, _HEIGHT = 460, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 34, 46
-_LABEL_HEIGHT = 14
 _RADIUS = 5
-_LETTER = 6.6
-"""About the width of a letter, in pixels."""
+_LEGEND_LINE, _LEGEND_GAP = 18, 16
 
 
-@dataclass(frozen=True)
-class _Label:
-    """A row's name beside its point; ``x`` and ``y`` are where the text begins or ends."""
+def pareto_plot(report: Report, marks: Marks) -> str:
+    """SVG; it says so where nothing can be placed in it.
 
-    row: RowReport
-    x: float
-    y: float
-    anchor: str
-
-    def meets(self, other: _Label) -> bool:
-        """Whether the two would be written over each other."""
-        ours, theirs = self._span(), other._span()
-        apart = ours[1] < theirs[0] or theirs[1] < ours[0]
-        return not apart and abs(self.y - other.y) < _LABEL_HEIGHT
-
-    def covers(self, x: float, y: float) -> bool:
-        """Whether it would be written over a point."""
-        begin, end = self._span()
-        return begin - _RADIUS < x < end + _RADIUS and (
-            self.y - _LABEL_HEIGHT < y + _RADIUS and y - _RADIUS < self.y
-        )
-
-    def _span(self) -> tuple[float, float]:
-        width = _LETTER * len(self.row.name)
-        return (self.x, self.x + width) if self.anchor == "start" else (self.x - width, self.x)
-
-
-def pareto_plot(report: Report) -> str:
-    """SVG; it says so where nothing can be placed in it."""
+    Of few rows all have their names beside their points, of many those that no other one beats;
+    a legend under the plot says what the others are.
+    """
     metric = None if report.quality_axis is None else Metric(report.quality_axis)
-    placed = [
-        (index, row)
-        for index, row in enumerate(report.rows)
-        if row.step is not None and metric is not None and metric in row.quality
-    ]
-    if metric is None or not placed:
+    rows = [row for row in report.rows if row.step is not None and metric in row.quality]
+    if metric is None or not rows:
         said = text(10, 24, "No row has both a time and a quality.")
         return chart(_WIDTH, 40, [said], "no figures", "pareto")
-    rows = [row for _, row in placed]
     times = [row.step.p50 for row in rows if row.step is not None]
     values = [row.quality[metric] for row in rows]
     x = Scale.around([v for t in times for v in (t.low, t.high)], _LEFT, _WIDTH - _RIGHT)
@@ -65,50 +36,67 @@ def pareto_plot(report: Report) -> str:
     better = "more" if sense.more_is_better else "less"
     title = f"{sense.title}{unit}, {better} is better"
     parts = axes(x, y, "ms per step, median", title)
-    parts += _front([row for row in rows if row.name in report.pareto], metric, x, y)
-    for (index, _), time, value in zip(placed, times, values, strict=True):
-        at, up, stroke = x(time.value), y(value.value), colour(index)
-        parts.append(line(x(time.low), up, x(time.high), up, stroke, 'stroke-width="1.5"'))
-        parts.append(line(at, y(value.low), at, y(value.high), stroke, 'stroke-width="1.5"'))
-        parts.append(
-            f'<circle class="point" data-row="{index}" cx="{at:.1f}" cy="{up:.1f}" r="{_RADIUS}" '
-            f'fill="{stroke}"/>'
-        )
-    for label in _labels(rows, metric, x, y):
-        parts.append(text(label.x, label.y, label.row.name, label.anchor, "ink"))
-    return chart(_WIDTH, _HEIGHT, parts, f"ms per step against {sense.title}", "pareto")
+    for row, time, value in zip(rows, times, values, strict=True):
+        at, up, mark = x(time.value), y(value.value), marks.by_row[row.name]
+        bar = 'stroke-width="1.5"' if len(rows) <= MOST_NAMED else 'opacity="0.5"'
+        parts.append(line(x(time.low), up, x(time.high), up, mark.colour, bar))
+        parts.append(line(at, y(value.low), at, y(value.high), mark.colour, bar))
+    points = [(x(t.value), y(v.value)) for t, v in zip(times, values, strict=True)]
+    parts += _front([point for row, point in zip(rows, points, strict=True) if _best(row, report)])
+    numbers = {row.name: index for index, row in enumerate(report.rows)}
+    for row, (at, up) in zip(rows, points, strict=True):
+        which = f'class="point" data-row="{numbers[row.name]}"'
+        parts.append(marks.by_row[row.name].drawn(at, up, _RADIUS, which))
+    parts += _names(rows, points, report)
+    drawn, height = _legend(marks.legend)
+    label = f"ms per step against {sense.title}"
+    return chart(_WIDTH, _HEIGHT + height, [*parts, *drawn], label, "pareto")
 
 
-def _front(rows: Sequence[RowReport], metric: Metric, x: Scale, y: Scale) -> list[str]:
-    """A line through the rows that none beats."""
-    points = sorted(
-        (x(row.step.p50.value), y(row.quality[metric].value))
-        for row in rows
-        if row.step is not None
-    )
-    if len(points) < 2:
-        return []
-    path = " ".join(f"{at:.1f},{up:.1f}" for at, up in points)
-    return [f'<polyline points="{path}" fill="none" stroke="var(--soft)" stroke-dasharray="4 4"/>']
+def _best(row: RowReport, report: Report) -> bool:
+    return row.name in report.pareto
 
 
-def _labels(rows: Sequence[RowReport], metric: Metric, x: Scale, y: Scale) -> list[_Label]:
-    """Above right of the points, or above left near the edge; moved up where they would meet."""
-    placed: list[_Label] = []
-    points = [
-        (x(row.step.p50.value), y(row.quality[metric].value))
-        for row in rows
-        if row.step is not None
+def _names(
+    rows: Sequence[RowReport], points: Sequence[tuple[float, float]], report: Report
+) -> list[str]:
+    """Names beside points, with lines to those that are farther away."""
+    many = len(report.rows) > MOST_NAMED
+    named = [
+        (row.name, *point)
+        for row, point in zip(rows, points, strict=True)
+        if not many or _best(row, report)
     ]
-    for row in sorted(rows, key=lambda row: -y(row.quality[metric].value)):
-        assert row.step is not None
-        at, up = x(row.step.p50.value), y(row.quality[metric].value) - 8
-        fits = at + 8 + _LETTER * len(row.name) < x.end
-        label = _Label(row, at + 8 if fits else at - 8, up, "start" if fits else "end")
-        while (
-            any(label.meets(other) for other in placed)
-            or any(label.covers(*point) for point in points)
-        ) and label.y > y.end:
-            label = _Label(row, label.x, label.y - 2, label.anchor)
-        placed.append(label)
-    return placed
+    named.sort(key=lambda one: -one[2])
+    frame = Frame(_LEFT, _WIDTH, _TOP - 10, _HEIGHT - _BOTTOM)
+    labels = placed_labels(named, points, frame, _RADIUS)
+    ties = [_tie(label, *named[index][1:]) for index, label in labels.items() if label.tied]
+    return ties + [text(one.x, one.y, one.name, one.anchor, "ink") for one in labels.values()]
+
+
+def _tie(label: Label, x: float, y: float) -> str:
+    return line(x, y, label.x, label.y - 4, "var(--soft)", 'stroke-width="0.7"')
+
+
+def _legend(entries: Sequence[tuple[Mark, str]]) -> tuple[list[str], int]:
+    """Marks with their meanings, line after line under the plot, and how much height that takes."""
+    if not entries:
+        return [], 0
+    parts, at, lines = [], float(_LEFT), 1
+    for mark, said in entries:
+        width = 10 + text_width(said) + _LEGEND_GAP
+        if at + width > _WIDTH and at > _LEFT:
+            at, lines = float(_LEFT), lines + 1
+        up = _HEIGHT + _LEGEND_LINE * (lines - 1) + 4
+        parts.append(mark.drawn(at, up, _RADIUS))
+        parts.append(text(at + 10, up + 4, said))
+        at += width
+    return parts, _LEGEND_LINE * lines
+
+
+def _front(best: Sequence[tuple[float, float]]) -> list[str]:
+    """A line through the points of rows that none beats."""
+    if len(best) < 2:
+        return []
+    path = " ".join(f"{at:.1f},{up:.1f}" for at, up in sorted(best))
+    return [f'<polyline points="{path}" fill="none" stroke="var(--soft)" stroke-dasharray="4 4"/>']

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 SERIES = 8
-"""Colours; further rows begin again."""
+"""Colours, grey among them."""
 LIGHT = {
     "ink": "#1c1e21", "soft": "#5c6470", "line": "#d5d9e0", "page": "#ffffff",
     "s0": "#5c6470", "s1": "#0b6fb8", "s2": "#c2410c", "s3": "#15803d", "s4": "#7c3aed",
@@ -20,8 +20,11 @@ DARK = {
     "s5": "#fbbf24", "s6": "#f472b6", "s7": "#22d3ee",
 }  # fmt: skip
 _SUBDIVISIONS = (1, 2, 5)
-_WIDE = 6
+_WIDE = 4
 """A range of larger ratio is shown on a logarithmic scale."""
+_DEEPEST, _ZERO = 1e-3, 0.08
+"""Of such a scale that begins at 0: its least value beside that in units of the largest, and what
+share of its length lies between the two."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Scale:
         low, high: values at the ends; positive where it is logarithmic.
         start, end: pixels at the ends.
         logarithmic: whether equal distances are equal ratios.
+        zero: whether 0 lies at the start, apart from a logarithmic scale.
     """
 
     low: float
@@ -39,6 +43,7 @@ class Scale:
     start: float
     end: float
     logarithmic: bool
+    zero: bool = False
 
     @classmethod
     def around(cls, values: Sequence[float], start: float, end: float) -> Scale:
@@ -47,16 +52,23 @@ class Scale:
         low, high = min(finite), max(finite)
         if low > 0 and high / low > _WIDE:
             return cls(low / 1.3, high * 1.3, start, end, True)
+        positive = [value for value in finite if value > high * _DEEPEST]
+        if low == 0 < high and high / min(positive) > _WIDE:
+            return cls(min(positive) / 1.3, high * 1.3, start, end, True, True)
         bottom = min(0.0, low)
         return cls(bottom, high + 0.12 * ((high - bottom) or 1.0), start, end, False)
 
     def __call__(self, value: float) -> float:
         """The pixel of a value; what lies outside is at the end."""
+        if self.zero and value <= 0:
+            return self.start
         value = min(max(value, self.low), self.high)
         if self.logarithmic:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
             share = (value - self.low) / (self.high - self.low)
+        if self.zero:
+            share = _ZERO + (1 - _ZERO) * share
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
@@ -65,7 +77,8 @@ class Scale:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             steps = _SUBDIVISIONS if last - first <= 3 else (1,)
             every = [10.0**power * step for power in range(first, last + 1) for step in steps]
-            return [value for value in every if self.low <= value <= self.high]
+            found = [value for value in every if self.low <= value <= self.high]
+            return [0.0, *found] if self.zero else found
         rough = (self.high - self.low) / 4
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * s for s in (1, 2, 5, 10) if power * s >= rough)
@@ -73,11 +86,6 @@ class Scale:
         first_tick = math.ceil(self.low / step) * step
         every = [first_tick + step * k for k in range(count + 1)]
         return [value for value in every if value <= self.high]
-
-
-def colour(index: int) -> str:
-    """Of a row: the first is full precision where there is one, and grey."""
-    return f"var(--s{index if index < SERIES else 1 + (index - 1) % (SERIES - 1)})"
 
 
 def text(x: float, y: float, said: str, anchor: str = "start", kind: str = "soft") -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from ..estimates import Estimate
 from ..metrics import SENSES, Metric
 from ..report import Report, RowReport, Times
+from ..rows import Kind
+
+_LISTED = 3
 
 
 def interval(estimate: Estimate, digits: int = 2, factor: float = 1) -> str:
@@ -85,3 +88,21 @@ def cost_sentences(row: RowReport) -> list[str]:
         f"{cost.title}: {cost.ms:.2f} ms, {cost.share:.0%}. {cost.remedy}"
         for cost in row.profile.costs
     ]
+
+
+def runs_of(report: Report) -> list[tuple[str, str]]:
+    """Which rows ran how."""
+    found: dict[str, list[RowReport]] = {}
+    for row in report.rows:
+        if row.runs_as:
+            found.setdefault(row.runs_as, []).append(row)
+    return [(_together(rows, report), how) for how, rows in found.items()]
+
+
+def _together(rows: list[RowReport], report: Report) -> str:
+    """Rows by their titles, or what they have in common."""
+    bundles = [row for row in report.rows if row.kind == Kind.BUNDLE]
+    ran = [row for row in bundles if row.runs_as]
+    if len(rows) > _LISTED and rows == ran:
+        return "all bundles" if len(ran) == len(bundles) else "all bundles that ran"
+    return ", ".join(row.title for row in rows)

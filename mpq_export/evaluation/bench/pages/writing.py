@@ -9,6 +9,7 @@ from ....files import staged_file
 from ..run import Finished
 from .html import html_page
 from .markdown import markdown_page
+from .marks import marks_of
 from .pareto import pareto_plot
 from .svg import standalone
 
@@ -23,7 +24,7 @@ def write_pages(finished: Finished, out: Path, name: str) -> None:
     texts = {
         "md": markdown_page(report, f"{name}.svg"),
         "html": html_page(report, finished.images, f"{name}.json"),
-        "svg": standalone(pareto_plot(report)),
+        "svg": standalone(pareto_plot(report, marks_of(report.rows))),
     }
     for suffix, text in texts.items():
         with staged_file(out / f"{name}.{suffix}") as stage:
