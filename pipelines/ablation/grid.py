@@ -14,7 +14,7 @@ from ...core.weight_form import WeightForm
 from ...methods import Recipe, recipe_of
 from ...training.choices import Trained
 from ..model_report import shipped_checkpoint
-from .ingredients import combined_without, scaling_steps, switched, temporal_steps
+from .ingredients import combination_stages, scaling_steps, switched, temporal_steps
 
 NUM_STEPS = 20
 TRAINED_METHODS = ("efficientdm", "mpq-dm", "mpq-dmv2")
@@ -166,7 +166,7 @@ def grid(overrides: Overrides = Overrides()) -> Mapping[str, Part]:
         Part("combination", "MPQ-DMv2 alone and behind DMQ and a cache", _combination()),
         Part(
             "combination-ablation",
-            "Photographs: the combination without each of its stages",
+            "Photographs: the combination, one stage changed at a time",
             _combination_ablation(),
         ),
         Part("methods", "Photographs: every method at every width", _methods()),
@@ -333,7 +333,7 @@ def _combination() -> list[Cell]:
 
 def _combination_ablation() -> list[Cell]:
     whole = budgeted(recipe_of("mpq-combined"), "photos", Trained.LOW_RANK)
-    rows = {whole.method: whole, **combined_without(whole)}
+    rows = {whole.method: whole, **combination_stages(whole)}
     return [_cell("photos", "w3a4", recipe, 0, 500, label) for label, recipe in rows.items()]
 
 

@@ -96,14 +96,15 @@ def scaling_steps(whole: Recipe) -> Mapping[str, Recipe]:
     }
 
 
-def combined_without(whole: Recipe) -> Mapping[str, Recipe]:
-    """The combination without each of the stages that it adds to MPQ-DMv2."""
-    alike = whole.training.model_copy(update={"step_power": 0.0})
-    missing: dict[str, dict[str, Any]] = {
-        "weights of steps": {_TRAINING: alike},
-        "cache": {"cache": None},
-        "scaling": {"scaling": None},
-        "power-of-two": {"power_of_two": None},
-        "split concatenations": {"split_concatenations": False},
+def combination_stages(whole: Recipe) -> Mapping[str, Recipe]:
+    """The combination without each of the stages that it adds to MPQ-DMv2, and with DMQ's weights
+    of steps in its loss."""
+    weighted = whole.training.model_copy(update={"step_power": 20.0})
+    changes: dict[str, dict[str, Any]] = {
+        "with weights of steps": {_TRAINING: weighted},
+        "without cache": {"cache": None},
+        "without scaling": {"scaling": None},
+        "without power-of-two": {"power_of_two": None},
+        "without split concatenations": {"split_concatenations": False},
     }
-    return {f"without {name}": whole.model_copy(update=update) for name, update in missing.items()}
+    return {label: whole.model_copy(update=change) for label, change in changes.items()}

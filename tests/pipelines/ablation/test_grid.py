@@ -16,7 +16,7 @@ from mpq_export.pipelines.ablation.grid import (
 )
 from mpq_export.pipelines.ablation.ingredients import (
     INGREDIENTS,
-    combined_without,
+    combination_stages,
     scaling_steps,
     switched,
     temporal_steps,
@@ -95,13 +95,15 @@ def test_every_stage_of_the_combination_is_left_out_once():
         for name in Recipe.model_fields
         if getattr(whole, name) != getattr(alone, name) and name not in ("method", "summary")
     }
-    left_out = [
-        {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(whole, name)}
-        for recipe in combined_without(whole).values()
-    ]
-    assert sorted(left_out, key=min) == sorted(({name} for name in added), key=min)
-    for recipe, (name,) in zip(combined_without(whole).values(), left_out, strict=True):
-        assert getattr(recipe, name) == getattr(alone, name)
+    left_out = set()
+    for label, recipe in combination_stages(whole).items():
+        (name,) = (n for n in Recipe.model_fields if getattr(recipe, n) != getattr(whole, n))
+        if label.startswith("without"):
+            assert getattr(recipe, name) == getattr(alone, name)
+            left_out.add(name)
+        else:
+            assert recipe.training.model_copy(update={"step_power": 0}) == whole.training
+    assert left_out == added
 
 
 def test_a_bundle_is_deployed_that_was_trained_anyway():
