@@ -52,7 +52,10 @@ def export(
     ] = Target.ORT,
     method: Annotated[
         str | None,
-        typer.Option(help="rtn, dmq, tfmq-dm, efficientdm, mpq-dm or mpq-dmv2; default mpq-dmv2."),
+        typer.Option(
+            help="rtn, dmq, tfmq-dm, efficientdm, mpq-dm, mpq-dmv2 or mpq-combined; default "
+            "mpq-dmv2."
+        ),
     ] = None,
     train_steps: Annotated[
         int | None,

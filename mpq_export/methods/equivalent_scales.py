@@ -10,19 +10,22 @@ from torch import nn
 
 from ..core.bit_allocation import Allocation
 from ..core.layers import Quantizable, geometry_of, weight_matrix
-from ..errors import Interrupted
 from ..progress import ProgressReporter
 from ..reconstruction.choices import ScalingChoices
-from ..reconstruction.finished import FinishedParts
+from ..reconstruction.finished import FinishedParts, TensorLayout
 from ..reconstruction.patches import record_patches, shared_inputs
 from ..reconstruction.scaling import ScaledLayer, learn_scaling
 from ..reconstruction.walk import CalibrationWalk
 from ..training.calibration import InputStatistics
-from ..training.interruption import stop_wish
+from ..training.interruption import leave_if, stop_wish
 from ..training.seeds import derived_seed
 from .plan import LayerPlan
 
 _FACTORS = "factors"
+_DOING = "scales were learned"
+_LARGEST = 2.0**100
+"""Beyond it, or below its inverse, no factor can be meant: those of smoothing span the square root
+of float32's numbers."""
 
 
 def learned_scales(
@@ -44,29 +47,36 @@ def learned_scales(
     """
     names = [name for name, own in plan.layers.items() if own.scaling]
     groups = shared_inputs(model, model_config, walk, names)
-    progress.start("learn scales", len(groups))
+    progress.start("learn scales", len(groups) * choices.iterations)
     result: dict[str, torch.Tensor] = {}
     missing: list[Sequence[str]] = []
     for members in groups:
         seen = statistics[members[0]]
         assert seen is not None, "layers that do not run have left the plan"
-        layout = {_FACTORS: (torch.float32, (seen.low.shape[1],))}
+        channels = seen.low.shape[1]
+        layout = {_FACTORS: TensorLayout(torch.float32, (channels,), 1 / _LARGEST, _LARGEST)}
         known = finished.load(_part(members), layout)
         if known is None:
             missing.append(members)
         else:
             result |= dict.fromkeys(members, known[_FACTORS])
-            progress.advance()
+            progress.advance(choices.iterations)
     with stop_wish() as wished:
-        recorded = record_patches(model, model_config, walk, missing, choices.samples, seed)
+
+        def on_update() -> None:
+            leave_if(wished, _DOING)
+            progress.advance()
+
+        recorded = record_patches(
+            model, model_config, walk, missing, choices.samples, choices.images_per_step, seed
+        )
         for group, patches in recorded:
-            if wished():
-                raise Interrupted("Stopped while scales were learned", fix="Go on with --resume")
             layers = [_scaled(model, name, plan, statistics) for name in group]
-            tau = learn_scaling(layers, patches, choices, derived_seed(f"scaling {group[0]}", seed))
+            own_seed = derived_seed(f"scaling {group[0]}", seed)
+            tau = learn_scaling(layers, patches, choices, own_seed, on_update)
             finished.save(_part(group), {_FACTORS: tau})
             result |= dict.fromkeys(group, tau)
-            progress.advance()
+        leave_if(wished, _DOING)
     return result
 
 

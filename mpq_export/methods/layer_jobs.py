@@ -20,8 +20,8 @@ from ..core.planes import ContractError, pack
 from ..core.weight_quantizer import quantize_weight
 from ..errors import LayerError
 from ..training.calibration import InputStatistics
+from .layer_parts import Part, part_statistics
 from .plan import LayerChoices
-from .splitting import Part, part_statistics
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -31,9 +31,10 @@ from ..training.calibration import InputStatistics, record_inputs
 from ..training.trajectories import TrajectoryStep, calls_per_step, full_precision_trajectory
 from .equivalent_scales import learned_scales
 from .layer_jobs import LayerJob, quantized_in_order, split_job
+from .layer_parts import Part
 from .plan import LayerPlan, plan_layers
 from .recipe import Recipe
-from .splitting import Part, split_layers
+from .splitting import split_layers
 
 _NOT_RUN = "it does not run in every denoising step: unused, or its weights are read without a call"
 
@@ -193,14 +194,8 @@ class _Run:
         scales: Mapping[str, torch.Tensor],
     ) -> Mapping[str, list[Part]]:
         """Of the layers that have several, or shifts."""
-        recipe = self.recipe
-        if not recipe.splits_layers:
+        if not self.recipe.splits_layers:
             return {}
-        # The temporal block is run layer by layer: there one of several parts has no place.
-        timed = recipe.cache is not None or recipe.temporal_rounding is not None
-        whole: Collection[str] = ()
-        if timed:
-            whole = whole_block(self.model, self.model_config, 1).read_layers
         return split_layers(
             self.model,
             self.model_config,
@@ -208,8 +203,7 @@ class _Run:
             plan,
             statistics,
             scales,
-            recipe,
-            whole,
+            self.recipe,
             self.seed,
             self.finished,
             self.progress,

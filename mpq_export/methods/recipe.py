@@ -92,8 +92,8 @@ class Recipe(BaseModel):
 
     @property
     def is_reconstructed(self) -> bool:
-        """Whether something is learned before training."""
-        learned = (self.scaling, self.temporal_rounding, self.rounding)
+        """Whether something is learned, or voted for, before training."""
+        learned = (self.scaling, self.power_of_two, self.temporal_rounding, self.rounding)
         return any(stage is not None for stage in learned)
 
     @property

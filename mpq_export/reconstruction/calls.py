@@ -74,8 +74,13 @@ def samples_per_step(
     step = walk.steps[0]
     one = record_calls(model, model_config, [ChosenImages(step, torch.arange(1))], block)
     size = 4 * (one.outputs.numel() + sum(value.numel() for value in one.inputs.values()))
-    steps = len(walk.steps)
-    return max(1, min(-(-wanted // steps), MAX_BYTES // (size * steps)))
+    return samples_within_memory(wanted, len(walk.steps), size)
+
+
+def samples_within_memory(wanted: int, steps: int, sample_bytes: int) -> int:
+    """How many samples of each of so many steps give about ``wanted`` in :data:`MAX_BYTES`; at
+    least one."""
+    return max(1, min(-(-wanted // steps), MAX_BYTES // (sample_bytes * steps)))
 
 
 @torch.no_grad()

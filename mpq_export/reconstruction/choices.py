@@ -47,10 +47,13 @@ class ScalingChoices(BaseModel):
         iterations: updates of a layer; published: 6,000.
         samples: rows that meet a layer's weight, spread over all steps of the sampler; published
             are whole activations of 5,120 images at a step.
-        batch: of them in an update.
+        images_per_step: of the calibration images, from which these rows are taken.
+        batch: rows of an update.
         rate: of Adam, by the cosine to 0; published: 1e-3 for the factors themselves, here for
             their logarithms in runs that are so much shorter.
         refits: how often levels and ranges are fitted anew to the scaled layer meanwhile.
+        rows_per_fit: rows whose errors decide how many bits a row of the weight gets in such a fit.
+        largest_factor: of a channel before all are divided by their mean; the least is its inverse.
         step_power: alpha of the adaptive weights of steps, for 20 steps; 0 counts all alike.
             Published: 20, and 25 for one model.
         step_memory: xi, of the running losses behind these weights.
@@ -60,9 +63,12 @@ class ScalingChoices(BaseModel):
 
     iterations: int = Field(300, ge=1, le=1_000_000)
     samples: int = Field(1280, ge=1, le=1_000_000)
+    images_per_step: int = Field(4, ge=1, le=4096)
     batch: int = Field(128, ge=1, le=65_536)
     rate: float = Field(1e-2, gt=0, le=1)
     refits: int = Field(4, ge=1, le=1000)
+    rows_per_fit: int = Field(256, ge=1, le=65_536)
+    largest_factor: float = Field(64.0, gt=1, le=2.0**20)
     step_power: float = Field(20.0, ge=0, le=1000)
     step_memory: float = Field(0.95, ge=0, lt=1)
 
@@ -74,6 +80,8 @@ class PowerOfTwoChoices(BaseModel):
         match: shell patterns of the layers; published: the shortcuts of residual blocks.
         largest_shift: D: steps are the tensor's, or up to ``2^D`` times smaller.
         agreement: kappa, the share of samples that must vote for a channel's step.
+        samples: images that vote, spread over all steps of the sampler; where calibration has
+            fewer, all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,3 +89,4 @@ class PowerOfTwoChoices(BaseModel):
     match: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = ("*.conv_shortcut",)
     largest_shift: int = Field(3, ge=1, le=6)
     agreement: float = Field(0.85, gt=0, le=1)
+    samples: int = Field(2048, ge=1, le=1_000_000)

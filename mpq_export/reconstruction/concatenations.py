@@ -4,14 +4,12 @@ block has computed beside what it skips."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-
-from .walk import CalibrationWalk, ChosenImages, replay
 
 
 class _Concatenations(TorchFunctionMode):
@@ -36,15 +34,29 @@ class _Concatenations(TorchFunctionMode):
         """Of what ``x`` was put together along an axis; empty where it was not."""
         for made, own, sizes in self._made:
             tensor = made()
-            if tensor is not None and tensor.data_ptr() == x.data_ptr() and own == axis:
+            if tensor is not None and _same_place(tensor, x) and own == axis:
                 return sizes if tensor.shape == x.shape else []
         return []
 
 
+def _same_place(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors begin at one place of one memory, which may hold no data."""
+    return (
+        one.untyped_storage()._cdata == other.untyped_storage()._cdata
+        and one.storage_offset() == other.storage_offset()
+    )
+
+
 def concatenated_inputs(
-    model: nn.Module, model_config: Mapping[str, Any], walk: CalibrationWalk, names: Sequence[str]
+    model: nn.Module, run: Callable[[], object], names: Sequence[str]
 ) -> dict[str, list[int]]:
-    """The channels of every part of a layer's input, for layers whose input is a concatenation."""
+    """The channels of every part of a layer's input, for layers whose input is a concatenation.
+
+    Args:
+        model: on any device, the meta device included.
+        run: calls it.
+        names: layers of it.
+    """
     found: dict[str, list[int]] = {}
     watching = _Concatenations()
 
@@ -61,7 +73,7 @@ def concatenated_inputs(
     ]
     try:
         with watching:
-            replay(model, model_config, ChosenImages(walk.steps[0], torch.arange(1)))
+            run()
     finally:
         for handle in handles:
             handle.remove()

@@ -15,10 +15,31 @@ from ..errors import UserError
 from ..tensor_files import staged_tensor_file
 
 _NAME = "name"
+_TYPES = {"F32": torch.float32, "I32": torch.int32, "I8": torch.int8, "U8": torch.uint8}
+"""What parts hold, by safetensors' names."""
 
 
-Layout = Mapping[str, tuple[torch.dtype, Sequence[int]]]
-"""Type and shape of every tensor of a part."""
+@dataclass(frozen=True)
+class TensorLayout:
+    """What a tensor of a part is: type, shape, and the least and greatest number in it, of the
+    whole or of every row, ``[O]``."""
+
+    dtype: torch.dtype
+    shape: Sequence[int]
+    least: float
+    greatest: float | torch.Tensor
+
+    def holds(self, value: torch.Tensor) -> bool:
+        """Whether all numbers of a tensor of that type and shape are between the two; NaN never
+        is."""
+        greatest = self.greatest
+        if isinstance(greatest, torch.Tensor):
+            greatest = greatest.reshape(-1, *[1] * (value.dim() - 1))
+        return bool(((value >= self.least) & (value <= greatest)).all())
+
+
+Layout = Mapping[str, TensorLayout]
+"""Of every tensor of a part, by name."""
 
 
 class FinishedParts(Protocol):
@@ -52,26 +73,32 @@ class KeptParts:
     folder: Path
 
     def load(self, name: str, layout: Layout) -> dict[str, torch.Tensor] | None:
-        """Raises UserError where the part's file is damaged, or holds anything but ``layout``, of
-        finite numbers."""
+        """Raises UserError where the part's file is damaged, or holds anything but ``layout``; of
+        such a file no tensor is read."""
         from safetensors import safe_open
 
         path = self._file(name)
         if not path.exists():
             return None
+        wanted = {key: (own.dtype, tuple(own.shape)) for key, own in layout.items()}
         try:
             with safe_open(path, framework="pt") as file:
                 own = (file.metadata() or {}).get(_NAME)
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                if own != name:
+                    raise _damaged(path, f"It is of {own!r}, not of {name!r}")
+                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+                found = {
+                    key: (_TYPES.get(part.get_dtype()), tuple(part.get_shape()))
+                    for key, part in slices.items()
+                }
+                if found != wanted:
+                    raise _damaged(path, "Its tensors are not those of that part")
+                tensors = {key: file.get_tensor(key) for key in layout}
         except (SafetensorError, OSError) as error:
             raise _damaged(path, str(error)) from error
-        if own != name:
-            raise _damaged(path, f"It is of {own!r}, not of {name!r}")
-        found = {key: (value.dtype, tuple(value.shape)) for key, value in tensors.items()}
-        if found != {key: (dtype, tuple(shape)) for key, (dtype, shape) in layout.items()}:
-            raise _damaged(path, "Its tensors are not those of that part")
-        if not all(bool(value.isfinite().all()) for value in tensors.values()):
-            raise _damaged(path, "A number in it is not finite")
+        for key, value in tensors.items():
+            if not layout[key].holds(value):
+                raise _damaged(path, f"A number of {key!r} is out of range")
         return tensors
 
     def save(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:

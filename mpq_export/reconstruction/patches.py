@@ -17,8 +17,6 @@ from .walk import CalibrationWalk, ChosenImages, replay
 
 MAX_BYTES = 1 << 29
 """Of all rows that are held at once; for more the model runs again."""
-_IMAGES = 4
-"""Of a step, from which rows are taken."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,11 @@ def record_patches(
     walk: CalibrationWalk,
     groups: Sequence[Sequence[str]],
     wanted: int,
+    images: int,
     seed: int,
 ) -> Iterator[tuple[Sequence[str], Patches]]:
-    """About ``wanted`` rows of the first layer of every group, spread over all steps.
+    """About ``wanted`` rows of the first layer of every group, spread over all steps, of so many
+    images of each.
 
     The model runs once for as many groups as fit into memory. Convolutions have one group of
     channels.
@@ -50,12 +50,12 @@ def record_patches(
         columns = _module(model, group[0]).weight[0].numel()
         size = 4 * columns * per_step * len(walk.steps)
         if waiting and held + size > MAX_BYTES:
-            yield from _recorded(model, model_config, walk, waiting, per_step, seed)
+            yield from _recorded(model, model_config, walk, waiting, per_step, images, seed)
             waiting, held = [], 0
         waiting.append(group)
         held += size
     if waiting:
-        yield from _recorded(model, model_config, walk, waiting, per_step, seed)
+        yield from _recorded(model, model_config, walk, waiting, per_step, images, seed)
 
 
 def shared_inputs(
@@ -127,6 +127,7 @@ def _recorded(
     walk: CalibrationWalk,
     groups: Sequence[Sequence[str]],
     per_step: int,
+    images: int,
     seed: int,
 ) -> Iterator[tuple[Sequence[str], Patches]]:
     # A layer's rows depend on nothing but its name: whatever else is recorded, or was before.
@@ -149,7 +150,7 @@ def _recorded(
         )
         for group in groups
     ]
-    chosen = walk.chosen(_IMAGES, derived_seed("images of patches", seed))
+    chosen = walk.chosen(images, derived_seed("images of patches", seed))
     try:
         for part in chosen:
             begun += 1

@@ -22,15 +22,16 @@ from ..core.integer_reference import PackedLayer, column_factors
 from ..core.layers import Quantizable, install_layers, part_of, shared_copy, weight_matrix
 from ..core.learned_rounding import LearnedRounding, RoundedLayer
 from ..core.planes import pack, unpack
-from ..errors import Interrupted
 from ..progress import ProgressReporter
-from ..training.interruption import stop_wish
+from ..training.interruption import leave_if, stop_wish
 from ..training.seeds import derived_seed
 from .blocks import Block
 from .calls import BlockCalls, record_calls, running_order, samples_per_step
 from .choices import RoundingChoices
-from .finished import FinishedParts, Layout
+from .finished import FinishedParts, Layout, TensorLayout
 from .walk import CalibrationWalk
+
+_DOING = "rounding was learned"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def learn_rounding(
             for name in rounded:
                 result[name] = with_codes(layers[name], known[name])
                 rounded[name].settle(torch.from_numpy(unpack(result[name].weight).weights()))
+        leave_if(wished, _DOING)
     return result
 
 
@@ -124,9 +126,14 @@ def _install(
 
 
 def codes_layout(names: Iterable[str], layers: Mapping[str, PackedLayer]) -> Layout:
-    """Of the codes of some layers, uint8 ``[O, K]`` by name."""
-    weights = {name: layers[name].weight for name in names}
-    return {name: (torch.uint8, (own.rows, own.columns)) for name, own in weights.items()}
+    """Of the codes of some layers, uint8 ``[O, K]`` by name; a row of P planes has ``2^P``."""
+    matrices = {name: unpack(layers[name].weight) for name in names}
+    return {
+        name: TensorLayout(
+            torch.uint8, own.codes.shape, 0, 2 ** torch.from_numpy(own.plane_count) - 1
+        )
+        for name, own in matrices.items()
+    }
 
 
 def rounded_layer(start: PackedLayer, module: Quantizable) -> RoundedLayer:
@@ -203,8 +210,7 @@ def fit_rounding(
     learning = list(roundings)
     optimizer = torch.optim.Adam([rounding.logit for rounding in learning], choices.rate)
     for iteration in range(choices.iterations):
-        if wished():
-            raise Interrupted("Stopped while rounding was learned", fix="Go on with --resume")
+        leave_if(wished, _DOING)
         rows = torch.randint(0, len(targets), (choices.batch,), generator=batches)
         loss = _squared_error(_output(block, calls, rows), targets[rows])
         beta = choices.beta(iteration)

@@ -17,7 +17,7 @@ drown the rest. What is compared in the end are the quantisers that are deployed
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +35,6 @@ from ..training.calibration import InputStatistics
 from ..training.step_weights import StepWeights
 from .choices import ScalingChoices
 from .patches import Patches
-
-_LARGEST_LOG = 6 * math.log(2)
-"""Factors stay between 2**-6 and 2**6."""
-_ROWS_OF_A_FIT = 256
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,11 @@ class ScaledLayer:
 
 
 def learn_scaling(
-    layers: Sequence[ScaledLayer], patches: Patches, choices: ScalingChoices, seed: int
+    layers: Sequence[ScaledLayer],
+    patches: Patches,
+    choices: ScalingChoices,
+    seed: int,
+    on_update: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """``tau``, float32 ``[I]``, of geometric mean 1: of what was learned, what it began with, and 1
     everywhere, that with the least error. It begins with the better one of 1 and the factors of
@@ -76,11 +76,14 @@ def learn_scaling(
         patches: rows of their input.
         choices: of the recipe.
         seed: of the batches.
+        on_update: called behind every update.
     """
     targets = [patches.rows @ layer.weights.T for layer in layers]
+    places = torch.linspace(0, len(patches.rows) - 1, choices.rows_per_fit).long()
+    some, largest = patches.rows[places], math.log(choices.largest_factor)
 
     def error(tau: torch.Tensor) -> float:
-        fitted = [_fitted(layer, tau, patches, clipped=True) for layer in layers]
+        fitted = [_fitted(layer, tau, some, clipped=True) for layer in layers]
         return _error(fitted, tau, patches, targets, choices.batch)
 
     start = min((torch.ones(layers[0].seen.low.shape[1]), _smoothing(layers)), key=error)
@@ -94,7 +97,7 @@ def learn_scaling(
     for iteration in range(choices.iterations):
         if iteration % interval == 0:
             now = log_tau.detach().exp()
-            quantizers = [_fitted(layer, now, patches, clipped=False) for layer in layers]
+            quantizers = [_fitted(layer, now, some, clipped=False) for layer in layers]
         rows = torch.randint(0, len(patches.rows), (choices.batch,), generator=generator)
         losses = _losses(quantizers, log_tau.exp(), patches, targets, rows)
         weights = steps.update(losses, patches.entries[rows])
@@ -103,7 +106,8 @@ def learn_scaling(
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            log_tau.clamp_(-_LARGEST_LOG, _LARGEST_LOG)
+            log_tau.clamp_(-largest, largest)
+        on_update()
     tau = (log_tau - log_tau.mean()).detach().exp()
     return min((start, tau), key=error)
 
@@ -147,11 +151,11 @@ class _Quantizer:
 
 
 @torch.no_grad()
-def _fitted(layer: ScaledLayer, tau: torch.Tensor, patches: Patches, clipped: bool) -> _Quantizer:
-    """The quantisers of a layer at one tau; clipped ones are those of its deployment."""
+def _fitted(layer: ScaledLayer, tau: torch.Tensor, rows: torch.Tensor, clipped: bool) -> _Quantizer:
+    """The quantisers of a layer at one tau, with some rows of its input; clipped ones are those of
+    its deployment."""
     seen, weights = layer.seen, scaled_weights(layer.weights, tau, layer.conv)
-    some = torch.linspace(0, len(patches.rows) - 1, _ROWS_OF_A_FIT).long()
-    inputs = scaled_weights(patches.rows[some], 1 / tau, layer.conv)
+    inputs = scaled_weights(rows, 1 / tau, layer.conv)
     matrix = quantize_weight(weights, layer.bits, layer.form, layer.allocation, inputs)
     low, high = (seen.low / tau).amin(dim=1), (seen.high / tau).amax(dim=1)
     if clipped:

@@ -8,7 +8,7 @@ BRECQ does, a layer of the block would answer for errors of images, of which it 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 import torch
@@ -27,7 +27,7 @@ from ..reconstruction.choices import RoundingChoices
 from ..reconstruction.finished import FinishedParts
 from ..reconstruction.rounding import codes_layout, fit_rounding, rounded_layer, with_codes
 from ..reconstruction.walk import CalibrationWalk
-from ..training.interruption import stop_wish
+from ..training.interruption import leave_if, stop_wish
 from ..training.seeds import derived_seed
 from .recorded import record_model
 
@@ -95,8 +95,12 @@ def learn_temporal_rounding(
     progress.start("learn temporal rounding", choices.iterations)
     codes = finished.load(_PART, codes_layout(own, layers))
     if codes is None and own:
-        codes = _learn(model, model_config, walk, layers, block, own, choices, seed, progress)
-        finished.save(_PART, codes)
+        with stop_wish() as wished:
+            codes = _learn(
+                model, model_config, walk, layers, block, own, choices, seed, progress, wished
+            )
+            finished.save(_PART, codes)
+            leave_if(wished, "the temporal block's rounding was learned")
     else:
         progress.advance(choices.iterations)
     return {
@@ -115,6 +119,7 @@ def _learn(
     choices: RoundingChoices,
     seed: int,
     progress: ProgressReporter,
+    wished: Callable[[], bool],
 ) -> dict[str, torch.Tensor]:
     """The codes of the layers ``own``, uint8 ``[O, K]``."""
     rounded = {
@@ -134,11 +139,10 @@ def _learn(
     _, structure = tree_flatten((tuple(places), {}))
     calls = BlockCalls(dict(enumerate(places)), {}, structure, targets, torch.arange(len(targets)))
     batches = torch.Generator().manual_seed(derived_seed("batches of the temporal block", seed))
-    with stop_wish() as wished:
-        fit_rounding(
-            _Features(block, model, rounded),
-            parts.values(), calls, targets, choices, batches, progress, wished,
-        )  # fmt: skip
+    fit_rounding(
+        _Features(block, model, rounded),
+        parts.values(), calls, targets, choices, batches, progress, wished,
+    )  # fmt: skip
     module = _Features(every, model, rounded)
     nearest = {name: torch.from_numpy(part.start.weights()) for name, part in parts.items()}
     learned = {name: part.hard() for name, part in parts.items()}

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ..errors import Interrupted
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -35,6 +37,13 @@ def stop_wish() -> Iterator[Callable[[], bool]]:
         yield wished.is_set
     finally:
         _restore(before)
+
+
+def leave_if(wished: Callable[[], bool], doing: str) -> None:
+    """Raise Interrupted where somebody has wished to stop while something was being done, such as
+    "scales were learned"."""
+    if wished():
+        raise Interrupted(f"Stopped while {doing}", fix="Go on with --resume")
 
 
 def _restore(handlers: Mapping[signal.Signals, Any]) -> None:

@@ -27,9 +27,13 @@ SINCE_EPOCH: tuple[str, ...] = (
     "cache",
     "training.step_power",
     "training.step_memory",
+    "power_of_two.samples",
+    "scaling.images_per_step",
+    "scaling.rows_per_fit",
+    "scaling.largest_factor",
 )
-"""Fields of a recipe, ``training.`` before those of its training, that are younger than the epoch:
-at their defaults they mean what was measured without them, and stay out of the names."""
+"""Fields of a recipe, with the stage's name before those of a stage, that are younger than the
+epoch: at their defaults they mean what was measured without them, and stay out of the names."""
 _PIPELINES = Path(__file__).parents[1]
 
 
@@ -59,7 +63,9 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
     content = recipe.model_dump(mode="json", exclude={"summary"})
     for path in SINCE_EPOCH:
         where, _, name = path.rpartition(".")
-        choices, own = (recipe.training, content["training"]) if where else (recipe, content)
+        choices, own = (getattr(recipe, where), content.get(where)) if where else (recipe, content)
+        if own is None:
+            continue
         field = type(choices).model_fields[name]
         if getattr(choices, name) == field.get_default(call_default_factory=True):
             del own[name]

@@ -6,15 +6,17 @@ from dataclasses import replace
 import fixtures
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
-from mpq_export.errors import Interrupted
+from mpq_export.errors import Interrupted, UserError
 from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
 from mpq_export.methods import recipe_of
 from mpq_export.precision import BitSpec
-from mpq_export.reconstruction.choices import RoundingChoices, ScalingChoices
+from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices, ScalingChoices
 from mpq_export.training.choices import TrainingChoices
 from mpq_export.training_folder import ResumeError
 
@@ -31,7 +33,7 @@ TRAINED = RECIPE.model_copy(
 )
 
 
-class StopsBehind(fixtures.SilentProgress):
+class StopsAfter(fixtures.SilentProgress):
     """Sends Ctrl-C to its own process behind so many blocks."""
 
     def __init__(self, blocks):
@@ -42,6 +44,24 @@ class StopsBehind(fixtures.SilentProgress):
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(signal.SIGINT)
+
+
+class StopsBehind(fixtures.SilentProgress):
+    """Sends SIGTERM to its own process behind the last part of a task."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.wanted, self.left = task, 0
+
+    def start(self, task, total):
+        super().start(task, total)
+        self.left = total
+
+    def advance(self, parts=1):
+        self.left -= parts
+        if self.tasks[-1] == self.wanted and self.left <= 0:
+            self.wanted = ""
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +81,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(export, tmp_path, recipe):
     whole, out = tmp_path / "whole", tmp_path / "b"
     export(whole, recipe=recipe)
     with pytest.raises(Interrupted, match="--resume"):
-        export(out, StopsBehind(4), recipe)
+        export(out, StopsAfter(4), recipe)
     folder = tmp_path / "b.training"
     assert {path.name for path in folder.iterdir()} == {
         "run.json", "conditions.safetensors", "parts",
@@ -79,6 +99,59 @@ def test_a_stopped_run_ends_with_the_same_bytes(export, tmp_path, recipe):
     assert {path.name for path in tmp_path.iterdir()} == {"b", "whole"}
     assert (out / "training").exists() == bool(recipe.training.updates)
     assert bundle.quantization.recipe["rounding"]["iterations"] == 3
+
+
+STAGES = {
+    "learn scales": "scales were learned",
+    "count votes": "votes were counted",
+    "learn temporal rounding": "the temporal block's rounding was learned",
+    "learn rounding": "rounding was learned",
+}
+
+
+def test_a_run_can_be_stopped_at_the_end_of_every_stage(export, tmp_path):
+    """One after another, each going on where the one before was stopped; nothing is lost."""
+    changes = {
+        "split_concatenations": True,
+        "power_of_two": PowerOfTwoChoices(agreement=0.4),
+        "temporal_rounding": RECIPE.rounding,
+    }
+    recipe, out = RECIPE.model_copy(update=changes), tmp_path / "b"
+    kept: set[str] = set()
+    for task, words in STAGES.items():
+        with pytest.raises(Interrupted, match=f"Stopped while {words}.*--resume"):
+            export(out, StopsBehind(task), recipe, resume=bool(kept))
+        after = {path.name for path in (tmp_path / "b.training" / "parts").iterdir()}
+        assert after > kept
+        kept = after
+    again = export(out, recipe=recipe, resume=True)
+    assert any(layer.input_shift.any() for layer in again.layers.values())
+    whole = export(tmp_path / "whole", recipe=recipe)
+    assert (again.path / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
+
+
+def test_numbers_that_no_stage_writes_are_refused(export, tmp_path):
+    """In the files of a run that goes on, of the types and shapes that are right: a factor of next
+    to nothing, a shift beyond eight bits, a code beyond its row's levels."""
+    recipe = RECIPE.model_copy(update={"power_of_two": PowerOfTwoChoices()})
+    out = tmp_path / "b"
+    with pytest.raises(Interrupted):
+        export(out, StopsAfter(2), recipe)
+    names = {}
+    for file in (tmp_path / "b.training" / "parts").iterdir():
+        with safe_open(file, framework="pt") as stream:
+            names[stream.metadata()["name"].partition(" ")[0]] = file, stream.metadata()
+    assert names.keys() == {"scaling", "votes", "rounding"}
+    for stage, number in (("rounding", 200), ("votes", 5), ("scaling", 1e-35)):
+        file, metadata = names[stage]
+        whole, tensors = file.read_bytes(), load_file(file)
+        key = "shift" if stage == "votes" else next(iter(tensors))
+        tensors[key].view(-1)[0] = number
+        save_file(tensors, file, metadata)
+        with pytest.raises(UserError, match=f"{key}.*out of range.*Delete it") as caught:
+            export(out, recipe=recipe, resume=True)
+        assert caught.value.where == str(file)
+        file.write_bytes(whole)
 
 
 def test_learned_codes_are_deployed(export, tmp_path):

@@ -21,8 +21,8 @@ from mpq_export.lowering.names import Target
 from mpq_export.lowering.nodes import all_nodes
 from mpq_export.lowering.plain_int8 import plain_int8_tensors
 from mpq_export.lowering.targets import read_lowered
-from mpq_export.methods import recipe_of, splitting
-from mpq_export.methods.splitting import Part, part_statistics
+from mpq_export.methods import recipe_of
+from mpq_export.methods.layer_parts import Part, part_statistics, read_parts, written_parts
 from mpq_export.precision import BitSpec
 from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices, ScalingChoices
 from mpq_export.runtimes.names import Runtime
@@ -149,7 +149,7 @@ def test_votes_that_were_counted_are_read_again():
         Part(np.array([0, 2, 5], np.int32), np.array([0, 1, 3], np.int8)),
         Part(np.array([1, 3, 4], np.int32), np.zeros(3, np.int8)),
     ]
-    again = splitting._read_parts(splitting._written_parts(parts, 6))
+    again = read_parts(written_parts(parts, 6))
     for one, other in zip(parts, again, strict=True):
         for field in ("channels", "shift"):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))

@@ -7,7 +7,7 @@ from tiny_walk import CONFIG, SCHEDULER
 from torch import nn
 
 from mpq_export.reconstruction.concatenations import _Concatenations, concatenated_inputs
-from mpq_export.reconstruction.walk import CalibrationWalk
+from mpq_export.reconstruction.walk import CalibrationWalk, ChosenImages, replay
 from mpq_export.training.trajectories import full_precision_trajectory
 
 
@@ -15,13 +15,19 @@ def test_shortcuts_of_up_blocks_read_what_they_skip():
     model, walk = fixtures.tiny_unet(), CalibrationWalk()
     list(walk.keeping(full_precision_trajectory(model, CONFIG, SCHEDULER, 1, 1, 0)))
     layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    found = concatenated_inputs(model, CONFIG, walk, layers)
+    one = ChosenImages(walk.steps[0], torch.arange(1))
+    found = concatenated_inputs(model, lambda: replay(model, CONFIG, one), layers)
     shortcuts = {f"up_blocks.{i}.resnets.{j}.conv_shortcut" for i in range(2) for j in range(2)}
     # Sines and cosines are put together too.
     assert found.keys() == {*shortcuts, "time_embedding.linear_1"}
     for name, sizes in found.items():
         assert sum(sizes) == model.get_submodule(name).weight.shape[1]
     assert not any(module._forward_pre_hooks for module in model.modules())
+    empty = model.to("meta")
+    arguments = torch.zeros(1, 2, 8, 8, device="meta"), torch.zeros(1, device="meta")
+    labels = torch.zeros(1, dtype=torch.long, device="meta")
+    without_data = concatenated_inputs(empty, lambda: empty(*arguments, labels), layers)
+    assert without_data == found
 
 
 @pytest.mark.parametrize(

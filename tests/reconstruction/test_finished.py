@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from mpq_export.errors import UserError
-from mpq_export.reconstruction.finished import KeptParts, NothingKept
+from mpq_export.reconstruction.finished import KeptParts, NothingKept, TensorLayout
 
-CODES = {"codes": (torch.uint8, (2, 3))}
-FOUR = {"codes": (torch.float32, (4,))}
+CODES = {"codes": TensorLayout(torch.uint8, (2, 3), 0, torch.tensor([2, 5]))}
+FOUR = {"codes": TensorLayout(torch.float32, (4,), 0.5, 4)}
 
 
 def test_a_part_is_found_again_by_its_name(tmp_path):
@@ -43,7 +43,11 @@ def test_damage_is_told_with_the_file(tmp_path):
         ({"codes": torch.zeros(4, dtype=torch.float64)}, "not those of that part"),
         ({"other": torch.zeros(4)}, "not those of that part"),
         ({}, "not those of that part"),
-        ({"codes": torch.tensor([1, 2, torch.nan, 4])}, "not finite"),
+        ({"codes": torch.ones(4), "more": torch.ones(1)}, "not those of that part"),
+        ({"codes": torch.ones(4, dtype=torch.bool)}, "not those of that part"),
+        ({"codes": torch.tensor([1, 2, torch.nan, 4])}, "'codes' is out of range"),
+        ({"codes": torch.tensor([1, 2, torch.inf, 4])}, "'codes' is out of range"),
+        ({"codes": torch.tensor([1, 2, 0.25, 4])}, "'codes' is out of range"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tmp_path, tensors, why):
@@ -52,6 +56,15 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path, tensors, why):
     with pytest.raises(UserError, match=why) as caught:
         kept.load("a", FOUR)
     assert caught.value.where.startswith(str(tmp_path / "parts"))
+
+
+def test_every_row_has_its_own_greatest_number(tmp_path):
+    kept = KeptParts(tmp_path / "parts")
+    kept.save("a", {"codes": torch.tensor([[0, 2, 1], [5, 0, 3]], dtype=torch.uint8)})
+    assert kept.load("a", CODES)["codes"].max() == 5
+    kept.save("a", {"codes": torch.tensor([[0, 3, 1], [5, 0, 3]], dtype=torch.uint8)})
+    with pytest.raises(UserError, match="out of range"):
+        kept.load("a", CODES)
 
 
 def test_nothing_is_kept():

@@ -70,9 +70,9 @@ def test_only_layers_of_one_module_share_the_text():
 
 def test_rows_are_the_same_however_many_fit_into_memory(model, walk, monkeypatch):
     groups = [("conv_in",), (f"{ATTENTION}.to_q", f"{ATTENTION}.to_k"), ("conv_out",)]
-    together = dict(record_patches(model, CONFIG, walk, groups, 10, seed=3))
+    together = dict(record_patches(model, CONFIG, walk, groups, 10, images=4, seed=3))
     monkeypatch.setattr(room, "MAX_BYTES", 1)
-    alone = dict(record_patches(model, CONFIG, walk, groups, 10, seed=3))
+    alone = dict(record_patches(model, CONFIG, walk, groups, 10, images=4, seed=3))
     assert list(together) == list(alone) == groups
     for group in groups:
         columns = weight_matrix(model.get_submodule(group[0])).shape[1]

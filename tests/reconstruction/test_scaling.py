@@ -93,7 +93,7 @@ def test_steps_that_share_a_range_are_fitted_as_such():
     tau = torch.ones(CHANNELS)
     for clipped in (False, True):
         own, shared = (
-            _fitted(replace(layer, seen=seen, tables=tables), tau, patches, clipped)
+            _fitted(replace(layer, seen=seen, tables=tables), tau, patches.rows, clipped)
             for tables in TableSteps
         )
         assert len(set(own.act_scale.tolist())) > 1

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from mpq_export.training.interruption import stop_wish
+from mpq_export.errors import Interrupted
+from mpq_export.training.interruption import leave_if, stop_wish
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -24,6 +25,12 @@ def test_the_first_signal_is_a_wish_and_the_second_acts(number):
         assert acted == [number] * 2
     finally:
         signal.signal(number, before)
+
+
+def test_a_wish_is_an_error_that_says_how_to_go_on():
+    leave_if(lambda: False, "digits were drawn")
+    with pytest.raises(Interrupted, match=r"while digits were drawn\. Go on with --resume"):
+        leave_if(lambda: True, "digits were drawn")
 
 
 def test_outside_the_main_thread_no_wish_comes():

@@ -81,6 +81,19 @@ def test_a_younger_field_at_its_default_is_not_in_the_name(cell, monkeypatch):
     assert keys_of(retrained(cell, output_bias=not output_bias)) != younger
 
 
+def test_a_younger_field_of_a_stage_counts_where_there_is_that_stage(cell):
+    """Votes of more images than there are now, and no stage at all."""
+    own = replace(cell, recipe=recipe_of("dmq"))
+    before, stage = keys_of(own), own.recipe.power_of_two
+    for field, value in (("samples", stage.samples), ("samples", 7), ("agreement", 0.5)):
+        changed = stage.model_copy(update={field: value})
+        recipe = own.recipe.model_copy(update={"power_of_two": changed})
+        same = value == getattr(stage, field)
+        assert (keys_of(replace(own, recipe=recipe)) == before) is same
+    without = own.recipe.model_copy(update={"power_of_two": None, "scaling": None})
+    assert keys_of(replace(own, recipe=without)) != before
+
+
 def test_published_cells_keep_their_names():
     """Whoever adds a field to recipes names it in ``SINCE_EPOCH``; whoever changes what a cell
     means raises ``EPOCH``."""
