@@ -78,13 +78,15 @@ def forecast_cost(
         + work.moved * speed.per_moved
         + work.layer_inputs * speed.per_recorded
     )
+    parts = {layer.name: layer.parts for layer in size.layers}
     fit = sum(
-        speed.fits[plan.layers[layer.name]].seconds(
-            layer.weights, len(quantizable(model, layer.name).weight)
+        speed.fits[choices].seconds(
+            quantizable(model, name).weight.numel(),
+            parts.get(name, 1) * len(quantizable(model, name).weight),
         )
-        for layer in size.layers
+        for name, choices in plan.layers.items()  # those too that a table is to stand for
     )
-    tables = len(size.layers) * rows * speed.per_table_row
+    tables = sum(parts.get(name, 1) for name in plan.layers) * rows * speed.per_table_row
     quota = PatchQuota.of(len(schedule.entries), calls_per_step(model_config, images))
     statistics = _statistics_bytes(model, plan, rows, quota)
     fitting = min(CHUNK_ELEMENTS, max(layer.weights for layer in size.layers))

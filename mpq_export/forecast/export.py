@@ -14,8 +14,9 @@ from ..methods.recipe import Recipe
 from ..schedulers import sampling_schedule
 from ..temporal.cache_plan import plan_cache
 from .cost import CostForecast, forecast_cost
+from .parts import forecast_split
 from .reconstruction import ReconstructionForecast, forecast_reconstruction
-from .size import CachedShapes, SizeForecast, forecast_size
+from .size import CachedShapes, SizeForecast, forecast_size, with_votes
 from .speed import measure_speed, measure_training
 from .training import TrainingForecast, forecast_training
 
@@ -62,14 +63,21 @@ def forecast_export(
     size = forecast_size(model, plan, rows)
     try:
         cached = cached_shapes(model, model_config, rows, recipe)
-        size = forecast_size(model, plan, rows, cached=cached)
+        split = forecast_split(model, model_config, plan, recipe)
+        size = with_votes(
+            *(
+                forecast_size(model, plan, rows, cached=cached, parts=parts)
+                for parts in (split.least, split.most)
+            )
+        )
         cost = forecast_cost(model, model_config, plan, recipe, schedule, speed, size)
         training = reconstruction = None
         if recipe.takes_long:
             trained = measure_training(speed)
         if recipe.is_reconstructed:
+            removed = () if cached is None else cached.removed
             reconstruction = forecast_reconstruction(
-                model, model_config, plan, recipe, schedule, speed, trained
+                model, model_config, plan, recipe, schedule, speed, trained, split, removed
             )
         if recipe.training.updates:
             training = forecast_training(

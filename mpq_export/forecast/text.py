@@ -27,6 +27,8 @@ def plan_text(plan: LayerPlan, size: SizeForecast) -> str:
     lines = [("layer", "kind", "weights", "bits", "bytes", "because")]
     for layer in size.layers:
         because = plan.eight_bit.get(layer.name) or plan.overridden.get(layer.name, "")
+        if layer.parts > 1:
+            because = "; ".join(part for part in (because, f"sum of {layer.parts}") if part)
         lines.append(
             (
                 layer.name,
@@ -54,7 +56,8 @@ def totals_text(forecast: ExportForecast) -> str:
         f"{bytes_text(size.fp32_bytes)} {size.packed_bytes / size.fp32_bytes:.1%}: "
         f"{len(size.layers)} packed layers {bytes_text(layers)}, floating point "
         f"{bytes_text(size.floating_bytes)}, tables and header "
-        f"{bytes_text(size.table_bytes + size.header_bytes)}.",
+        f"{bytes_text(size.table_bytes + size.header_bytes)}."
+        + (f" Votes may add up to {bytes_text(size.voted_bytes)}." if size.voted_bytes else ""),
         f"ONNX model for ort: about {bytes_text(size.ort_bytes)}.",
     ]
     if forecast.cost is None:
@@ -62,7 +65,7 @@ def totals_text(forecast: ExportForecast) -> str:
     else:
         lines.append(_cost_text(forecast.cost))
     if forecast.reconstruction is not None:
-        lines.append(_reconstruction_text(forecast.reconstruction))
+        lines += _reconstruction_text(forecast.reconstruction)
     if forecast.training is not None:
         lines.append(_training_text(forecast.training))
     return "\n".join(lines)
@@ -76,14 +79,15 @@ def _cost_text(cost: CostForecast) -> str:
     )
 
 
-def _reconstruction_text(reconstruction: ReconstructionForecast) -> str:
+def _reconstruction_text(reconstruction: ReconstructionForecast) -> list[str]:
     stages = (
         ("scales of channels", reconstruction.scaling),
+        ("votes", reconstruction.votes),
         ("rounding of the temporal block", reconstruction.temporal),
         ("rounding", reconstruction.rounding),
     )
     parts = [f"{name} {_time_text(span)}" for name, span in stages if span is not None]
-    return f"Learning on its CPU before training: {', '.join(parts)}."
+    return [f"Learning on its CPU before training: {', '.join(parts)}."] if parts else []
 
 
 def _training_text(training: TrainingForecast) -> str:
