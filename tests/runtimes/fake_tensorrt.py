@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ class FakeTensorRt:
         session: what its engine computes.
         opened: plans that it was asked to open.
         contexts: that were made.
+        layers: what its engine's inspector says of them.
+        times: names and milliseconds that a profiler is told of after every step.
     """
 
     cuda: FakeCuda
@@ -29,7 +32,15 @@ class FakeTensorRt:
     opened: list[bytes] = field(default_factory=list)
     contexts: list[Any] = field(default_factory=list)
     libraries: list[str] = field(default_factory=list)
+    layers: list[Any] = field(default_factory=list)
+    times: list[tuple[str, float]] = field(default_factory=list)
     __version__ = "10.3.0"
+
+    class IProfiler:
+        def __init__(self) -> None:
+            self.base_was_made = True
+
+    LayerInformationFormat = SimpleNamespace(ONELINE="oneline", JSON="json")
 
     @property
     def engine_class(self) -> type[Engine]:
@@ -88,9 +99,25 @@ class Engine:
         assert strategy == "user"
         return self.made(Context(self))
 
+    def create_engine_inspector(self) -> Any:
+        return Inspector(self.trt)
+
     def made(self, context: Context) -> Context:
         self.trt.contexts.append(context)
         return context
+
+
+@dataclass(eq=False)
+class Inspector:
+    """``IEngineInspector``, which knows sizes from a context."""
+
+    trt: FakeTensorRt
+    execution_context: Any = None
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "json"
+        assert self.execution_context in self.trt.contexts
+        return json.dumps({"Layers": self.trt.layers, "Bindings": []})
 
 
 class Context:
@@ -100,7 +127,18 @@ class Context:
         self.engine, self.cuda = engine, engine.trt.cuda
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
-        self.ran = 0
+        self.ran = self.reported = self.done = 0
+        self.profiler: Any = None
+        self.enqueue_emits_profile = True
+
+    def report_to_profiler(self) -> bool:
+        """One step after another, each when it is done."""
+        assert not self.enqueue_emits_profile
+        assert self.profiler.base_was_made
+        self.reported += 1
+        for name, ms in self.engine.trt.times:
+            self.profiler.report_layer_time(name, ms)
+        return self.reported == self.ran == self.done
 
     def set_device_memory(self, address: int, size: int) -> None:
         assert self.cuda.memory(address, size)
@@ -125,6 +163,7 @@ class Context:
         return self.cuda.enqueue(stream, self._run)
 
     def _run(self) -> None:
+        self.done += 1
         feeds = {name: self._array(name) for name in self.engine.inputs}
         self._array("prediction")[...] = self.engine.trt.session.run(["prediction"], feeds)[0]
 

@@ -29,6 +29,7 @@ from mpq_export.runtimes.tensorrt.engine_builds import Engine, EngineRequest, bu
 from mpq_export.runtimes.tensorrt.engine_files import fitting_record, read_record, verified_plan
 from mpq_export.runtimes.tensorrt.engine_source import EngineSource, read_source
 from mpq_export.runtimes.tensorrt.installed import RTX_CAPABILITIES, installed
+from mpq_export.runtimes.tensorrt.profiled import _NEEDED, _profiler
 
 pytestmark = [pytest.mark.tensorrt, needs_tensorrt_rtx]
 PLANS = json.loads(
@@ -82,7 +83,11 @@ def test_a_model_is_read_built_and_found_again(folder: Path) -> None:
     engine = built(folder, bar=bar)
     plan = engine.path.read_bytes()
     assert not engine.found
-    assert_packed_once(plan, read_lowered(folder, Target.TRT))
+    graph = read_lowered(folder, Target.TRT)
+    assert_packed_once(plan, graph)
+    for node in graph.model.graph.node:
+        # What a profile finds a layer's module by.
+        assert not is_kernel_node(node) or f"[ONNX Layer: {node.name}]".encode() in plan
     assert sum(bar.parts) == engine_builds.PARTS
     assert min(bar.parts) >= 0
     assert bar.notes
@@ -246,3 +251,18 @@ def test_a_killed_builder_is_explained(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engine_builds.subprocess, "Popen", Killed)
     with pytest.raises(RuntimeUnavailable, match=r"The system killed it.*memory ran out"):
         built(folder)
+
+
+def test_a_profiler_is_one_of_these_bindings() -> None:
+    """What ``profiled`` and ``engine_layers`` use has these names here; a GPU runs it."""
+    import tensorrt_rtx as trt
+
+    profiler = _profiler(trt)
+    assert isinstance(profiler, trt.IProfiler)
+    for _ in range(2):
+        profiler.report_layer_time("conv_in", 0.25)
+    assert profiler.ms == {"conv_in": 0.5}
+    assert all(hasattr(trt.IExecutionContext, name) for name in _NEEDED)
+    assert hasattr(trt.ICudaEngine, "create_engine_inspector")
+    assert hasattr(trt.EngineInspector, "execution_context")
+    assert trt.LayerInformationFormat.JSON != trt.LayerInformationFormat.ONELINE

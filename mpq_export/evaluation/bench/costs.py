@@ -4,49 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 
 from ..profiling.profiles import NodeTime
-from .profile import INTEGERS, LayerCost, Profile, ProfiledCost
+from .cost_kinds import Cost, cost_of
+from .engine_remedies import engine_remedy
+from .profile import GPU, INTEGERS, LayerCost, Profile, ProfiledCost
 from .rows import Kind
 
 _SHOWN = 3
 _FAR_FROM_PEAK, _NEAR_PEAK = 0.25, 0.6
-
-
-class Cost(StrEnum):
-    """What nodes are for."""
-
-    PRODUCTS = "products of layers"
-    CONVERSIONS = "conversions between floating point and integers"
-    COPIES = "copies that only move data"
-    NORMS = "normalisations"
-    ATTENTION = "attention"
-    ELEMENTWISE = "element-wise operators"
-    BETWEEN = "time between the nodes"
-
-
-_OPERATORS = {
-    Cost.CONVERSIONS: ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"),
-    Cost.COPIES: (
-        "Transpose", "ReorderInput", "ReorderOutput", "Reshape", "Concat", "Slice", "Split",
-        "Resize", "Upsample", "Expand", "Gather", "Pad", "Unsqueeze", "Squeeze", "Shape", "Im2Col",
-        "QLinearConcat", "Identity", "Flatten", "Tile",
-    ),
-    Cost.NORMS: (
-        "InstanceNormalization", "GroupNormalization", "LayerNormalization", "MPQGroupNorm",
-        "MPQGroupNormSiLU", "MPQLayerNorm", "MPQAdaptiveLayerNorm", "SkipLayerNormalization",
-    ),
-    Cost.ATTENTION: (
-        "Softmax", "QLinearSoftmax", "MPQAttention", "MultiHeadAttention", "Attention",
-    ),
-}  # fmt: skip
-_KIND_OF = {operator: cost for cost, operators in _OPERATORS.items() for operator in operators}
-
-
-def is_copy(operator: str) -> bool:
-    """Whether an operator only moves or converts data."""
-    return _KIND_OF.get(operator) in (Cost.COPIES, Cost.CONVERSIONS)
 
 
 def biggest_costs(
@@ -62,7 +28,7 @@ def biggest_costs(
     by_cost: defaultdict[Cost, float] = defaultdict(float)
     names = {layer.layer for layer in layers}
     for node, module in nodes:
-        by_cost[_cost_of(node, module in names)] += node.ms
+        by_cost[cost_of(node, module in names)] += node.ms
     by_cost[Cost.BETWEEN] = max(0.0, run_ms - sum(node.ms for node, _ in nodes))
     ranked = sorted(by_cost.items(), key=lambda item: -item[1])[:_SHOWN]
     return [
@@ -73,14 +39,21 @@ def biggest_costs(
 
 
 def best_rate(profiles: Iterable[Profile]) -> float:
-    """MAC/ns of the integer layer that reached most; 0 where there is none."""
-    layers = [layer for profile in profiles for layer in profile.layers]
+    """MAC/ns of the processor's integer layer that reached most; 0 where there is none."""
+    layers = [layer for one in profiles if one.device != GPU for layer in one.layers]
     rates = [layer.macs_per_ns or 0.0 for layer in layers if layer.arithmetic == INTEGERS]
     return max(rates, default=0.0)
 
 
 def rated(profile: Profile, kind: Kind, peak: float | None) -> Profile:
-    """A profile with its layers' shares of a peak in MAC/ns, and what would remove its costs."""
+    """A profile with its layers' shares of a peak of the processor's in MAC/ns, and what would
+    remove its costs."""
+    if profile.device == GPU:
+        costs = [
+            cost.model_copy(update={"remedy": engine_remedy(Cost(cost.title), profile)})
+            for cost in profile.costs
+        ]
+        return profile.model_copy(update={"costs": costs})
     layers = [layer.model_copy(update={"of_peak": _share(layer, peak)}) for layer in profile.layers]
     nodes = sum(operator.nodes for operator in profile.operators)
     costs = [
@@ -94,15 +67,6 @@ def _share(layer: LayerCost, peak: float | None) -> float | None:
     if layer.arithmetic != INTEGERS or layer.macs_per_ns is None or not peak:
         return None
     return layer.macs_per_ns / peak
-
-
-def _cost_of(node: NodeTime, in_layer: bool) -> Cost:
-    known = _KIND_OF.get(node.op_type)
-    if known is not None:
-        return known
-    if in_layer:
-        return Cost.PRODUCTS
-    return Cost.ATTENTION if "MatMul" in node.op_type else Cost.ELEMENTWISE
 
 
 def _remedy(cost: Cost, kind: Kind, layers: Sequence[LayerCost], nodes: int) -> str:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 INTEGERS = "int8"
 """The arithmetic whose peak is measured."""
+PROCESSOR, GPU = "processor", "GPU"
+"""Where a step runs."""
 
 
 class _Data(BaseModel):
@@ -17,7 +19,8 @@ class LayerCost(_Data):
 
     ``arithmetic`` is the type that its product ran in, ``weights`` how they lie in memory,
     ``macs_per_ns`` the rate of its nodes without those that only move or convert data, which
-    ``copies`` counts, and ``of_peak`` that in units of the processor's int8 peak.
+    ``copies`` counts, and ``of_peak`` that in units of the processor's int8 peak. ``kernels`` are
+    those that the runtime says it chose.
     """
 
     layer: str
@@ -31,6 +34,7 @@ class LayerCost(_Data):
     macs_per_ns: float | None
     of_peak: float | None
     copies: int
+    kernels: list[str] = []
 
 
 class OperatorCost(_Data):
@@ -54,7 +58,8 @@ class ProfiledCost(_Data):
 class Profile(_Data):
     """A step under the runtime's profiler, whose own cost is in all figures.
 
-    ``peak_macs_per_ns`` is one for all rows; none where other programs ran beside.
+    ``peak_macs_per_ns`` is one for all rows that run on the processor; none where other programs
+    ran beside.
     """
 
     run_ms: float
@@ -64,3 +69,4 @@ class Profile(_Data):
     layers: list[LayerCost]
     operators: list[OperatorCost]
     costs: list[ProfiledCost]
+    device: str = PROCESSOR

@@ -13,7 +13,7 @@ from ..profiling.peak import measured_peak
 from ..timing.making import CannotBeMade
 from ..timing.other_work import OtherWork, is_busy
 from .costs import best_rate, rated
-from .profile import Profile
+from .profile import GPU, Profile
 from .profiling import PROFILE, can_be_profiled, profile_apart
 from .rows import Row
 from .store import Store, read_part, row_parts
@@ -94,7 +94,7 @@ class Profiler:
         self, profiles: Mapping[str, Profile], shares: Sequence[float]
     ) -> tuple[float | None, str]:
         """MAC/ns, at least what the best layer reached; or none, and why."""
-        if not profiles:
+        if all(profile.device == GPU for profile in profiles.values()):
             return None, ""
 
         def measure() -> dict[str, Any]:

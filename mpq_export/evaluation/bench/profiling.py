@@ -2,7 +2,7 @@
 
 ONNX Runtime's profiler names nodes of the graph as it optimised them; what they were before, and
 so which module they belong to, is read from those names: a bundle's nodes are named by their
-layers, the tracer noted the module of a baseline's.
+layers, the tracer noted the module of a baseline's. Engines of TensorRT: ``engine_profiling``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import numpy as np
 
 from ...bundle import Bundle, read_bundle
 from ...cli import console
-from ...core.channel_parts import module_of
 from ...core.integer_reference import PackedLayer
 from ...files import write_json
 from ...lowering.nodes import all_nodes, is_mpq
 from ...runtimes.graph_feeds import graph_feeds
-from ...runtimes.names import Runtime
+from ...runtimes.names import ENGINE_RUNTIMES, Runtime
 from ...runtimes.native_library import chosen_kernels
 from ...runtimes.onnxruntime_denoiser import ONNX_RUNTIMES, make_session, run, runnable_graph
 from ...runtimes.selection import select
@@ -33,7 +32,9 @@ from ..baselines.onnx_denoiser import OnnxDenoiser
 from ..profiling.profiles import NodeTime, read_profile, read_time_between
 from ..timing.failures import one_line
 from ..timing.making import make_apart
-from .costs import biggest_costs, is_copy
+from .cost_kinds import is_copy
+from .costs import biggest_costs
+from .measured_step import MeasuredStep, layer_names, quantized_modules
 from .opening import threads_of_process
 from .profile import INTEGERS, LayerCost, OperatorCost, Profile
 from .rows import Row
@@ -44,8 +45,8 @@ _WARM_UP_STEPS, _STEPS = 3, 20
 
 
 def can_be_profiled(row: Row) -> bool:
-    """Whether ONNX Runtime runs it."""
-    return row.runtime is None or row.runtime in ONNX_RUNTIMES
+    """Whether ONNX Runtime or TensorRT runs it."""
+    return row.runtime is None or row.runtime in (*ONNX_RUNTIMES, *ENGINE_RUNTIMES)
 
 
 def profile_apart(row: Row, bundle: Path, batch: int, processors: Sequence[int], out: Path) -> None:
@@ -64,52 +65,50 @@ def profile_row(folder: str, runtime: str | None, bundle: str, batch: int) -> Pr
     """What the process does; ``bundle`` says what the layers are. No peak is known yet."""
     layers = read_bundle(bundle)
     if runtime is None:
-        nodes, between = _baseline_nodes(Path(folder), layers, batch)
-        owner_of = _traced_modules(Path(folder))
-        kernels = "ONNX Runtime's own"
+        measured = _measured_baseline(Path(folder), layers, batch)
+    elif Runtime(runtime) in ENGINE_RUNTIMES:
+        from .engine_profiling import measured_engine
+
+        inputs = _drawn(layers, batch)
+        measured = measured_engine(layers, Runtime(runtime), inputs, _WARM_UP_STEPS, _STEPS)
     else:
-        nodes, between, names = _bundle_nodes(layers, Runtime(runtime), batch)
-        owner_of = _layer_names(names, layers)
-        native = select(Runtime(runtime)).runs is Runtime.ORT
-        kernels = f"ours, {chosen_kernels()}" if native else "ONNX Runtime's own"
-    run_ms = between + sum(node.ms for node in nodes)
-    owned = [(node, owner_of(node.name)) for node in nodes]
+        measured = _measured_bundle(layers, Runtime(runtime), batch)
+    return profile_of(measured, layers)
+
+
+def profile_of(measured: MeasuredStep, bundle: Bundle) -> Profile:
+    """A step by module, operator and biggest costs."""
+    nodes = measured.nodes
+    run_ms = measured.between + sum(node.ms for node in nodes)
+    owned = [(node, measured.owner_of(node.name)) for node in nodes]
     costs = [
         _layer_cost(name, parts, [n for n, module in owned if module == name], run_ms)
-        for name, parts in _modules(layers).items()
+        for name, parts in quantized_modules(bundle).items()
     ]
     costs.sort(key=lambda cost: -cost.ms)
     return Profile(
         run_ms=run_ms,
         node_ms=sum(node.ms for node in nodes),
         peak_macs_per_ns=None,
-        kernels=kernels,
+        kernels=measured.kernels,
         layers=costs,
         operators=_operators(nodes, run_ms),
         costs=biggest_costs(owned, costs, run_ms),
+        device=measured.device,
     )
 
 
-def _modules(bundle: Bundle) -> dict[str, list[PackedLayer]]:
-    """The quantised modules; one that was split is all its parts."""
-    found: dict[str, list[PackedLayer]] = {}
-    for name, layer in bundle.layers.items():
-        found.setdefault(_module_of_layer(name, bundle), []).append(layer)
-    return found
-
-
-def _module_of_layer(name: str, bundle: Bundle) -> str:
-    return module_of(name) if name in bundle.channels else name
-
-
-def _bundle_nodes(
-    bundle: Bundle, runtime: Runtime, batch: int
-) -> tuple[list[NodeTime], float, set[str]]:
-    """Nodes, the time between them, and the names of those that are layers."""
+def _drawn(bundle: Bundle, batch: int) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
+    """A sample, a timestep and the conditions of a step."""
     inputs = draw_inputs(bundle.model_config, batch, np.random.default_rng(1))
     sample, timestep, *conditions = inputs.values()
-    named = dict(zip(list(inputs)[2:], conditions, strict=True))
-    feeds = graph_feeds(bundle.model_config, bundle.timesteps, sample, float(timestep[0]), named)
+    return sample, float(timestep[0]), dict(zip(list(inputs)[2:], conditions, strict=True))
+
+
+def _measured_bundle(bundle: Bundle, runtime: Runtime, batch: int) -> MeasuredStep:
+    """By ONNX Runtime's profiler."""
+    sample, timestep, named = _drawn(bundle, batch)
+    feeds = graph_feeds(bundle.model_config, bundle.timesteps, sample, timestep, named)
     graph = runnable_graph(bundle, runtime)
     names = {node.name for node in all_nodes(graph.model.graph.node) if is_mpq(node)}
     with tempfile.TemporaryDirectory() as scratch:
@@ -117,31 +116,23 @@ def _bundle_nodes(
         for _ in range(_WARM_UP_STEPS + _STEPS):
             run(session, feeds)
         path = Path(session.end_profiling())
-        profiled = read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
-    return *profiled, names | set(bundle.layers)
+        nodes, between = read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
+    native = select(runtime).runs is Runtime.ORT
+    kernels = f"ours, {chosen_kernels()}" if native else "ONNX Runtime's own"
+    owner_of = layer_names(names | set(bundle.layers), bundle)
+    return MeasuredStep(nodes, between, owner_of, kernels)
 
 
-def _baseline_nodes(folder: Path, bundle: Bundle, batch: int) -> tuple[list[NodeTime], float]:
-    inputs = draw_inputs(bundle.model_config, batch, np.random.default_rng(1))
-    sample, timestep, *conditions = inputs.values()
-    named = dict(zip(list(inputs)[2:], conditions, strict=True))
+def _measured_baseline(folder: Path, bundle: Bundle, batch: int) -> MeasuredStep:
+    """By ONNX Runtime's profiler."""
+    sample, timestep, named = _drawn(bundle, batch)
     with tempfile.TemporaryDirectory() as scratch:
         denoiser = OnnxDenoiser(folder, threads_of_process(), batch, Path(scratch) / "profile")
         for _ in range(_WARM_UP_STEPS + _STEPS):
-            denoiser(sample, float(timestep[0]), **named)
+            denoiser(sample, timestep, **named)
         path = Path(denoiser.session.end_profiling())
-        return read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
-
-
-def _layer_names(names: set[str], bundle: Bundle) -> Callable[[str], str | None]:
-    """A node of a bundle keeps its layer's name, or becomes several whose names go on with a
-    slash."""
-
-    def owner_of(node: str) -> str | None:
-        own = node.partition("/")[0]
-        return _module_of_layer(own, bundle) if own in names else None
-
-    return owner_of
+        nodes, between = read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
+    return MeasuredStep(nodes, between, _traced_modules(folder), "ONNX Runtime's own")
 
 
 def _traced_modules(folder: Path) -> Callable[[str], str | None]:
@@ -183,6 +174,7 @@ def _layer_cost(
         macs_per_ns=None if macs is None or not work_ms else macs / (1e6 * work_ms),
         of_peak=None,
         copies=sum(is_copy(node.op_type) for node in nodes),
+        kernels=sorted({node.kernel for node in work if node.kernel}),
     )
 
 
@@ -192,7 +184,8 @@ def _arithmetic(node: NodeTime) -> tuple[str, str]:
         return INTEGERS, "packed bit planes"
     if {"int8", "uint8"} & set(node.types):
         return INTEGERS, "expanded to int8"
-    return "float32", "float32"
+    kind = "float16" if "float16" in node.types else "float32"
+    return kind, kind
 
 
 def _operators(nodes: list[NodeTime], run_ms: float) -> list[OperatorCost]:

@@ -21,7 +21,7 @@ from ..timing.other_work import OtherWork, busy_note
 from ..timing.rounds import Cell
 from .baselines import full_precision, static_int8
 from .drawing import DRAWN, IMAGES, TRAJECTORY, draw_apart
-from .profile import Profile
+from .profile import GPU, Profile
 from .profiles import Profiled, Profiler
 from .quality import Judging
 from .report import (
@@ -243,6 +243,8 @@ def _judged(
         if row.name in profiled.missing:
             not_measured[f"layers of {row.title}"] = profiled.missing[row.name]
         progress.advance()
+    if any(one.device == GPU for one in profiled.profiles.values()):
+        not_measured["layers' shares of the GPU's peak"] = "its peak is not measured"
     if profiled.no_peak:
         not_measured["layers' shares of the processor's peak"] = profiled.no_peak
     if any(row.runtime in ENGINE_RUNTIMES for row in rows) or "GPU name" in timed.environment:

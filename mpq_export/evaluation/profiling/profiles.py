@@ -1,4 +1,4 @@
-"""ONNX Runtime's profile of a session: JSON events, here as a time per node."""
+"""Times of nodes; and ONNX Runtime's profile of a session, JSON events, as such."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _SUFFIX = "_kernel_time"
 
 @dataclass(frozen=True)
 class NodeTime:
-    """A node of the graph as ONNX Runtime optimised it.
+    """A node of the graph as ONNX Runtime or TensorRT optimised it.
 
     Attributes:
+        op_type: its operator; of several that TensorRT made one of, all, joined by ``+``.
         ms: the median over the runs, of all that it took in one: it may be started several times.
         elements: of its first output; None if the profile does not say.
         types: of its inputs, such as ``float`` and ``int8``.
+        kernel: that the runtime chose, where it says.
     """
 
     name: str
@@ -28,6 +30,7 @@ class NodeTime:
     ms: float
     elements: int | None
     types: tuple[str, ...] = ()
+    kernel: str = ""
 
 
 def read_profile(path: Path, skip: int) -> list[NodeTime]:

@@ -28,7 +28,7 @@ from .shapes import Profile
 from .with_parent import end_with_parent
 
 Report = Callable[[dict[str, Any]], None]
-SETTINGS = 1
+SETTINGS = 2
 """Of the builder, here and of trtexec: raised where either is asked for something else, so that
 engines built by the former settings are not taken for these."""
 
@@ -79,6 +79,8 @@ def build_engine(trt: ModuleType, job: Job, report: Report) -> None:
         raise RuntimeUnavailable("TensorRT cannot read the model", where=job.model, why=why)
     config = builder.create_builder_config()
     config.progress_monitor = monitor = _monitor(trt, report)
+    # What a profile of the engine says of its layers; the default is their names alone.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
         # Of TensorRT-RTX: an engine that allocates by itself cannot be recorded as a CUDA graph.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)

@@ -20,8 +20,9 @@ from ..names import Runtime
 from ..selection import Selection
 from .engine_files import build_command
 from .loaded_engine import LoadedEngine, load_engine
+from .profiled import EngineProfile, profiled_steps
 from .runtime_cache import RuntimeCache
-from .steps import Scratch, Shapes, Step
+from .steps import BoundStep, Scratch, Shapes, Step
 
 _MOST_SHAPES = 8
 """Sets of shapes whose buffers and graphs are kept."""
@@ -70,8 +71,7 @@ class TensorRtDenoiser:
             BundleError: the engine was not built for such a batch or number of tokens.
             RuntimeUnavailable: TensorRT or the GPU refuses the step.
         """
-        feeds = graph_feeds(self.model_config, self._timesteps, sample, timestep, conditions)
-        feeds = {name: value for name, value in feeds.items() if name in self._taken}
+        feeds = self._feeds(sample, timestep, conditions)
         least, _, largest = self._shapes[BATCH]
         images = len(feeds[SAMPLE])
         self._require_sizes(feeds)
@@ -89,12 +89,45 @@ class TensorRtDenoiser:
             parts.append(part[start - first :])
         return np.concatenate(parts)
 
+    def profiled(
+        self,
+        sample: NDArray[np.float32],
+        timestep: float,
+        warm_up: int,
+        steps: int,
+        **conditions: NDArray[np.generic],
+    ) -> EngineProfile:
+        """Layer by layer, what ``steps`` steps on one input take after those of the warm-up.
+
+        Raises as a call, and BundleError where the engine takes fewer images at once.
+        """
+        feeds = self._feeds(sample, timestep, conditions)
+        self._require_sizes(feeds)
+        if len(sample) > self._shapes[BATCH][2]:
+            raise self._too_small(BATCH, len(sample))
+        self._loaded.context.make_current()
+        bound = self._bound(_shapes_of(feeds))
+        return profiled_steps(self._loaded, bound, self._stream, feeds, warm_up, steps)
+
+    def _feeds(
+        self,
+        sample: NDArray[np.float32],
+        timestep: float,
+        conditions: Mapping[str, NDArray[np.generic]],
+    ) -> dict[str, NDArray[np.generic]]:
+        """What the engine takes of a step's inputs."""
+        feeds = graph_feeds(self.model_config, self._timesteps, sample, timestep, conditions)
+        return {name: value for name, value in feeds.items() if name in self._taken}
+
+    def _bound(self, shapes: Shapes) -> BoundStep:
+        return BoundStep(self._loaded, self._scratch, self._cache, shapes, self._stream)
+
     def _predict(self, feeds: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        shapes: Shapes = tuple((name, value.shape) for name, value in sorted(feeds.items()))
+        shapes = _shapes_of(feeds)
         if (step := self._steps.get(shapes)) is None:
             if len(self._steps) >= _MOST_SHAPES:
                 self._steps.popitem(last=False)
-            step = Step(self._loaded, self._scratch, self._cache, shapes, self._stream)
+            step = Step(self._bound(shapes), self._stream)
             self._cache.keep()
             self._steps[shapes] = step
             self._failure = self._failure or step.failure
@@ -108,12 +141,16 @@ class TensorRtDenoiser:
             least, _, largest = self._shapes[axis]
             # A larger batch runs in parts.
             if size < least or (axis != BATCH and size > largest):
-                raise BundleError(
-                    "The engine was not built for these sizes",
-                    where=self._loaded.record.plan,
-                    why=f"{axis} is {size}, it takes {least} to {largest}",
-                    fix=f"Build another: {self._wider(axis, size)}",
-                )
+                raise self._too_small(axis, size)
+
+    def _too_small(self, axis: str, size: int) -> BundleError:
+        least, _, largest = self._shapes[axis]
+        return BundleError(
+            "The engine was not built for these sizes",
+            where=self._loaded.record.plan,
+            why=f"{axis} is {size}, it takes {least} to {largest}",
+            fix=f"Build another: {self._wider(axis, size)}",
+        )
 
     def _wider(self, axis: str, size: int) -> str:
         """What builds an engine that takes this size, too, and is the one taken from then on."""
@@ -121,6 +158,10 @@ class TensorRtDenoiser:
         least, usual, largest = self._shapes[axis]
         shapes = {**self._shapes, axis: [min(size, least), usual, max(size, largest)]}
         return build_command(self._folder, own.target, own.runtime, shapes)
+
+
+def _shapes_of(feeds: Mapping[str, NDArray[np.generic]]) -> Shapes:
+    return tuple((name, value.shape) for name, value in sorted(feeds.items()))
 
 
 def _signature(loaded: LoadedEngine, per_image: set[str]) -> set[str]:

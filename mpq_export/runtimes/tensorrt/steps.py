@@ -53,11 +53,11 @@ class Scratch:
         self.buffer = DeviceBuffer(loaded.driver, self.size)
 
 
-class Step:
-    """A step for inputs of certain shapes.
+class BoundStep:
+    """A context for inputs of certain shapes, bound to buffers of its own.
 
     Attributes:
-        failure: why it runs without a graph, in a line; None where it has one.
+        context: TensorRT's, which has not run yet.
     """
 
     def __init__(
@@ -68,58 +68,79 @@ class Step:
         shapes: Shapes,
         stream: Stream,
     ) -> None:
-        """Prepare, run once as TensorRT wants it before recording, and record.
-
-        Raises:
-            RuntimeUnavailable: TensorRT refuses the shapes or the step.
-        """
+        """Raises RuntimeUnavailable where TensorRT refuses the shapes, or there is no memory."""
         self._loaded, self._scratch, self._stream = loaded, scratch, stream
-        self._context = _context(loaded, scratch, cache)
+        self.context = _context(loaded, scratch, cache)
         for name, shape in shapes:
-            if not self._context.set_input_shape(name, shape):
+            if not self.context.set_input_shape(name, shape):
                 raise _refused(loaded, f"It does not take {name} of shape {shape}")
         engine, trt = loaded.engine, loaded.trt
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._tensors = {}
         for name in names:
-            shape = tuple(self._context.get_tensor_shape(name))
+            shape = tuple(self.context.get_tensor_shape(name))
             dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
             self._tensors[name] = _Tensor.of(loaded, shape, dtype)
-            if not self._context.set_tensor_address(name, self._tensors[name].device.address):
+            if not self.context.set_tensor_address(name, self._tensors[name].device.address):
                 raise _refused(loaded, f"It takes no memory for {name}")
         self._inputs = [name for name, _ in shapes]
-        self._graph: Graph | None = None
-        self.failure: str | None = None
         for name in self._inputs:
             self._tensors[name].array[...] = 0
-        self._launch()
+
+    def take(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Have the next launch run on these."""
+        for name, value in inputs.items():
+            self._tensors[name].array[...] = value
+
+    def launch(self) -> None:
+        """Put the copies and the engine on the stream; raises RuntimeUnavailable."""
+        for name in self._inputs:
+            self._stream.to_device(self._tensors[name].device, self._tensors[name].pinned)
+        if not self.context.execute_async_v3(self._stream.handle):
+            raise _refused(self._loaded, "It does not run")
+        result = self._tensors[PREDICTION]
+        self._stream.to_host(result.pinned, result.device)
+
+    def prediction(self) -> NDArray[Any]:
+        """Of the launch that the stream has done, an array of its own."""
+        return self._tensors[PREDICTION].array.copy()
+
+
+class Step:
+    """A step for inputs of certain shapes, recorded where that is possible.
+
+    Attributes:
+        failure: why it runs without a graph, in a line; None where it has one.
+    """
+
+    def __init__(self, bound: BoundStep, stream: Stream) -> None:
+        """Run once as TensorRT wants it before recording, and record.
+
+        Raises:
+            RuntimeUnavailable: TensorRT refuses the step.
+        """
+        self._bound, self._stream = bound, stream
+        self._graph: Graph | None = None
+        self.failure: str | None = None
+        bound.launch()
         stream.synchronize()
-        if not _capturable(self._context, stream):
+        if not _capturable(bound.context, stream):
             self.failure = "TensorRT says that the engine cannot be captured"
             return
         try:
-            self._graph = stream.record(self._launch)
+            self._graph = stream.record(bound.launch)
         except RuntimeUnavailable as error:
             self.failure = error.paragraph().partition("\n")[0][:_MOST_CHARACTERS]
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The prediction, an array of its own."""
-        for name, value in inputs.items():
-            self._tensors[name].array[...] = value
+        self._bound.take(inputs)
         if self._graph is None:
-            self._launch()
+            self._bound.launch()
         else:
             self._stream.launch(self._graph)
         self._stream.synchronize()
-        return self._tensors[PREDICTION].array.copy()
-
-    def _launch(self) -> None:
-        for name in self._inputs:
-            self._stream.to_device(self._tensors[name].device, self._tensors[name].pinned)
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise _refused(self._loaded, "It does not run")
-        result = self._tensors[PREDICTION]
-        self._stream.to_host(result.pinned, result.device)
+        return self._bound.prediction()
 
 
 def _context(loaded: LoadedEngine, scratch: Scratch, cache: RuntimeCache) -> Any:

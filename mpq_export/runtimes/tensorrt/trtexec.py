@@ -82,6 +82,7 @@ def trtexec_command(program: Path, job: Job) -> list[str]:
         f"--saveEngine={job.plan}",
         "--stronglyTyped",
         "--skipInference",
+        "--profilingVerbosity=detailed",
     ]
     for kind, index in (("min", 0), ("opt", 1), ("max", 2)):
         shapes = [

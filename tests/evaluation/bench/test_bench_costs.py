@@ -2,8 +2,9 @@
 
 import pytest
 
-from mpq_export.evaluation.bench.costs import Cost, best_rate, biggest_costs, is_copy, rated
-from mpq_export.evaluation.bench.profile import LayerCost, OperatorCost, Profile
+from mpq_export.evaluation.bench.cost_kinds import Cost, cost_of, is_copy
+from mpq_export.evaluation.bench.costs import best_rate, biggest_costs, rated
+from mpq_export.evaluation.bench.profile import GPU, LayerCost, OperatorCost, Profile
 from mpq_export.evaluation.bench.rows import Kind
 from mpq_export.evaluation.profiling.profiles import NodeTime
 
@@ -106,3 +107,30 @@ def test_layers_count_by_the_time_of_their_products():
     nodes = [(node("MPQConv", 4.0), "fast"), (node("MPQConv", 4.0), "slow")]
     said = rated(profile(both, nodes), Kind.BUNDLE, 1.0).costs[0].remedy
     assert "reach 67% of the processor's int8 peak over 2 M MAC" in said
+
+
+def test_several_operators_in_one_are_for_what_leads_them():
+    def of(op_type, in_layer=False):
+        return cost_of(node(op_type, 1.0), in_layer)
+
+    assert of("InstanceNormalization+Mul+Add+Sigmoid") == Cost.NORMS
+    assert of("Mul+Softmax") == of("Reshape+MatMul+Transpose") == Cost.ATTENTION
+    assert of("Transpose+Reshape") == Cost.COPIES
+    assert of("Reshape+Cast") == Cost.CONVERSIONS
+    assert of("Sigmoid+Mul") == Cost.ELEMENTWISE
+    assert of("QuantizeLinear+Conv", in_layer=True) == Cost.PRODUCTS
+    assert is_copy("Reformat")
+    assert not is_copy("Transpose+Add")
+
+
+def test_a_gpu_is_not_held_against_the_processors_peak():
+    on_gpu = profile([layer("conv", 900.0), layer("slow", 30.0)], NODES, 20.0)
+    on_gpu = on_gpu.model_copy(update={"device": GPU})
+    assert best_rate([on_gpu, profile([layer("a", 20.0)])]) == 20
+    found = rated(on_gpu, Kind.BUNDLE, 50.0)
+    assert found.peak_macs_per_ns is None
+    assert {one.of_peak for one in found.layers} == {None}
+    assert [cost.title for cost in found.costs] == [Cost.BETWEEN, Cost.PRODUCTS, Cost.NORMS]
+    assert "one CUDA graph" in found.costs[0].remedy
+    assert "conv (conv 8x72) reaches 900.0 MAC/ns, slow (conv 8x72) 30.0" in found.costs[1].remedy
+    assert "take 20% of the step" in found.costs[1].remedy

@@ -6,14 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from mpq_export.evaluation.bench import profiles
+from mpq_export.evaluation.bench.measured_step import layer_names, quantized_modules
 from mpq_export.evaluation.bench.profile import Profile
 from mpq_export.evaluation.bench.profiles import Profiler
-from mpq_export.evaluation.bench.profiling import (
-    _layer_cost,
-    _layer_names,
-    _modules,
-    _traced_modules,
-)
+from mpq_export.evaluation.bench.profiling import _layer_cost, _traced_modules
 from mpq_export.evaluation.bench.rows import Kind
 from mpq_export.evaluation.bench.store import Store
 from mpq_export.evaluation.profiling.profiles import NodeTime
@@ -33,8 +29,9 @@ def split():
 
 
 def test_a_split_layer_is_one_module_in_every_row(split, tmp_path):
-    assert {name: len(parts) for name, parts in _modules(split).items()} == {"m": 2, "n": 1}
-    of_bundle = _layer_names({"m.0", "m.1", "n"}, split)
+    modules = quantized_modules(split)
+    assert {name: len(parts) for name, parts in modules.items()} == {"m": 2, "n": 1}
+    of_bundle = layer_names({"m.0", "m.1", "n"}, split)
     assert [of_bundle(name) for name in ("m.0", "m.1/codes", "n", "x")] == ["m", "m", "n", None]
     (tmp_path / "modules.json").write_text(json.dumps({"node_conv2d": "m"}))
     assert _traced_modules(tmp_path)("node_conv2d_quant") == "m"
@@ -45,7 +42,7 @@ def test_a_rate_is_over_products_alone(split):
         NodeTime("q", "QuantizeLinear", 3.0, 64),
         NodeTime("c", "QLinearConv", 1.0, 8 * 64, ("uint8", "int8")),
     ]
-    cost = _layer_cost("m", _modules(split)["m"], nodes, run_ms=8.0)
+    cost = _layer_cost("m", quantized_modules(split)["m"], nodes, run_ms=8.0)
     assert (cost.weight, cost.ms, cost.copies) == ("conv 8x54", 4.0, 1)
     assert cost.macs == 8 * 64 * 54
     assert cost.macs_per_ns == pytest.approx(8 * 64 * 54 / 1e6)
