@@ -35,7 +35,7 @@ static Buffer buffers[MOST_BUFFERS];
 static int live, allocated, waits, launches, graphs, initialised;
 static _Thread_local int current;
 static const char* refused = "";
-static int devices = 1, version = 12060;
+static int devices = 1, version = 12060, integrated = 0;
 
 static int ask(const char* name) {
   return !initialised ? 3 : strcmp(name, refused) == 0 ? 719 : OK;
@@ -57,6 +57,7 @@ int fake_count(const char* what) {
 void fake_refuse(const char* name) { refused = strdup(name); }
 void fake_devices(int count) { devices = count; }
 void fake_version(int number) { version = number; }
+void fake_integrated(void) { integrated = 1; }
 
 static Buffer* find(const void* address, size_t size, int on_device) {
   for (int i = 0; i < MOST_BUFFERS; ++i) {
@@ -134,6 +135,9 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 16:
       *value = 8;
       return OK;
+    case 18:
+      *value = integrated;
+      return OK;
     case 75:
       *value = 8;
       return OK;
@@ -161,6 +165,14 @@ int cuMemAlloc_v2(uint64_t* address, size_t size) {
   return OK;
 }
 int cuMemFree_v2(uint64_t address) { return give((void*)(address - DEVICE), 1); }
+int cuMemGetInfo_v2(size_t* free, size_t* total) {
+  ASK();
+  if (!current) return NO_CONTEXT;
+  *free = *total = 1u << 30;
+  for (int i = 0; i < MOST_BUFFERS; ++i)
+    if (buffers[i].memory && buffers[i].on_device) *free -= buffers[i].size;
+  return OK;
+}
 int cuMemHostAlloc(void** address, size_t size, unsigned flags) {
   ASK();
   if (!current || flags) return NO_CONTEXT;

@@ -11,7 +11,8 @@ from mpq_export.errors import RuntimeUnavailable
 from mpq_export.runtimes.cuda import driver as driver_module
 from mpq_export.runtimes.cuda.driver import Driver
 from mpq_export.runtimes.cuda.gpu import Gpu, find_gpu, gpu_here
-from mpq_export.runtimes.cuda.memory import DeviceBuffer
+from mpq_export.runtimes.cuda.memory import DeviceBuffer, PinnedBuffer
+from mpq_export.runtimes.cuda.memory_gauge import GpuMemory
 
 
 @pytest.fixture
@@ -71,3 +72,27 @@ def test_memory_that_cannot_be_had_is_said(here: FakeCuda) -> None:
 def test_a_function_that_is_missing_is_named(here: FakeCuda) -> None:
     with pytest.raises(RuntimeUnavailable, match=r"lacks a function.*cuLaunchKernel"):
         here.driver.call("cuLaunchKernel")
+
+
+def test_a_gauge_counts_what_is_taken_on_the_gpu_since_it_was_set(here: FakeCuda) -> None:
+    gauge = GpuMemory.set_here()
+    assert isinstance(gauge, GpuMemory)
+    assert gauge.taken() == 0
+    kept = DeviceBuffer(here.driver, 1000), PinnedBuffer(here.driver, 500)
+    assert gauge.taken() == 1000
+    later = GpuMemory.set_here()
+    assert isinstance(later, GpuMemory)
+    assert later.taken() == 0
+    del kept
+    assert gauge.taken() == later.taken() == 0  # what others gave back is nobody's
+
+
+def test_where_memory_cannot_be_told_the_reason_is_said(here: FakeCuda) -> None:
+    here.refuse("cuMemGetInfo_v2")
+    assert "cuMemGetInfo_v2" in str(GpuMemory.set_here())
+    here.refuse("")
+    assert isinstance(GpuMemory.set_here(), GpuMemory)
+    here.library.fake_integrated()
+    assert "Fake Orin shares its memory with the processor" in str(GpuMemory.set_here())
+    here.no_device()
+    assert "There is no GPU" in str(GpuMemory.set_here())

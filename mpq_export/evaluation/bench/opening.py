@@ -13,6 +13,8 @@ from ...bundle import read_bundle
 from ...drawing import drawer_around
 from ...lowering.graph_inputs import SAMPLE, TIMESTEP
 from ...pipelines.registry import DrawRequest
+from ...runtimes.cuda.gpu import gpu_here
+from ...runtimes.cuda.memory_gauge import GpuMemory
 from ...runtimes.denoiser import Denoiser, open_denoiser
 from ...runtimes.names import ENGINE_RUNTIMES, Runtime
 from ..baselines.inputs import Inputs
@@ -67,6 +69,7 @@ def open_step(
         batch: of all calls, where that is known.
     """
     sample, timestep = inputs[SAMPLE], float(inputs[TIMESTEP][0])
+    gauge = _gauge(runtime)
     denoiser = open_row(folder, runtime, batch)
     named: dict[str, Any] = {k: v for k, v in inputs.items() if k not in (SAMPLE, TIMESTEP)}
     asked: Any = sample
@@ -84,4 +87,24 @@ def open_step(
             drawers.append(drawer_around(read_bundle(pipeline), denoiser, wanted))
         return drawers[0].draw_batch(range(wanted.num_images))
 
-    return Step(lambda: denoiser(asked, timestep, **named), str(denoiser.selection), draw)
+    def taken() -> int | str:
+        return gauge if isinstance(gauge, str) else gauge.taken()
+
+    return Step(
+        lambda: denoiser(asked, timestep, **named),
+        str(denoiser.selection),
+        draw,
+        None if gauge == "" else taken,
+    )
+
+
+def _gauge(runtime: str | None) -> GpuMemory | str:
+    """Of the GPU that a row takes memory on, why it cannot be had, or empty where it runs on none.
+
+    Torch runs on the processor where there is no GPU, which is no reason for anything.
+    """
+    if runtime is None or Runtime(runtime) not in (Runtime.TORCH, *ENGINE_RUNTIMES):
+        return ""
+    if Runtime(runtime) is Runtime.TORCH and isinstance(gpu_here(), str):
+        return ""
+    return GpuMemory.set_here()

@@ -50,7 +50,8 @@ class RowReport(_Data):
     """One row.
 
     ``step`` is milliseconds per denoising step of ``batch`` images, ``image`` per image of a whole
-    drawing; ``peak_bytes`` the process's largest resident memory while it took steps.
+    drawing; ``peak_bytes`` the process's largest resident memory while it took steps;
+    ``gpu_bytes`` what it had taken of the GPU's memory after its warm-up, CUDA's context apart.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RowReport(_Data):
     file_bytes: int
     load_seconds: float | None = None
     peak_bytes: int | None = None
+    gpu_bytes: int | None = None
     step: Times | None = None
     image: Times | None = None
     quality: dict[str, Estimate] = Field(default_factory=dict)

@@ -13,7 +13,6 @@ from ...bundle import Bundle
 from ...errors import UserError
 from ...pipelines.registry import DrawRequest
 from ...progress import ProgressReporter
-from ...runtimes.names import ENGINE_RUNTIMES
 from ..environment import describe_environment, over_time, settings_of
 from ..original import config_sha256, load_original
 from ..timing.making import CannotBeMade
@@ -240,6 +239,8 @@ def _judged(
     for row, cell in zip(rows, timed.cells, strict=True):
         profile = profiled.profiles.get(row.name)
         reports.append(_row_report(row, cell, drawn[row.name], images, judging, profile, request))
+        if cell.ms and isinstance(cell.gpu_memory, str):
+            not_measured[f"memory of the GPU for {row.title}"] = cell.gpu_memory
         if row.name in profiled.missing:
             not_measured[f"layers of {row.title}"] = profiled.missing[row.name]
         progress.advance()
@@ -247,8 +248,6 @@ def _judged(
         not_measured["layers' shares of the GPU's peak"] = "its peak is not measured"
     if profiled.no_peak:
         not_measured["layers' shares of the processor's peak"] = profiled.no_peak
-    if any(row.runtime in ENGINE_RUNTIMES for row in rows) or "GPU name" in timed.environment:
-        not_measured["memory of the GPU"] = "peak MB is the process's own memory"
     not_measured |= judging.not_measured
     axis = quality_axis(reports)
     setting = _setting(request)
@@ -292,6 +291,7 @@ def _row_report(
         file_bytes=row.file_bytes,
         load_seconds=cell.load_seconds if cell.ms else None,
         peak_bytes=cell.peak_bytes if cell.ms else None,
+        gpu_bytes=cell.gpu_memory if cell.ms and isinstance(cell.gpu_memory, int) else None,
         step=Times.of(cell.ms) if cell.ms else None,
         image=Times.of(per_image) if per_image else None,
         quality={metric.value: value for metric, value in quality.items()},

@@ -53,7 +53,8 @@ class Sitting:
                 worker = stack.enter_context(start(self.processors))
                 try:
                     answer = worker.load(_OPENER, row.folder, inputs, self._words(row))
-                    worker.ask("warm up", steps=WARM_UP_STEPS)
+                    warm = worker.ask("warm up", steps=WARM_UP_STEPS)
+                    cell.gpu_memory = warm.get("gpu_memory")
                     cell.load_seconds, cell.runs_as = answer["seconds"], answer["runs_as"]
                     started.append((worker, cell))
                 except WorkerFailed as error:

@@ -85,7 +85,8 @@ class Worker:
 class Cell:
     """One model in one sitting: times of every round in milliseconds, or why there are none.
 
-    ``ms`` are single steps, ``image_ms`` whole drawings where those are timed, too.
+    ``ms`` are single steps, ``image_ms`` whole drawings where those are timed, too;
+    ``gpu_memory`` bytes on a GPU, or why they are not known, or None where there is none.
     """
 
     backend: str
@@ -96,6 +97,7 @@ class Cell:
     ms: list[float] = field(default_factory=list)
     failure: str | None = None
     image_ms: list[float] = field(default_factory=list)
+    gpu_memory: int | str | None = None
 
     def fail(self, error: Exception) -> None:
         """There is no result but this."""

@@ -21,8 +21,11 @@ class Step:
         run: one denoising step on the given inputs.
         runs_as: how, in a few words; may be empty.
         draw: images from noise, all steps; None where no images are timed.
+        gpu_memory: bytes on a GPU that the model has taken so far, or why that is not known; None
+            where it runs on none.
     """
 
     run: Callable[[], Any]
     runs_as: str = ""
     draw: Callable[[], Any] | None = None
+    gpu_memory: Callable[[], int | str] | None = None

@@ -56,7 +56,8 @@ class _Session:
     def warm_up(self, steps: int) -> dict[str, Any]:
         for _ in range(steps):
             self.step.run()
-        return {}
+        # Now, before other models are opened on the same GPU.
+        return {} if self.step.gpu_memory is None else {"gpu_memory": self.step.gpu_memory()}
 
     def round(self) -> dict[str, Any]:
         """The mean of as many steps as fill a tenth of a second."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...errors import RuntimeUnavailable
 from .driver import Driver
 
-_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
+_MULTIPROCESSORS, _INTEGRATED, _MAJOR, _MINOR = 16, 18, 75, 76
 """Of ``CUdevice_attribute``."""
 _LONGEST_NAME = 256
 
@@ -47,15 +47,20 @@ def find_gpu(driver: Driver, ordinal: int = 0) -> Gpu:
         )
     device, name = device_handle(driver, ordinal), ctypes.create_string_buffer(_LONGEST_NAME)
     driver.call("cuDeviceGetName", name, _LONGEST_NAME, device)
-
-    def attribute(number: int) -> int:
-        value = c_int()
-        driver.call("cuDeviceGetAttribute", byref(value), number, device)
-        return value.value
-
-    capability = attribute(_MAJOR), attribute(_MINOR)
+    capability = _attribute(driver, _MAJOR, device), _attribute(driver, _MINOR, device)
     said = name.value.decode(errors="replace")
-    return Gpu(ordinal, said, capability, attribute(_MULTIPROCESSORS))
+    return Gpu(ordinal, said, capability, _attribute(driver, _MULTIPROCESSORS, device))
+
+
+def is_integrated(driver: Driver, gpu: Gpu) -> bool:
+    """Whether its memory is the processor's, as on a Jetson; raises RuntimeUnavailable."""
+    return bool(_attribute(driver, _INTEGRATED, device_handle(driver, gpu.ordinal)))
+
+
+def _attribute(driver: Driver, number: int, device: int) -> int:
+    value = c_int()
+    driver.call("cuDeviceGetAttribute", byref(value), number, device)
+    return value.value
 
 
 def device_handle(driver: Driver, ordinal: int) -> int:

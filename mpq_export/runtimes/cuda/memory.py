@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from ctypes import byref, c_void_p
+from ctypes import byref, c_size_t, c_void_p
 
 from .driver import ADDRESS, Driver
+
+
+def free_bytes(driver: Driver) -> int:
+    """Of the current context's GPU, that no process has taken; raises RuntimeUnavailable."""
+    free, total = c_size_t(), c_size_t()
+    driver.call("cuMemGetInfo_v2", byref(free), byref(total))
+    return free.value
 
 
 class DeviceBuffer:

@@ -91,7 +91,7 @@ def profiled_steps(
 def _profiler(trt: Any) -> Any:
     """Adds up what it is told of a step."""
 
-    class Profiler(trt.IProfiler):  # type: ignore[misc]
+    class Profiler(trt.IProfiler):
         def __init__(self) -> None:
             super().__init__()
             self.ms: defaultdict[str, float] = defaultdict(float)

@@ -216,3 +216,16 @@ def test_rows_that_ran_alike_are_one_line(page):
     many = html_page(grid_report().model_copy(update={"rows": rows}), {})
     assert "<li>all bundles: ort</li>" in many
     assert "<li>model fp32, model int8: onnx</li>" in many
+
+
+def test_memory_of_a_gpu_has_a_column_where_some_row_has_it():
+    rows = report().rows
+    rows = [rows[0].model_copy(update={"gpu_bytes": 123_000_000}), *rows[1:]]
+    on_gpu = report().model_copy(update={"rows": rows})
+    text = markdown_page(on_gpu, "x.svg")
+    assert "| 100 | 123 | 1.00 |" in text
+    assert "<td>123</td>" in html_page(on_gpu, {})
+    for table in re.split(r"\n\n", text):
+        assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) <= 1
+    assert "GPU MB" not in markdown_page(report(), "x.svg")
+    assert "GPU MB" not in html_page(report(), {})

@@ -129,3 +129,17 @@ def test_libraries_are_imported_before_the_clock_and_may_print(tmp_path, monkeyp
         assert answer["runs_as"] == "as said"
         assert answer["seconds"] < 0.2
         assert worker.ask("warm up", steps=2) == {}
+
+
+def test_memory_of_a_gpu_is_told_after_the_warm_up():
+    session, order = _Session(), []
+
+    def taken():
+        order.append("asked")
+        return 5
+
+    session.step = Step(lambda: order.append("step"), gpu_memory=taken)
+    assert session.warm_up(2) == {"gpu_memory": 5}
+    assert order == ["step", "step", "asked"]
+    session.step = Step(lambda: None)
+    assert session.warm_up(1) == {}

@@ -26,6 +26,7 @@ from .words import (
     percentiles,
     quality_cell,
     runs_of,
+    runs_on_gpu,
     told_by_none,
     verdicts,
 )
@@ -66,6 +67,7 @@ def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]
         "chips": {name: _chip(mark) for name, mark in marks.by_row.items()},
         "strokes": {name: _stroke(mark) for name, mark in marks.by_row.items()},
         "runs": runs_of(report),
+        "on_gpu": runs_on_gpu(report),
         "many": len(report.rows) > MOST_NAMED,
         "metrics": [(metric, SENSES[metric]) for metric in metrics],
         "quality": {

@@ -14,6 +14,7 @@ from .words import (
     milliseconds,
     percentiles,
     quality_cell,
+    runs_on_gpu,
     told_by_none,
     verdicts,
 )
@@ -47,18 +48,21 @@ def markdown_page(report: Report, picture: str) -> str:
 
 
 def _times(report: Report) -> list[str]:
+    on_gpu = runs_on_gpu(report)
+    gpu = "| GPU MB " if on_gpu else ""
     lines = [
         "| model | ms per step, p50 (95 %) | p90 / p99 | ms per image, p50 | p90 / p99 | load s "
-        "| peak MB | file MB | weight bits | activation bits |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| peak MB {gpu}| file MB | weight bits | activation bits |",
+        "|---" * (11 if on_gpu else 10) + "|",
     ]
     for row in report.rows:
+        taken = f"| {megabytes(row.gpu_bytes)} " if on_gpu else ""
         load = "" if row.load_seconds is None else f"{row.load_seconds:.2f}"
         lines.append(
             f"| {_cell(row.title)} | {milliseconds(row.step)} | {percentiles(row.step)} "
             f"| {milliseconds(row.image)} | {percentiles(row.image)} | {load} "
-            f"| {megabytes(row.peak_bytes)} | {megabytes(row.file_bytes)} | {row.weight_bits:.2f} "
-            f"| {row.activation_bits} |"
+            f"| {megabytes(row.peak_bytes)} {taken}| {megabytes(row.file_bytes)} "
+            f"| {row.weight_bits:.2f} | {row.activation_bits} |"
         )
     return [*lines, ""]
 

@@ -90,6 +90,11 @@ def cost_sentences(row: RowReport) -> list[str]:
     ]
 
 
+def runs_on_gpu(report: Report) -> bool:
+    """Whether some row's memory on a GPU is known, which then has a column."""
+    return any(row.gpu_bytes is not None for row in report.rows)
+
+
 def runs_of(report: Report) -> list[tuple[str, str]]:
     """Which rows ran how."""
     found: dict[str, list[RowReport]] = {}
