@@ -26,7 +26,8 @@ class _Concatenations(TorchFunctionMode):
             parts = args[0] if args else named["tensors"]
             axis = named.get("dim", named.get("axis", args[1] if len(args) > 1 else 0))
             axis %= result.dim()
-            sizes = [part.shape[axis] for part in parts]
+            # What is empty adds no channels; torch takes it whatever its shape.
+            sizes = [part.shape[axis] for part in parts if part.numel()]
             self._made.append((weakref.ref(result), axis, sizes))
         return result
 

@@ -21,6 +21,7 @@ from ..core.integer_reference import PackedLayer
 from ..core.layers import FrozenLayer, StepIndex
 from ..core.temporal import TIMESTEP, RunLayer, unread_layers
 from .cache_plan import CachePlan
+from .features import run_block
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class CachedBlock:
 def exact_features(
     model: nn.Module, plan: CachePlan, timesteps: NDArray[np.float64]
 ) -> ExactFeatures:
-    """The features of a full-precision model at every step, if there are any to cache."""
+    """The features of a full-precision model at every step, if there are any to cache. Raises
+    LayerError where a layer gives several in one."""
     if not plan.widths:
         return ExactFeatures(plan, timesteps, np.zeros((len(timesteps), 1, 0), np.float32))
 
@@ -119,7 +121,7 @@ def _features(
     inputs = {TIMESTEP: torch.full((plan.rows,), timestep, dtype=torch.float32)}
     if plan.labels is not None:
         inputs[plan.labels.name] = torch.arange(plan.labels.count)
-    features = plan.block.run(model, inputs, run_layer)
+    features = run_block(plan.block, model, inputs, run_layer)
     values: NDArray[np.float32] = (
         torch.cat([features[name] for name in plan.widths], dim=1).float().numpy()
     )

@@ -29,6 +29,7 @@ from ..reconstruction.rounding import codes_layout, fit_rounding, rounded_layer,
 from ..reconstruction.walk import CalibrationWalk
 from ..training.interruption import leave_if, stop_wish
 from ..training.seeds import derived_seed
+from .features import run_block
 from .recorded import record_model
 
 _PART = "temporal rounding"
@@ -47,7 +48,7 @@ class _Features(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """All features side by side, ``[B, C]``."""
         given = dict(zip(self._names, inputs, strict=True))
-        features = self._block.run(self._model[0], given, self._run_layer)
+        features = run_block(self._block, self._model[0], given, self._run_layer)
         return torch.cat(list(features.values()), dim=1)
 
     def _run_layer(self, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -88,7 +89,8 @@ def learn_temporal_rounding(
         progress: told of every update.
 
     Where the features would be farther from full precision than with nearest rounding, that stays.
-    Raises Interrupted on Ctrl-C or SIGTERM.
+    Raises Interrupted on Ctrl-C or SIGTERM, and LayerError where a layer gives several features in
+    one step.
     """
     block = whole_block(model, model_config, choices.batch)
     own = [name for name in block.layers if name in learning]

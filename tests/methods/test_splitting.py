@@ -9,11 +9,13 @@ import torch
 
 from mpq_export.bundle import read_bundle, write_bundle
 from mpq_export.checkpoints import load_checkpoint
+from mpq_export.core.channel_parts import parts_by_module
 from mpq_export.core.integer_reference import check_layer
-from mpq_export.core.layers import shared_copy
+from mpq_export.core.layers import ChannelSum, FrozenLayer, StepIndex, shared_copy
 from mpq_export.core.planes import unpack
 from mpq_export.errors import BundleError
-from mpq_export.evaluation.check import check_bundle
+from mpq_export.evaluation import node_fidelity
+from mpq_export.evaluation.check import check_bundle, noise_feeds
 from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
 from mpq_export.lowering.kernel_nodes import is_kernel_node, read_kernel_layer
@@ -26,6 +28,7 @@ from mpq_export.methods.layer_parts import Part, part_statistics, read_parts, wr
 from mpq_export.precision import BitSpec
 from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices, ScalingChoices
 from mpq_export.runtimes.names import Runtime
+from mpq_export.runtimes.onnxruntime_denoiser import runnable_graph
 from mpq_export.training.calibration import InputStatistics
 
 SHORTCUTS = {f"up_blocks.{i}.resnets.{j}.conv_shortcut" for i in range(2) for j in range(2)}
@@ -82,6 +85,54 @@ def test_every_part_equals_its_layer_in_every_runtime(bundle, pipeline_folder, r
     assert all(node.output_snr_db > 3 for node in parts)
     # Nodes are compared for the inputs that they have: this sees where their outputs go.
     assert report.against_torch.relative < 0.1
+
+
+def total_of(graph, taps):
+    """The tensor in which a graph has the sum of some parts, added in their order; a later one may
+    take the sum so far as its residual."""
+    nodes = list(all_nodes(graph.model.graph.node))
+    total = taps[0].y
+    for tap in taps[1:]:
+        if tap.residual == total:
+            total = tap.y
+        else:
+            (add,) = [
+                node for node in nodes
+                if node.op_type == "Add" and set(node.input) == {total, tap.y}
+            ]  # fmt: skip
+            (total,) = add.output
+    return total
+
+
+@pytest.mark.parametrize(
+    "runtime", [Runtime.ORT, Runtime.ORT_FUNCTIONS, Runtime.ORT_PORTABLE, Runtime.ONNX]
+)
+def test_the_sum_of_a_module_has_the_same_bits_everywhere(bundle, runtime):
+    """Of two parts and of more: torch's, of what the runtime's own parts have read."""
+    graph = runnable_graph(bundle, runtime)
+    taps = {
+        module: [node_fidelity._tap(graph.model, name) for name in names]
+        for module, names in parts_by_module(bundle.channels).items()
+    }
+    totals = {module: total_of(graph, own) for module, own in taps.items()}
+    wanted = [tap for own in taps.values() for tap in own]
+    wanted += [replace(taps[module][0], x=total, y=total) for module, total in totals.items()]
+    (feed, *_) = noise_feeds(bundle, fixtures.NUM_STEPS, 2, seed=0)
+    (values,) = node_fidelity._record(graph, wanted, [feed])
+    step = StepIndex(int(feed["step_index"][0]))
+    for module, own in taps.items():
+        names = [tap.layer for tap in own]
+        channels = [bundle.channels[name] for name in names]
+        shape = list(values[own[0].x].shape)
+        shape[1] = sum(map(len, channels))
+        x = np.zeros(shape, np.float32)
+        for tap, part in zip(own, channels, strict=True):
+            x[:, part] = values[tap.x]
+        parts = [FrozenLayer(bundle.layers[name], step) for name in names]
+        summed = ChannelSum(parts, channels, is_conv=True)(torch.from_numpy(x))
+        np.testing.assert_array_equal(values[totals[module]], summed.numpy(), err_msg=module)
+    most = max(len(own) for own in taps.values())
+    assert most > 2 or bundle.quantization.bits == "w4a4", "an order is seen from three on"
 
 
 def test_tensorrt_reads_the_same_parts(bundle):

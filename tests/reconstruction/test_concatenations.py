@@ -48,3 +48,10 @@ def test_all_names_of_a_concatenation_are_known(join):
     assert watching.sizes(x, 0) == []
     assert watching.sizes(x.clone(), 1) == []
     assert watching.sizes(parts[0], 1) == []
+
+
+@pytest.mark.parametrize("empty", [torch.zeros(0), torch.zeros(2, 0, 3, 3)])
+def test_what_is_empty_is_no_part(empty):
+    with _Concatenations() as watching:
+        x = torch.cat([torch.zeros(2, 4, 3, 3), empty, torch.zeros(2, 1, 3, 3)], 1)
+    assert watching.sizes(x, 1) == [4, 1]

@@ -6,17 +6,24 @@ import fixtures
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_flatten
 
 from mpq_export.checkpoints import load_checkpoint
+from mpq_export.core.bit_allocation import Allocation
 from mpq_export.core.integer_reference import check_layer
 from mpq_export.core.layers import shared_copy
+from mpq_export.core.learned_rounding import LearnedRounding, RoundedLayer
 from mpq_export.core.planes import unpack
+from mpq_export.core.weight_form import WeightForm
+from mpq_export.core.weight_quantizer import quantize_weight
 from mpq_export.errors import Interrupted
 from mpq_export.methods import recipe_of
 from mpq_export.methods.quantize import quantize_model
 from mpq_export.precision import BitSpec
+from mpq_export.reconstruction.calls import BlockCalls
 from mpq_export.reconstruction.choices import RoundingChoices
 from mpq_export.reconstruction.finished import NOTHING_KEPT, KeptParts
+from mpq_export.reconstruction.rounding import fit_rounding
 
 CHOICES = RoundingChoices(iterations=30, samples=12, batch=4, rate=0.03)
 
@@ -74,6 +81,29 @@ def test_blocks_are_nearer_to_full_precision(checkpoint, learned):
         for name, la in quantized.layers.items()
     )
     assert changed > 20
+
+
+def test_errors_of_inputs_that_go_together_are_made_to_cancel():
+    """A made case in which learning must win: where all inputs are nearly alike, what counts is the
+    sum of a row's errors, of which nearest rounding knows nothing."""
+    columns, generator = 8, torch.Generator().manual_seed(0)
+    weights = torch.rand(4, columns, generator=generator) * 2 - 1
+    start = quantize_weight(weights, 3, WeightForm.UNIFORM, Allocation.EQUAL, None)
+    rounding = LearnedRounding(weights, start)
+    layer = RoundedLayer(rounding, np.ones(columns, np.float32), torch.zeros(4), None)
+    x = torch.ones(64, columns) + 0.05 * torch.randn(64, columns, generator=generator)
+    targets = x @ weights.T
+    _, structure = tree_flatten(((x,), {}))
+    calls = BlockCalls({0: x}, {}, structure, targets, torch.zeros(64, dtype=torch.long))
+    choices = RoundingChoices(iterations=300, samples=64, batch=16, rate=0.03)
+    fit_rounding(
+        layer, [rounding], calls, targets, choices, torch.Generator().manual_seed(0), Watching()
+    )
+
+    def error(made):
+        return float((x @ made.T - targets).square().sum())
+
+    assert error(rounding.hard()) < 0.25 * error(torch.from_numpy(start.weights()))
 
 
 def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(checkpoint, learned, tmp_path):

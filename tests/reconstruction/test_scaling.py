@@ -13,7 +13,13 @@ from mpq_export.core.weight_form import WeightForm
 from mpq_export.core.weight_quantizer import quantize_weight
 from mpq_export.reconstruction.choices import ScalingChoices
 from mpq_export.reconstruction.patches import Patches
-from mpq_export.reconstruction.scaling import ScaledLayer, _fitted, learn_scaling, scaled_weights
+from mpq_export.reconstruction.scaling import (
+    ScaledLayer,
+    _fitted,
+    _smoothing,
+    learn_scaling,
+    scaled_weights,
+)
 from mpq_export.training.calibration import InputStatistics
 
 T, ROWS, CHANNELS = 4, 24, 32
@@ -70,6 +76,33 @@ def test_large_channels_are_divided():
     assert tau.log().mean().abs() < 1e-5
     before, after = (error_with(layer, patches, factors) for factors in (torch.ones(CHANNELS), tau))
     assert after < 0.7 * before
+
+
+def test_what_is_learned_is_better_than_what_it_began_with():
+    """Eight bits of weights could take all of the outliers: neither 1 nor the square roots of
+    smoothing, of which the better one is the start, are near the best factors."""
+    layer, patches = layer_and_patches(outlier=16.0)
+    layer = replace(layer, bits=8)
+    tau = learn_scaling([layer], patches, CHOICES, seed=0)
+    starts = (torch.ones(CHANNELS), _smoothing([layer]))
+    before = min(error_with(layer, patches, start) for start in starts)
+    assert error_with(layer, patches, tau) < 0.5 * before
+
+
+def test_factors_stay_within_what_the_recipe_allows():
+    """Where neither start is beyond it: smoothing sees as much spread in weights as in inputs."""
+    layer, patches = layer_and_patches(outlier=16.0)
+    weights = layer.weights.clone()
+    weights[0, [3, 17]] *= 16
+    layer = replace(layer, weights=weights, bits=8)
+    wide, narrow = (
+        learn_scaling(
+            [layer], patches, CHOICES.model_copy(update={"largest_factor": largest}), seed=0
+        )
+        for largest in (64.0, 1.2)
+    )
+    assert wide.max() / wide.min() > 3
+    assert 1.2 < narrow.max() / narrow.min() < 1.2**2 + 1e-4
 
 
 @pytest.mark.parametrize("form", WeightForm)

@@ -1,19 +1,24 @@
 """The temporal block's rounding, learned on its features: nearer than the nearest levels."""
 
+from dataclasses import replace
+
 import fixtures
 import numpy as np
 import pytest
+from torch import nn
 
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.core.integer_reference import check_layer
 from mpq_export.core.layers import shared_copy
 from mpq_export.core.planes import unpack
 from mpq_export.core.table_steps import TableSteps
+from mpq_export.errors import LayerError
 from mpq_export.methods import recipe_of
 from mpq_export.methods.quantize import quantize_model
 from mpq_export.precision import BitSpec
 from mpq_export.reconstruction.choices import PowerOfTwoChoices, RoundingChoices
 from mpq_export.reconstruction.finished import NOTHING_KEPT, KeptParts
+from mpq_export.temporal.choices import CacheChoices
 
 W3A8 = BitSpec(3, 8)
 CHOICES = RoundingChoices(iterations=200, samples=12, batch=8, rate=0.03)
@@ -136,3 +141,31 @@ def test_shared_tables_are_alike_at_all_steps(checkpoint):
         assert len(set(layer.act_zero_point.tolist())) == 1
         assert len(layer.act_scale) == len(own.layers[name].act_scale)
     assert any(len(set(layer.act_scale.tolist())) > 1 for layer in own.layers.values())
+
+
+class Twice(nn.Module):
+    """A layer that is asked two things in one step."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) + self.layer(2 * x)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cache": CacheChoices(), "temporal_rounding": None}, {}],
+    ids=["cached", "fitted"],
+)
+def test_a_layer_with_two_features_in_a_step_is_an_error_in_words(checkpoint, changes):
+    own = replace(checkpoint, model=shared_copy(checkpoint.model))
+    block = own.model.down_blocks[0].resnets[0]
+    block.time_emb_proj = Twice(block.time_emb_proj)
+    with pytest.raises(LayerError, match="neither cached nor fitted apart") as caught:
+        quantize(own, **changes)
+    assert "down_blocks.0.resnets.0.time_emb_proj.layer gives different" in caught.value.why
+    assert "cache: null and temporal_rounding: null" in caught.value.fix
+    layers = quantize(own, cache=None, temporal_rounding=None).layers
+    assert "down_blocks.0.resnets.0.time_emb_proj.layer" in layers
