@@ -43,7 +43,7 @@ def export_checkpoint(
             return None
     elif request.resume:
         raise RecipeError("Nothing is learned, so there is nothing to resume", where="--resume")
-    weights = record_weights(checkpoint.model)
+    weights = record_weights(checkpoint.model) if training is None else training.weights
     alone = nullcontext() if training is None else training.alone()
     with alone, staged_folder(request.out) as stage:
         conditions = _with_components(stage, checkpoint, request)

@@ -14,7 +14,7 @@ import torch
 from .architectures import takes_text
 from .bundle import write_bundle
 from .checkpoints import Checkpoint
-from .checkpoints.weights import record_weights
+from .checkpoints.weights import WeightsRecord, record_weights
 from .core.layers import shared_copy
 from .export_request import ExportRequest
 from .files import staged_folder
@@ -40,9 +40,11 @@ _LONGEST_WAIT = timedelta(days=2)
 
 @dataclass(frozen=True)
 class TrainedQuantization:
-    """A checkpoint that is quantised by learning, as one of the processes that train it sees it."""
+    """A checkpoint that is quantised by learning, as one of the processes that train it sees it;
+    ``weights`` are the checkpoint's, whose model is consumed."""
 
     checkpoint: Checkpoint
+    weights: WeightsRecord
     request: ExportRequest
     folder: TrainingFolder
     identity: RunIdentity
@@ -59,11 +61,12 @@ class TrainedQuantization:
         require_usable_precision()
         processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
         require_even_share(request.recipe.training.groups, processes.num_processes)
+        weights = record_weights(checkpoint.model)
         identity = RunIdentity.of(
-            checkpoint, request, processes.num_processes, str(processes.mixed_precision)
+            checkpoint, weights, request, processes.num_processes, str(processes.mixed_precision)
         )
         folder = TrainingFolder.of(request.out)
-        training = cls(checkpoint, request, folder, identity, processes)
+        training = cls(checkpoint, weights, request, folder, identity, processes)
         if training.is_writer:
             training._require_folder()
         return training
@@ -120,9 +123,8 @@ class TrainedQuantization:
         model = shared_copy(checkpoint.model)
         finished = KeptParts(self.folder.parts)
         start = quantized_by(request, checkpoint, model, conditions, progress, finished)
-        weights = record_weights(checkpoint.model)
         with staged_folder(self.folder.start) as stage:
-            write_bundle(stage, bundle_of(stage, checkpoint, request, start, weights))
+            write_bundle(stage, bundle_of(stage, checkpoint, request, start, self.weights))
         if not self.folder.is_begun():
             self.folder.begin(self.identity, conditions)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from .checkpoints import Checkpoint
+    from .checkpoints.weights import WeightsRecord
     from .export_request import ExportRequest
 
 _RUN, _START, _PARTS, _CONDITIONS, _STATE = (
@@ -75,15 +76,12 @@ class RunIdentity:
     def of(
         cls,
         checkpoint: Checkpoint,
+        weights: WeightsRecord,
         request: ExportRequest,
         num_processes: int,
         mixed_precision: str,
     ) -> RunIdentity:
-        """The identity of the run that a request asks for."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, value in checkpoint.model.state_dict().items():
-            digest.update(f"{name} {list(value.shape)} {value.dtype}".encode())
-            digest.update(value.detach().cpu().float().contiguous().numpy())
+        """The identity of the run that a request asks for; ``weights`` are the checkpoint's."""
         return cls(
             bits=str(request.bits),
             recipe=request.recipe.model_dump(mode="json"),
@@ -92,7 +90,7 @@ class RunIdentity:
             prompts=request.prompts,
             model_config=checkpoint.model_config,
             scheduler_config=checkpoint.scheduler_config,
-            weights=digest.hexdigest(),
+            weights=weights.sha256,
             torch=installed_version("torch") or "",
             mpq_export=__version__,
             num_processes=num_processes,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mpq_export.checkpoints import load_checkpoint
+from mpq_export.checkpoints.weights import record_weights
 from mpq_export.export_request import ExportRequest
 from mpq_export.methods import recipe_of
 from mpq_export.precision import BitSpec
@@ -27,9 +28,13 @@ def request_for(out, **changes):
     return replace(request, **changes)
 
 
+def identity_of(checkpoint, request):
+    return RunIdentity.of(checkpoint, record_weights(checkpoint.model), request, 1, "no")
+
+
 @pytest.fixture
 def identity(checkpoint, tmp_path):
-    return RunIdentity.of(checkpoint, request_for(tmp_path / "b"), 1, "no")
+    return identity_of(checkpoint, request_for(tmp_path / "b"))
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def test_a_run_goes_on_as_what_it_began(folder, identity):
 )
 def test_other_options_are_named(folder, checkpoint, identity, tmp_path, changes, names):
     folder.begin(identity, None)
-    other = RunIdentity.of(checkpoint, request_for(tmp_path / "b", **changes), 1, "no")
+    other = identity_of(checkpoint, request_for(tmp_path / "b", **changes))
     with pytest.raises(ResumeError, match="another one") as caught:
         folder.require(other)
     for name in names:
@@ -96,13 +101,13 @@ def test_other_models_and_schedulers_are_named(folder, checkpoint, identity, tmp
         (replace(checkpoint, scheduler_config=scheduler), "scheduler_config.beta_end"),
     ]:
         with pytest.raises(ResumeError, match="another one") as caught:
-            folder.require(RunIdentity.of(changed, request, 1, "no"))
+            folder.require(identity_of(changed, request))
         assert caught.value.why == f"It differs in {name}"
 
 
 def test_targets_and_the_place_may_change(checkpoint, identity, tmp_path):
     moved = request_for(tmp_path / "c", float16=True, resume=True)
-    assert RunIdentity.of(checkpoint, moved, 1, "no") == identity
+    assert identity_of(checkpoint, moved) == identity
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"bits": "w3a4"}'])

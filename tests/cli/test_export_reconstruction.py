@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
+from mpq_export.checkpoints.weights import record_weights
 from mpq_export.errors import Interrupted, UserError
 from mpq_export.export import export_checkpoint
 from mpq_export.export_request import ExportRequest
@@ -154,8 +155,17 @@ def test_numbers_that_no_stage_writes_are_refused(export, tmp_path):
         file.write_bytes(whole)
 
 
-def test_learned_codes_are_deployed(export, tmp_path):
+def test_learned_codes_are_deployed(export, pipeline_folder, tmp_path, monkeypatch):
+    record = record_weights(load_checkpoint(pipeline_folder).model)
+    hashed = []
+    for room in ("trained_quantization", "export"):
+        monkeypatch.setattr(
+            f"mpq_export.{room}.record_weights",
+            lambda model: hashed.append(model) or record_weights(model),
+        )
     learned = export(tmp_path / "a", fixtures.SilentProgress())
+    assert len(hashed) == 1
+    assert learned.quantization.source_sha256 == record.sha256
     nearest = export(tmp_path / "b", recipe=RECIPE.model_copy(update={"rounding": None}))
     changed = [
         name
