@@ -16,6 +16,7 @@ from .bundle import write_bundle
 from .checkpoints import Checkpoint
 from .checkpoints.weights import WeightsRecord, record_weights
 from .core.layers import shared_copy
+from .errors import Interrupted
 from .export_request import ExportRequest
 from .files import staged_folder
 from .methods.quantize import QuantizedModel
@@ -74,10 +75,16 @@ class TrainedQuantization:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """For the process that writes: no other works on the run, which is over when the block
-        ends well. Raises ResumeError where one does."""
+        ends well. Raises ResumeError where one does, and Interrupted on Ctrl-C where a stage that
+        does not ask for it leaves a run that can be gone on with."""
         with self.folder.locked():
             self._require_folder()  # again: now nobody changes it
-            yield
+            try:
+                yield
+            except KeyboardInterrupt as error:
+                if not self.folder.is_begun():
+                    raise
+                raise Interrupted("The run was stopped", fix="Go on with --resume") from error
             self.folder.clear()
 
     def _require_folder(self) -> None:

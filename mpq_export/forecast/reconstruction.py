@@ -28,7 +28,8 @@ _REPLAYS = 2
 """Of a block's samples, by the full-precision and by the rounded model, each to the block alone:
 half the model on average."""
 _VOTE_PASSES = 9
-"""Operators over all values for every step that a sample can vote for."""
+"""Operators over all values for every step that a sample can vote for; measured are 5 where a
+step's samples stay in the processor's cache, and 19 where they do not."""
 
 
 @dataclass(frozen=True)

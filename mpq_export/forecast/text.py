@@ -113,7 +113,8 @@ def _time_text(span: Span) -> str:
         for unit, size in (("h", 3600), ("min", 60), ("s", 1))
         if span.high >= 2 * size or size == 1
     )
-    return f"about {span.low / size:.2g} to {span.high / size:.2g} {unit}"
+    low, high = (f"{float(f'{value / size:.2g}'):,g}" for value in (span.low, span.high))
+    return f"about {low} to {high} {unit}"
 
 
 def _columns(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -131,6 +131,20 @@ def test_a_run_can_be_stopped_at_the_end_of_every_stage(export, tmp_path):
     assert (again.path / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
 
 
+@pytest.mark.parametrize("task", ["calibrate", "quantize"])
+def test_ctrl_c_where_nothing_is_learned_says_how_to_go_on_too(export, tmp_path, task):
+    class Stops(fixtures.SilentProgress):
+        def advance(self, parts=1):
+            if self.tasks[-1] == task:
+                signal.raise_signal(signal.SIGINT)
+
+    recipe = RECIPE.model_copy(update={"scaling": None})
+    with pytest.raises(Interrupted, match=r"The run was stopped\. Go on with --resume"):
+        export(tmp_path / "b", Stops(), recipe)
+    assert (tmp_path / "b.training" / "run.json").is_file()
+    assert not (tmp_path / "b").exists()
+
+
 def test_numbers_that_no_stage_writes_are_refused(export, tmp_path):
     """In the files of a run that goes on, of the types and shapes that are right: a factor of next
     to nothing, a shift beyond eight bits, a code beyond its row's levels."""

@@ -14,7 +14,7 @@ from mpq_export.forecast import speed
 from mpq_export.forecast.cost import Span
 from mpq_export.forecast.export import forecast_export
 from mpq_export.forecast.speed import measure_speed
-from mpq_export.forecast.text import bytes_text, forecast_text, totals_text
+from mpq_export.forecast.text import _time_text, bytes_text, forecast_text, totals_text
 from mpq_export.methods import recipe_of
 from mpq_export.methods.plan import LayerChoices, plan_layers
 from mpq_export.precision import BitSpec
@@ -95,6 +95,19 @@ def test_the_fit_is_measured_as_it_will_run():
 def test_spans_hold_their_middle():
     span = Span.about(10)
     assert span.low < 10 < span.high
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (Span(0.42, 1.04), "about 0.42 to 1 s"),
+        (Span(46, 118), "about 46 to 120 s"),
+        (Span(60, 150), "about 1 to 2.5 min"),
+        (Span(9e5, 4e6), "about 250 to 1,100 h"),
+    ],
+)
+def test_times_are_read_without_powers(seconds, words):
+    assert _time_text(seconds) == words
 
 
 @pytest.mark.parametrize(
