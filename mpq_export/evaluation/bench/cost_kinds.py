@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from ..profiling.profiles import NodeTime
+from ..profiling.profiles import TOGETHER, NodeTime
 
 
 class Cost(StrEnum):
@@ -37,18 +37,17 @@ _OPERATORS = {
 _KIND_OF = {operator: cost for cost, operators in _OPERATORS.items() for operator in operators}
 _LEADING = (Cost.ATTENTION, Cost.NORMS)
 """What several operators in one are for, if one of them is for that."""
-_TOGETHER = "+"
 
 
 def is_copy(operator: str) -> bool:
     """Whether an operator, or each of several in one, only moves or converts data."""
-    parts = operator.split(_TOGETHER)
+    parts = operator.split(TOGETHER)
     return all(_KIND_OF.get(part) in (Cost.COPIES, Cost.CONVERSIONS) for part in parts)
 
 
 def cost_of(node: NodeTime, in_layer: bool) -> Cost:
     """What a node is for; ``in_layer`` where it belongs to a quantised module."""
-    parts = node.op_type.split(_TOGETHER)
+    parts = node.op_type.split(TOGETHER)
     known = [_KIND_OF.get(part) for part in parts]
     if is_copy(node.op_type):
         return Cost.CONVERSIONS if Cost.CONVERSIONS in known else Cost.COPIES

@@ -9,10 +9,8 @@ from onnx import ModelProto
 
 from ...runtimes.tensorrt.engine_layers import REFORMAT, EngineLayer, layer_by_name
 from ...runtimes.tensorrt.profiled import EngineProfile
-from .profiles import NodeTime
+from .profiles import TOGETHER, NodeTime
 
-TOGETHER = "+"
-"""Between the operators that one layer of an engine does."""
 _MOST_OPERATORS = 4
 _SAID = 120
 

@@ -11,6 +11,8 @@ from statistics import median
 from typing import Any
 
 _SUFFIX = "_kernel_time"
+TOGETHER = "+"
+"""Between the operators of one node, where a runtime has made it of several."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class NodeTime:
     """A node of the graph as ONNX Runtime or TensorRT optimised it.
 
     Attributes:
-        op_type: its operator; of several that TensorRT made one of, all, joined by ``+``.
+        op_type: its operator; of several that TensorRT made one of, all, with :data:`TOGETHER`.
         ms: the median over the runs, of all that it took in one: it may be started several times.
         elements: of its first output; None if the profile does not say.
         types: of its inputs, such as ``float`` and ``int8``.
