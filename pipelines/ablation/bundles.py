@@ -72,17 +72,15 @@ def make_missing(cells: Sequence[Cell], store: Store, workers: int) -> dict[str,
     missing = [c for c in cells if not (store.bundle(keys_of(c).bundle) / MANIFEST).is_file()]
     failures: dict[str, str] = {}
     done = len(cells) - len(missing)
-    lines: dict[BundleJob, CellLine] = {}
     with GridDisplay(len(cells), done, "bundles") as display:
 
         def line_of(job: BundleJob) -> CellLine:
-            lines[job] = display.line(cell_name(job.cell))
-            return lines[job]
+            return display.begin(job, cell_name(job.cell))
 
         jobs = [BundleJob(cell, store) for cell in missing]
         with closing(run_all(BundleJob.run, jobs, workers, line_of)) as endings:
             for job, ending in endings:
-                lines.pop(job).remove()
+                display.end(job)
                 name = cell_name(job.cell)
                 if ending.why:
                     failures[name] = ending.why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -21,6 +22,7 @@ class GridDisplay:
             console=console.err,
         )
         self._cells = self._progress.add_task(what, total=total, completed=done, note="")
+        self._lines: dict[Hashable, CellLine] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -34,9 +36,14 @@ class GridDisplay:
         note = "" if seconds_left is None else f"ETA {duration(seconds_left)}"
         self._progress.update(self._cells, completed=done, note=note)
 
-    def line(self, name: str) -> CellLine:
-        """A new line for a cell at work."""
-        return CellLine(self._progress, name)
+    def begin(self, job: Hashable, name: str) -> CellLine:
+        """A new line for a job at work."""
+        self._lines[job] = CellLine(self._progress, name)
+        return self._lines[job]
+
+    def end(self, job: Hashable) -> None:
+        """Its line goes."""
+        self._lines.pop(job).remove()
 
 
 class CellLine:

@@ -89,17 +89,15 @@ class GridRun:
     def run(self) -> None:
         """Do it; raises Interrupted on Ctrl-C."""
         self.report(self.parts)
-        lines: dict[CellJob, CellLine] = {}
         with GridDisplay(len(self.planned), self.done) as display:
 
             def line_of(job: CellJob) -> CellLine:
-                lines[job] = display.line(cell_name(job.cells[0]))
-                return lines[job]
+                return display.begin(job, cell_name(job.cells[0]))
 
             try:
                 with closing(run_all(CellJob.run, self.jobs, self.workers, line_of)) as endings:
                     for job, ending in endings:
-                        lines.pop(job).remove()
+                        display.end(job)
                         self._ended(job, ending)
                         left = seconds_left(self.planned, self.store, self.workers)
                         display.cells_done(self.done, left)
