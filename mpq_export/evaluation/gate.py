@@ -22,7 +22,9 @@ from ..image_folder import as_bytes
 from ..pipelines.registry import DrawRequest
 from ..progress import ProgressReporter
 from ..runtimes.names import Runtime
-from .frechet import FeatureStatistics, frechet_distance
+from .feature_blocks import MOST_FEATURES
+from .frechet import frechet_distance
+from .gate_intervals import Interval, psnr_interval, rise_interval
 from .image_summary import ImageSummary
 from .original import config_sha256
 from .reference import SHOWN, Drawn, Reference, ReferenceFileError
@@ -55,13 +57,20 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One limit, what was measured, and of what, in words."""
+    """One limit, what was measured, and of what, in words.
+
+    Attributes:
+        interval: 95 % by the bootstrap, of what was measured; None where there is none.
+        undecided: whether the limit lies within it: other noise may decide otherwise.
+    """
 
     name: str
     measured: float
     limit: float
     passed: bool
     detail: str
+    interval: Interval | None = None
+    undecided: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,12 +219,20 @@ def _does_not_fit(reference: Reference, why: str) -> ReferenceFileError:
 def _note(reference: Reference, limits: Limits) -> str:
     """A covariance of fewer vectors than features is not of full rank, and its distance large."""
     part, count = reference.images, reference.drawn.num_images
-    if limits.frechet_increase is None or part is None or count > len(part.mean):
+    if limits.frechet_increase is None or part is None:
         return ""
-    return (
-        f"{count} images are no more than the {len(part.mean)} features: Frechet distances of so "
-        "few tell little; draw 1000 or more"
-    )
+    notes = []
+    if count <= len(part.mean):
+        notes.append(
+            f"{count} images are no more than the {len(part.mean)} features: Frechet distances of "
+            "so few tell little; draw 1000 or more"
+        )
+    if reference.blocks is None and len(part.mean) <= MOST_FEATURES:
+        notes.append(
+            "the reference was made by a former version and holds nothing to take an interval of "
+            "the Frechet distance from; make it again"
+        )
+    return "; ".join(notes)
 
 
 def psnr(images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
@@ -237,21 +254,34 @@ def _summarised(
 
 def _verdicts(found: Reference, reference: Reference, limits: Limits) -> Iterator[Verdict]:
     if limits.frechet_increase is not None:
-        yield _frechet_verdict(found.images, reference, limits.frechet_increase)
+        yield _frechet_verdict(found, reference, limits.frechet_increase)
     if limits.psnr is not None:
         count = min(SHOWN, len(reference.shown))
-        ratio = psnr(found.shown[:count], reference.shown[:count])
+        pair = found.shown[:count], reference.shown[:count]
+        ratio, interval = psnr(*pair), psnr_interval(*pair)
         detail = f"PSNR to full precision {ratio:.1f} dB over {count} images"
+        if interval is not None:
+            detail += f" (95 %: {interval[0]:.1f} to {interval[1]:.1f})"
         detail = f"{detail}, at least {limits.psnr:g}"
-        yield Verdict("psnr", ratio, limits.psnr, ratio >= limits.psnr, detail)
+        yield _with_interval(
+            Verdict("psnr", ratio, limits.psnr, ratio >= limits.psnr, detail), interval, count
+        )
     if limits.accuracy_drop is not None:
         yield _accuracy_verdict(found.accuracy, reference.accuracy, limits.accuracy_drop)
 
 
-def _frechet_verdict(
-    images: FeatureStatistics | None, reference: Reference, limit: float
-) -> Verdict:
-    full, data = reference.images, reference.data
+def _with_interval(verdict: Verdict, interval: Interval | None, images: int) -> Verdict:
+    if interval is None:
+        return verdict
+    undecided = interval[0] <= verdict.limit <= interval[1]
+    detail = verdict.detail
+    if undecided:
+        detail += f"; the limit lies within the interval: undecided at {images} images"
+    return replace(verdict, detail=detail, interval=interval, undecided=undecided)
+
+
+def _frechet_verdict(found: Reference, reference: Reference, limit: float) -> Verdict:
+    images, full, data = found.images, reference.images, reference.data
     if images is None or full is None or data is None:
         raise ValueError("the reference answers no question of features")
     try:
@@ -262,9 +292,20 @@ def _frechet_verdict(
     if not math.isfinite(ours) or not math.isfinite(theirs):
         raise _does_not_fit(reference, f"Its statistics have no distance: {ours:g}, {theirs:g}")
     rise = ours / max(theirs, 1e-300) - 1
+    interval = None
+    if found.blocks is not None and reference.blocks is not None:
+        if not np.array_equal(found.blocks.counts, reference.blocks.counts):
+            raise _does_not_fit(reference, "Its blocks are of other images")
+        interval = rise_interval(found.blocks, reference.blocks, data, rise)
     detail = f"Frechet distance to data {ours:.3f}, full precision {theirs:.3f}: {rise:+.1%}"
+    if interval is not None:
+        detail += f" (95 %: {interval[0]:+.1%} to {interval[1]:+.1%})"
     detail = f"{detail}, at most {limit:+.1%}"
-    return Verdict("frechet_increase", rise, limit, rise <= limit, detail)
+    return _with_interval(
+        Verdict("frechet_increase", rise, limit, rise <= limit, detail),
+        interval,
+        reference.drawn.num_images,
+    )
 
 
 def _accuracy_verdict(ours: float | None, full: float | None, limit: float) -> Verdict:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .feature_blocks import FeatureBlocks
 from .frechet import FeatureStatistics
 from .reference import SHOWN, Drawn, Reference
 
@@ -31,6 +32,7 @@ class ImageSummary:
     def __init__(self, judge: Judge | None) -> None:
         self._judge = judge
         self._statistics: FeatureStatistics | None = None
+        self._blocks: FeatureBlocks | None = None
         self._as_asked: int | None = None
         self._shown: dict[int, NDArray[np.uint8]] = {}
 
@@ -43,8 +45,11 @@ class ImageSummary:
         import torch
 
         pixels = torch.from_numpy(images.astype(np.float32) / np.float32(255))
-        part = FeatureStatistics.of(self._judge.features(pixels).double().numpy())
+        features = self._judge.features(pixels).double().numpy()
+        part, blocks = FeatureStatistics.of(features), FeatureBlocks.of(features, numbers)
         self._statistics = part if self._statistics is None else self._statistics.joined(part)
+        if blocks is not None:
+            self._blocks = blocks if self._blocks is None else self._blocks.joined(blocks)
         right = self._judge.as_asked(pixels, numbers)
         if right is not None:
             self._as_asked = (self._as_asked or 0) + right
@@ -55,7 +60,7 @@ class ImageSummary:
         accuracy = asked / images.count if images is not None and asked is not None else None
         extractor = None if images is None or self._judge is None else self._judge.extractor
         none = np.zeros((0, 1, 1, 1), np.uint8)
-        return Reference(drawn, none, extractor, images, accuracy=accuracy)
+        return Reference(drawn, none, extractor, images, accuracy=accuracy, blocks=self._blocks)
 
     def whole(self, drawn: Drawn) -> Reference:
         """The reference, of all images."""
@@ -71,6 +76,7 @@ def completed(
     The parts are joined in their order, which decides the last bits.
     """
     images, asked = None, 0.0
+    blocks = _joined_blocks([part for part in parts if part.images is not None])
     for part in parts:
         if part.images is not None:
             images = part.images if images is None else images.joined(part.images)
@@ -80,7 +86,17 @@ def completed(
     if judge is None or images is None:
         return Reference(parts[0].drawn, shown)
     data = data_statistics(judge)
-    return Reference(parts[0].drawn, shown, judge.extractor, images, data, accuracy)
+    return Reference(parts[0].drawn, shown, judge.extractor, images, data, accuracy, blocks)
+
+
+def _joined_blocks(parts: Sequence[Reference]) -> FeatureBlocks | None:
+    """None where some part has none: a former program's, or of wide features."""
+    joined: FeatureBlocks | None = None
+    for part in parts:
+        if part.blocks is None:
+            return None
+        joined = part.blocks if joined is None else joined.joined(part.blocks)
+    return joined
 
 
 def data_statistics(judge: Judge) -> FeatureStatistics:

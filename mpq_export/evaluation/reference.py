@@ -22,15 +22,18 @@ from safetensors.numpy import save_file
 from ..errors import UserError
 from ..files import parse_json
 from ..tensor_files import staged_tensor_file
+from .feature_blocks import BLOCKS, MOST_FEATURES, FeatureBlocks
 from .frechet import FeatureStatistics
 
 SHOWN = 64
 """Images that are kept themselves: PSNR needs pairs."""
-_VERSION = 1
+_VERSION = 2
+_READ = (1, 2)
+"""Version 1 has no blocks."""
 _KEY = "mpq_reference"
 _MOST_BYTES = 1 << 30
 _MOST_HEADER = 1 << 20
-_IMAGES, _DATA, _SHOWN = "images", "data", "shown"
+_IMAGES, _DATA, _SHOWN, _BLOCKS = "images", "data", "shown", "blocks"
 _FIX = "Make it again: mpq-sample BUNDLE --ckpt CHECKPOINT --images FOLDER --save-reference FILE"
 
 
@@ -90,6 +93,7 @@ class Reference:
         images: statistics of all images' features, or None.
         data: statistics of real images' features, or None.
         accuracy: share of images that a classifier labels as asked, or None.
+        blocks: the images' statistics in blocks, for intervals; None where there are none.
     """
 
     drawn: Drawn
@@ -98,6 +102,7 @@ class Reference:
     images: FeatureStatistics | None = None
     data: FeatureStatistics | None = None
     accuracy: float | None = None
+    blocks: FeatureBlocks | None = None
 
 
 def write_reference(path: Path, reference: Reference) -> None:
@@ -108,6 +113,10 @@ def write_reference(path: Path, reference: Reference) -> None:
         if part is not None:
             counts[name] = part.count
             tensors |= {f"{name}.mean": part.mean, f"{name}.scatter": part.scatter}
+    if reference.blocks is not None:
+        own = reference.blocks
+        fields = {"count": own.counts, "mean": own.means, "scatter": own.scatters}
+        tensors |= {f"{_BLOCKS}.{name}": value for name, value in fields.items()}
     header = _Header(
         version=_VERSION,
         extractor=reference.extractor,
@@ -144,6 +153,7 @@ def read_part(path: str | Path) -> Reference:
         raise _malformed(path, str(error)) from error
     header = _header(path, text)
     parts = {name: _statistics(path, tensors, name, header) for name in (_IMAGES, _DATA)}
+    blocks = _blocks(path, tensors, parts[_IMAGES])
     shown = tensors.pop(_SHOWN, None)
     most = min(SHOWN, header.drawn.num_images)
     if shown is None or shown.dtype != np.uint8 or shown.ndim != 4 or len(shown) > most:
@@ -156,7 +166,7 @@ def read_part(path: str | Path) -> Reference:
     if len({len(part.mean) for part in found}) > 1:
         raise _malformed(path, "Its features are of different widths")
     return Reference(
-        header.drawn, shown, header.extractor, parts[_IMAGES], parts[_DATA], header.accuracy
+        header.drawn, shown, header.extractor, parts[_IMAGES], parts[_DATA], header.accuracy, blocks
     )
 
 
@@ -183,7 +193,7 @@ def _header(path: Path, text: str) -> _Header:
         raise _malformed(path, f"{place}: {first['msg']}") from error
     except (UnicodeEncodeError, RecursionError) as error:
         raise _malformed(path, str(error)) from error
-    if header.version != _VERSION:
+    if header.version not in _READ:
         raise _malformed(path, f"It has version {header.version}, this program reads {_VERSION}")
     return header
 
@@ -206,6 +216,34 @@ def _statistics(
     if not np.array_equal(scatter, scatter.T) or (np.diag(scatter) < 0).any():
         raise _malformed(path, f"The scatter of '{name}' is none")
     return FeatureStatistics(count, mean, scatter)
+
+
+def _blocks(
+    path: Path, tensors: dict[str, NDArray[Any]], images: FeatureStatistics | None
+) -> FeatureBlocks | None:
+    """Remove the blocks' tensors; None where the file has none."""
+    names = [f"{_BLOCKS}.{field}" for field in ("count", "mean", "scatter")]
+    found = [tensors.pop(name, None) for name in names]
+    counts, means, scatters = found
+    if counts is None and means is None and scatters is None:
+        return None
+    if counts is None or means is None or scatters is None or images is None:
+        raise _malformed(path, "Its blocks are not whole")
+    width = len(images.mean)
+    if (
+        width > MOST_FEATURES
+        or (counts.dtype, means.dtype, scatters.dtype) != (np.int64, np.float64, np.float64)
+        or (counts.shape, means.shape) != ((BLOCKS,), (BLOCKS, width))
+        or scatters.shape != (BLOCKS, width, width)
+    ):
+        raise _malformed(path, f"Its blocks are no int64 [{BLOCKS}] and float64 [{BLOCKS}, F, ...]")
+    if (counts < 0).any() or (counts > images.count).any() or counts.sum() != images.count:
+        raise _malformed(path, "Its blocks are of other images than its statistics")
+    if not (np.isfinite(means).all() and np.isfinite(scatters).all()):
+        raise _malformed(path, "Its blocks are not finite")
+    if not np.array_equal(scatters, scatters.transpose(0, 2, 1)):
+        raise _malformed(path, "The scatter of a block is none")
+    return FeatureBlocks(counts, means, scatters)
 
 
 def _malformed(path: Path, why: str) -> ReferenceFileError:

@@ -110,6 +110,42 @@ def test_a_sound_bundle_passes_and_a_broken_one_does_not(sound, broken, referenc
     assert "at least 30" in by_name["psnr"].detail
 
 
+def test_a_limit_within_its_interval_is_undecided_and_decides_by_its_figure(sound, reference):
+    def verdicts(**limits):
+        report = pass_through_gate(sound, Runtime.ORT, reference, Limits(**limits), SILENT)
+        return report.passed, report.verdicts
+
+    _, (rise, ratio) = verdicts(frechet_increase=0.1, psnr=30.0)
+    for verdict in (rise, ratio):
+        low, high = verdict.interval
+        assert low < verdict.measured < high
+        assert "95 %" in verdict.detail
+        assert verdict.undecided == (low <= verdict.limit <= high)
+    low, high = rise.interval
+    passed, (inside,) = verdicts(frechet_increase=(rise.measured + high) / 2)
+    assert passed
+    assert inside.undecided
+    assert "undecided at 20 images" in inside.detail
+    passed, (inside,) = verdicts(frechet_increase=(rise.measured + low) / 2)
+    assert not passed
+    assert inside.undecided
+    passed, (above,) = verdicts(frechet_increase=high + 0.01)
+    assert passed
+    assert not above.undecided
+    assert "undecided" not in above.detail
+
+
+def test_a_former_reference_has_no_interval_and_says_so(sound, reference):
+    former = replace(reference, blocks=None)
+    limits = Limits(frechet_increase=0.1)
+    report = pass_through_gate(sound, Runtime.ORT, former, limits, SILENT)
+    assert report.verdicts[0].interval is None
+    assert "made by a former version" in report.note
+    shifted = replace(reference.blocks, counts=np.roll(reference.blocks.counts, 1))
+    with pytest.raises(ReferenceFileError, match="blocks are of other images"):
+        pass_through_gate(sound, Runtime.ORT, replace(reference, blocks=shifted), limits, SILENT)
+
+
 def test_the_broken_layer_is_named_first(sound, broken, original):
     """Of nodes all is well: they equal the reference of their own integers."""
     for bundle, expected in ((sound, None), (broken, BROKEN)):

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mpq_export.errors import UserError
+from mpq_export.evaluation.feature_blocks import BLOCKS, FeatureBlocks
 from mpq_export.evaluation.frechet import FeatureStatistics
 from mpq_export.evaluation.reference import (
     Drawn,
@@ -104,7 +105,7 @@ NOT_SYMMETRIC = np.eye(5) + np.eye(5, k=1)
         ({"shown": np.zeros((65, 1, 2, 2), np.uint8)}, {}, "shown"),
         ({"shown": np.zeros((4, 8, 8), np.uint8)}, {}, "shown"),
         ({"more": np.zeros(1)}, {}, "more"),
-        ({}, {"version": 2}, "version 2"),
+        ({}, {"version": 3}, "version 3"),
         ({}, {"counts": {}}, "not whole"),
         ({}, {"counts": {"images": 20, "data": 1}}, "two images"),
         ({}, {"extractor": None}, "name"),
@@ -127,3 +128,50 @@ def test_files_of_something_else_are_refused(tmp_path):
             read_reference(tmp_path / path)
     with pytest.raises(ReferenceFileError):
         read_reference("/dev/zero")
+
+
+def with_blocks():
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(20, 5))
+    blocks = FeatureBlocks.of(features, range(20))
+    return replace(reference(), images=FeatureStatistics.of(features), blocks=blocks)
+
+
+def test_blocks_are_read_back_and_may_be_missing(tmp_path):
+    write_reference(tmp_path / "r", with_blocks())
+    found = read_reference(tmp_path / "r").blocks
+    for name in ("counts", "means", "scatters"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(with_blocks().blocks, name))
+    write_reference(tmp_path / "r", reference())
+    assert read_reference(tmp_path / "r").blocks is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"blocks.count": None}, "not whole"),
+        ({"images.mean": None, "images.scatter": None}, "not whole"),
+        ({"blocks.count": np.ones(BLOCKS)}, "are no int64"),
+        ({"blocks.count": np.ones(BLOCKS, np.int64)}, "other images"),
+        ({"blocks.count": np.array([21, -1] + [0] * (BLOCKS - 2))}, "other images"),
+        ({"blocks.mean": np.zeros((BLOCKS, 4))}, "are no int64"),
+        ({"blocks.mean": np.full((BLOCKS, 5), np.inf)}, "not finite"),
+        ({"blocks.scatter": np.triu(np.ones((BLOCKS, 5, 5)))}, "scatter of a block"),
+        ({"blocks.scatter": np.zeros((1, 5, 5))}, "are no int64"),
+        ({"blocks.more": np.zeros(1)}, "beside what it should"),
+    ],
+)
+def test_blocks_that_are_none_are_refused(tmp_path, change, words):
+    path = tmp_path / "r"
+    write_reference(path, with_blocks())
+    with safe_open(path, "numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = file.metadata()
+    if "images.mean" in change:
+        said = json.loads(header["mpq_reference"])
+        del said["counts"]["images"]
+        header = {"mpq_reference": json.dumps(said)}
+    changed = {k: v for k, v in {**tensors, **change}.items() if v is not None}
+    save_file(changed, path, metadata=header)
+    with pytest.raises(ReferenceFileError, match=words):
+        read_reference(path)

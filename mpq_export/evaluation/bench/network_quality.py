@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .estimates import Estimate, frechet_of, mean_of
+from ..estimates import Estimate, frechet_of, mean_of
 from .metrics import Metric
 from .networks import Images, NotOnDisk, clip_score, inception, lpips
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from ...pipelines.registry import family_registration, load_judge
-from .estimates import Estimate, frechet_of, mean_of, psnr_of
+from ..estimates import Estimate, frechet_of, mean_of, psnr_of
 from .metrics import SENSES, TO_FULL, Metric
 
 _LEAST_SIDE_OF_SSIM = 11

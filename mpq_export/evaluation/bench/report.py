@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .estimates import Estimate, median_of
+from ..estimates import Estimate, median_of
 from .metrics import SENSES, Metric
 from .profile import LayerCost, Profile, ProfiledCost
 from .rows import Kind

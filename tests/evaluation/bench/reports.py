@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from mpq_export.evaluation.bench.estimates import Estimate
 from mpq_export.evaluation.bench.profile import LayerCost, OperatorCost, Profile, ProfiledCost
 from mpq_export.evaluation.bench.report import (
     Report,
@@ -14,6 +13,7 @@ from mpq_export.evaluation.bench.report import (
     pareto_front,
     quality_axis,
 )
+from mpq_export.evaluation.estimates import Estimate
 
 NAMES = ("fp32", "int8", "w4a8", "w3a4", "broken")
 

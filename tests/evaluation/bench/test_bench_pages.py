@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import pytest
 from reports import grid_images, grid_report, images, report
 
-from mpq_export.evaluation.bench.estimates import Estimate
 from mpq_export.evaluation.bench.pages.curves import error_curves
 from mpq_export.evaluation.bench.pages.html import html_page
 from mpq_export.evaluation.bench.pages.markdown import markdown_page
@@ -17,6 +16,7 @@ from mpq_export.evaluation.bench.pages.pareto import pareto_plot
 from mpq_export.evaluation.bench.pages.svg import Scale, standalone
 from mpq_export.evaluation.bench.pages.writing import write_pages
 from mpq_export.evaluation.bench.run import Finished
+from mpq_export.evaluation.estimates import Estimate
 
 
 def plot(made):

@@ -7,7 +7,6 @@ import jsonschema
 import pytest
 from reports import close, report, row
 
-from mpq_export.evaluation.bench.estimates import Estimate
 from mpq_export.evaluation.bench.quality import Metric
 from mpq_export.evaluation.bench.report import (
     Report,
@@ -19,6 +18,7 @@ from mpq_export.evaluation.bench.report import (
     report_schema,
     verdict,
 )
+from mpq_export.evaluation.estimates import Estimate
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "bench_report.schema.json"
 

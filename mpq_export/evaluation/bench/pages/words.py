@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..estimates import Estimate
+from ...estimates import Estimate
 from ..metrics import SENSES, Metric
 from ..report import Report, RowReport, Times
 from ..rows import Kind

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpq_export.evaluation.bench.estimates import (
+from mpq_export.evaluation.estimates import (
     Estimate,
     estimate,
     frechet_of,

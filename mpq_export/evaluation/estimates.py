@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ..frechet import FeatureStatistics, frechet_distance, frechet_distance_of_few
+from .frechet import FeatureStatistics, frechet_distance, frechet_distance_of_few
 
 RESAMPLES = 200
 _SEED = 0
