@@ -19,7 +19,7 @@ from ..timing.making import CannotBeMade
 from ..timing.other_work import OtherWork, busy_note
 from ..timing.rounds import Cell
 from .baselines import full_precision, static_int8
-from .drawing import DRAWN, IMAGES, TRAJECTORY, draw_apart
+from .drawing import DRAWN, IMAGES, TRAJECTORY, Places, draw_apart
 from .profile import GPU, Profile
 from .profiles import Profiled, Profiler
 from .quality import Judging
@@ -172,13 +172,14 @@ def _drawn(
     progress.start(row.name, request.drawing.num_images)
     own = pipeline.path if row.runtime is None else row.folder
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, unfinished: Path) -> None:
+        places = Places(folder, unfinished)
         draw_apart(
-            row, own, request.drawing, trajectory, folder, request.processors, progress.advance
+            row, own, request.drawing, trajectory, places, request.processors, progress.advance
         )
 
     try:
-        return store.made(f"images-{row.name}", parts, make)
+        return store.resumed(f"images-{row.name}", parts, make)
     except CannotBeMade as error:
         return str(error)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from ...bundle import Bundle
 from ...errors import RuntimeUnavailable, UserError
 from ...files import ENGINE, MANIFEST, parse_json, staged_file, staged_folder, write_json
+from ...leftovers import locked_folder
 from ...packages import installed_version
 from ...runtimes.names import ENGINE_RUNTIMES
 from ...runtimes.native_library import native_library
@@ -25,10 +27,12 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "torch", "diffusers", "tensorrt", "
 _PACKAGES_OF_OURS = ("mpq_export", "mpq_export.pipelines")
 _VARIABLES = ("MPQ_CPU_KERNELS", "MPQ_GPU_KERNELS")
 _DIGITS = 12
+_UNFINISHED = ".unfinished"
 
 
 class Store:
-    """A folder of finished parts. What a killed run left half-made is made again."""
+    """A folder of finished parts. What a killed run left half-made is made again, or from where it
+    was (:meth:`resumed`)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,6 +44,32 @@ class Store:
             return folder
         with staged_folder(folder) as stage:
             make(stage)
+        return folder
+
+    def resumed(
+        self, name: str, parts: Mapping[str, Any], make: Callable[[Path, Path], None]
+    ) -> Path:
+        """As :meth:`made`, where ``make`` also has a folder for what it has done so far: the next
+        run gets it again if this one is killed or fails.
+
+        Raises UserError where another process makes this part now.
+        """
+        folder = self._folder / f"{name}-{digest_of(parts)}"
+        if folder.is_dir():
+            return folder
+        unfinished = folder.with_name(f"{folder.name}{_UNFINISHED}")
+        try:
+            with locked_folder(unfinished):
+                with staged_folder(folder) as stage:
+                    make(stage, unfinished)
+                shutil.rmtree(unfinished)
+        except BlockingIOError as error:
+            raise UserError(
+                "Another process makes this part now",
+                where=unfinished,
+                why=str(error),
+                fix="Wait until it is done, or name another folder with --out",
+            ) from error
         return folder
 
     def kept(

@@ -78,3 +78,34 @@ def test_what_is_not_whole_is_not_kept(tmp_path):
         return store.kept("times", {}, lambda: next(made), lambda one: one["failure"] is None)
 
     assert [kept(), kept(), kept()] == [{"failure": "x"}, {"failure": None}, {"failure": None}]
+
+
+def test_a_part_that_failed_goes_on_where_it_was(tmp_path):
+    store, begun = Store(tmp_path), []
+
+    def make(folder, unfinished):
+        begun.append(len(list(unfinished.iterdir())))
+        (unfinished / f"{len(begun)}").touch()
+        if len(begun) < 3:
+            raise ZeroDivisionError
+        (folder / "whole").touch()
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            store.resumed("part", {"a": 1}, make)
+    folder = store.resumed("part", {"a": 1}, make)
+    assert begun == [0, 1, 2]
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+    assert list(tmp_path.iterdir()) == [folder]
+    assert store.resumed("part", {"a": 1}, make) == folder
+    assert len(begun) == 3
+
+
+def test_a_part_that_another_process_makes_is_not_made_beside_it(tmp_path):
+    store = Store(tmp_path)
+
+    def make(folder, unfinished):
+        with pytest.raises(UserError, match="Another process makes this part"):
+            store.resumed("part", {}, make)
+
+    store.resumed("part", {}, make)

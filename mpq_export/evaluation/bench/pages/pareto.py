@@ -45,7 +45,7 @@ def pareto_plot(report: Report, marks: Marks) -> str:
     parts += _front([point for row, point in zip(rows, points, strict=True) if _best(row, report)])
     numbers = {row.name: index for index, row in enumerate(report.rows)}
     for row, (at, up) in zip(rows, points, strict=True):
-        which = f'class="point" data-row="{numbers[row.name]}"'
+        which = f'class="point" data-row="{numbers[row.name]}" stroke="var(--page)"'
         parts.append(marks.by_row[row.name].drawn(at, up, _RADIUS, which))
     parts += _names(rows, points, report)
     drawn, height = _legend(marks.legend)

@@ -12,7 +12,7 @@ SERIES = 8
 LIGHT = {
     "ink": "#1c1e21", "soft": "#5c6470", "line": "#d5d9e0", "page": "#ffffff",
     "s0": "#5c6470", "s1": "#0b6fb8", "s2": "#c2410c", "s3": "#15803d", "s4": "#7c3aed",
-    "s5": "#b45309", "s6": "#be185d", "s7": "#0e7490",
+    "s5": "#9a7d0a", "s6": "#be185d", "s7": "#0e7490",
 }  # fmt: skip
 DARK = {
     "ink": "#e8eaed", "soft": "#a3abb8", "line": "#3a404a", "page": "#16181c",
