@@ -52,7 +52,7 @@ def measured_engine(
     sample, timestep, conditions = inputs
     denoiser = opener(bundle, runtime)
     profile = denoiser.profiled(sample, timestep, warm_up, steps, **conditions)
-    return measured_of(profile, bundle, str(denoiser.selection.note))
+    return measured_of(profile, bundle, f"TensorRT's; packed layers: {profile.plugin}")
 
 
 def measured_of(profile: EngineProfile, bundle: Bundle, how: str) -> MeasuredStep:

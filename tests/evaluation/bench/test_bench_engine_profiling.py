@@ -47,7 +47,7 @@ def profile(nodes):
     ms = {name: 0.5 for name in packed} | {FUSED: 4.0, copy: 0.25}
     slow = {name: 2 * value for name, value in ms.items()}
     whole = sum(ms.values())
-    return EngineProfile(tuple(layers), (ms, slow, ms), (whole + 1, 5 * whole, whole + 3), "")
+    return EngineProfile(tuple(layers), (ms, slow, ms), (whole + 1, 5 * whole, whole + 3), "plugin")
 
 
 def test_every_packed_layer_has_its_time(bundle, nodes, profile):
@@ -100,14 +100,14 @@ def test_the_engine_is_opened_and_profiled_as_asked(bundle, profile):
 
     def opener(own, runtime):
         assert (own, runtime) == (bundle, Runtime.TRT_RTX)
-        return SimpleNamespace(profiled=profiled, selection=SimpleNamespace(note="1.7, graphs"))
+        return SimpleNamespace(profiled=profiled)
 
     inputs = ("noise", 5.0, {"class_labels": "labels"})
     measured = measured_engine(bundle, Runtime.TRT_RTX, inputs, 3, 20, opener)
     assert asked == {
         "sample": "noise", "steps": (3, 20), "conditions": {"class_labels": "labels"},
     }  # fmt: skip
-    assert measured.kernels == "1.7, graphs"
+    assert measured.kernels == "TensorRT's; packed layers: plugin"
 
 
 def test_which_rows_have_layers():
