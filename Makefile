@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation gate-report size-table temporal-cache-table training-profile bench-scale bench-fit bench bench-methods bench-cpu browser tensorrt-plans attacks fuzz clean
+.PHONY: setup demo test pytest lint emulator native-tools native-cases native-sanitizers native-aarch64 native-fuzz gpu-tools gpu-emulation planted-faults kernel-table gpu-check trt-plugin trt-plugin-check digits-checkpoint digits-dit-checkpoint photos-checkpoint ablation gate-report size-table temporal-cache-table training-profile bench-scale bench-fit bench bench-methods bench-cpu browser tensorrt-plans attacks fuzz clean
 
 setup: $(READY)
 
@@ -20,7 +20,9 @@ $(READY): pyproject.toml constraints.txt $(NATIVE_SOURCES)
 demo: setup
 	$(BIN)/python -m mpq_export.pipelines.digits.demo --out out/demo
 
-test: setup lint
+test: lint pytest
+
+pytest: setup
 	$(BIN)/python -m pytest -n auto --durations 30
 
 lint: setup
