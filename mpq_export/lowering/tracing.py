@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..architectures import architecture_of
-from ..conditions import BATCH, TOKENS, Condition
+from ..conditions import BATCH, Condition
 from ..errors import BundleError
 from .graph_inputs import PREDICTION, SAMPLE
 from .nodes import OPSET
@@ -55,9 +55,10 @@ def trace(
         *scalars.values(),
         *(torch.from_numpy(spec.draw(2, rng)) for spec in specs),
     )
-    axes = {name: torch.export.Dim(name, min=1) for name in (BATCH, TOKENS)}
-    free = tuple({axis: axes[name] for axis, name in spec.free_axes.items()} for spec in specs)
-    dynamic = ({0: axes[BATCH]}, *(None for _ in scalars), *((free,) if specs else ()))
+    # Names alone, no ``Dim`` with its range: diffusers' UNets branch at 64 images, to the same end,
+    # and torch, which finds the range not kept, would trace all of the model a second time.
+    free = tuple(dict(spec.free_axes) for spec in specs)
+    dynamic = ({0: BATCH}, *(None for _ in scalars), *((free,) if specs else ()))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_exporter():
         warnings.simplefilter("ignore")
         try:
