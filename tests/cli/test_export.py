@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from commands import BIN, assert_user_error, run
+from commands import BIN, assert_user_error, run, run_anew
 
 from mpq_export.bundle import read_bundle
 
@@ -142,7 +142,7 @@ def test_too_many_steps(pipeline_folder, tmp_path):
 
 def test_help_shows_examples_and_imports_nothing_heavy():
     for command in ("mpq-export", "mpq-sample", "mpq-check", "mpq-doctor"):
-        done = run(command, "--help")
+        done = run_anew(command, "--help")
         assert done.returncode == 0
         assert "Examples" in done.stdout
         assert command in done.stdout

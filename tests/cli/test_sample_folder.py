@@ -1,7 +1,6 @@
 """``mpq-sample`` into a folder, by launched processes; and options that do not fit."""
 
 import json
-import os
 import sys
 
 import pytest
@@ -10,13 +9,8 @@ from PIL import Image
 
 
 def launched(number, count, *words):
-    import subprocess
-
-    environment = os.environ | {"RANK": str(number), "WORLD_SIZE": str(count)}
-    return subprocess.run(
-        [str(BIN / "mpq-sample"), *map(str, words)], env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+    environment = {"RANK": str(number), "WORLD_SIZE": str(count)}
+    return run("mpq-sample", *words, environment=environment)
 
 
 def test_launched_processes_share_a_folder(digits_folder, tmp_path):
