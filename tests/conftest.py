@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 # Tests in every folder import their helpers by name.
@@ -16,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import fixtures
 import pytest
+from made_once import MadeOnce
 
 from mpq_export.bundle import Bundle, write_bundle
 
@@ -36,36 +38,44 @@ def handmade_folder(handmade: Bundle) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny full-precision model as a diffusers pipeline folder; do not change it."""
-    return fixtures.save_pipeline(tmp_path_factory.mktemp("tiny-pipeline"))
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Folders that one of pytest-xdist's workers makes for all of them; do not change them."""
+    return MadeOnce(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pipeline_folder(made_once: MadeOnce) -> Path:
+    """The tiny full-precision model as a diffusers pipeline folder; do not change it."""
+    return made_once("tiny-pipeline", fixtures.save_pipeline)
+
+
+@pytest.fixture(scope="session")
+def digits_folder(made_once: MadeOnce) -> Path:
     """A tiny model of the digits family as w3a4, lowered for ONNX Runtime; do not change it."""
     from mpq_export.lowering.names import Target
 
-    folder = tmp_path_factory.mktemp("tiny-digits")
-    model = fixtures.tiny_unet(channels=1, classes=10)
-    pipeline = fixtures.save_pipeline(folder / "pipeline", model, "DigitsPipeline")
-    return fixtures.quantized_bundle(pipeline, folder / "bundle", targets=(Target.ORT,))
+    def make(folder: Path) -> None:
+        model = fixtures.tiny_unet(channels=1, classes=10)
+        pipeline = fixtures.save_pipeline(folder / "pipeline", model, "DigitsPipeline")
+        fixtures.quantized_bundle(pipeline, folder / "bundle", targets=(Target.ORT,))
+
+    return made_once("tiny-digits", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_folder(pipeline_folder: Path, made_once: MadeOnce) -> Path:
     """The tiny model quantised to w3a4 by MPQ-DM; do not change it."""
-    return fixtures.quantized_bundle(pipeline_folder, tmp_path_factory.mktemp("tiny-bundle"))
+    return made_once("tiny-bundle", partial(fixtures.quantized_bundle, pipeline_folder))
 
 
 @pytest.fixture(scope="session")
-def cached_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cached_folder(pipeline_folder: Path, made_once: MadeOnce) -> Path:
     """The tiny model as w4a8 with cached temporal features, lowered to all targets; do not change
     it."""
-    return fixtures.cached_bundle(pipeline_folder, tmp_path_factory.mktemp("cached") / "bundle")
+    return made_once("cached", partial(fixtures.cached_bundle, pipeline_folder))
 
 
 @pytest.fixture(scope="session")
-def lowered_folder(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lowered_folder(pipeline_folder: Path, made_once: MadeOnce) -> Path:
     """The tiny model as w3a4 by MPQ-DMv2, lowered to all targets; do not change it."""
-    return fixtures.exported_bundle(pipeline_folder, tmp_path_factory.mktemp("lowered") / "bundle")
+    return made_once("lowered", partial(fixtures.exported_bundle, pipeline_folder))
