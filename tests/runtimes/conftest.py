@@ -1,7 +1,9 @@
-"""A user's home, compilers that only say that they were called, and a driver without a GPU."""
+"""A user's home, compilers that only say that they were called, a driver without a GPU, and engines
+of a TensorRT that is none."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,26 @@ def cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cuda(cuda_library: Path, tmp_path: Path) -> FakeCuda:
     return FakeCuda(cuda_library, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def reference(lowered_folder: Path):
+    """What stands for an engine's arithmetic: ONNX Runtime on the bundle's standard graph."""
+    from mpq_export.bundle import read_bundle
+    from mpq_export.runtimes.names import Runtime
+    from mpq_export.runtimes.onnxruntime_denoiser import OnnxRuntimeDenoiser
+
+    return OnnxRuntimeDenoiser(read_bundle(lowered_folder), Runtime.ORT_PORTABLE)
+
+
+@pytest.fixture
+def folder(lowered_folder: Path, tmp_path: Path) -> Path:
+    """The lowered bundle, to put engines into."""
+    return Path(shutil.copytree(lowered_folder, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def trt(cuda: FakeCuda, reference):
+    from fake_tensorrt import FakeTensorRt
+
+    return FakeTensorRt(cuda, reference.session)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -62,11 +61,6 @@ def built(
 ) -> Engine:
     request = EngineRequest(target, Runtime.TRT_RTX, **choices)
     return build(read_bundle(bundle), request, bar or Bar(), warn)
-
-
-@pytest.fixture
-def folder(lowered_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(lowered_folder, tmp_path / "bundle"))
 
 
 def assert_packed_once(plan: bytes, graph: Graph) -> None:

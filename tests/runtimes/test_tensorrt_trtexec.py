@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,11 +36,6 @@ FAILS = """
 print("[11/23/2026-12:00:00] [E] [TRT] 3: Plugin not found, are the plugin name right?")
 sys.exit(1)
 """
-
-
-@pytest.fixture
-def folder(lowered_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(lowered_folder, tmp_path / "bundle"))
 
 
 @pytest.fixture
