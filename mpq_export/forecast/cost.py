@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..training.condition_rows import drawn_conditions
 from ..training.trajectories import calls_per_step
 from .size import SizeForecast, quantizable
 from .speed import MachineSpeed
-from .work import ModelWork, count_work
+from .work import CallWork, ModelWork, count_calls, count_work
 
 PROGRAM_BYTES = 500 << 20
 """Python with torch and diffusers."""
@@ -87,8 +87,7 @@ def forecast_cost(
         for name, choices in plan.layers.items()  # those too that a table is to stand for
     )
     tables = sum(parts.get(name, 1) for name in plan.layers) * rows * speed.per_table_row
-    quota = PatchQuota.of(len(schedule.entries), calls_per_step(model_config, images))
-    statistics = _statistics_bytes(model, plan, rows, quota)
+    statistics = input_statistics_bytes(model, model_config, plan, recipe, schedule)
     fitting = min(CHUNK_ELEMENTS, max(layer.weights for layer in size.layers))
     # Layers are let go as they are packed, so packed weights take the place of full-precision ones.
     peak = size.fp32_bytes + statistics + max(work.peak_bytes, fitting * _FIT_BYTES_PER_WEIGHT)
@@ -104,15 +103,34 @@ def work_of_call(
     model: nn.Module, model_config: Mapping[str, Any], plan: LayerPlan, images: int
 ) -> ModelWork:
     """What one call of a diffusers model for a batch of ``images`` costs."""
+    return count_work(model, plan.layers, _arguments(model_config, images))
+
+
+def calls_of_modules(
+    model: nn.Module, model_config: Mapping[str, Any], modules: Iterable[str]
+) -> dict[str, CallWork]:
+    """What the first calls of some modules cost in a call of a diffusers model for one image."""
+    return count_calls(model, modules, _arguments(model_config, 1))
+
+
+def _arguments(model_config: Mapping[str, Any], images: int) -> dict[str, Any]:
     sample = torch.empty(images, *architecture_of(model_config).sample_shape(model_config))
     arguments = model_arguments(
         model_config, sample, torch.zeros(images), drawn_conditions(model_config, images, 0)
     )
-    return count_work(model, plan.layers, arguments | {"return_dict": False})
+    return {**arguments, "return_dict": False}
 
 
-def _statistics_bytes(model: nn.Module, plan: LayerPlan, rows: int, quota: PatchQuota) -> int:
-    """Ranges per channel, samples with their channels, and input rows of every layer."""
+def input_statistics_bytes(
+    model: nn.Module,
+    model_config: Mapping[str, Any],
+    plan: LayerPlan,
+    recipe: Recipe,
+    schedule: SamplingSchedule,
+) -> int:
+    """Of all layers' ranges per channel, samples with their channels, and input rows."""
+    rows, images = len(schedule.timesteps), recipe.calibration_images
+    quota = PatchQuota.of(len(schedule.entries), calls_per_step(model_config, images))
     total = 0
     for name in plan.layers:
         module = quantizable(model, name)

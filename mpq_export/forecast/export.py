@@ -77,7 +77,7 @@ def forecast_export(
         if recipe.is_reconstructed:
             removed = () if cached is None else cached.removed
             reconstruction = forecast_reconstruction(
-                model, model_config, plan, recipe, schedule, speed, trained, split, removed
+                model, model_config, plan, recipe, schedule, speed, trained, size, split, removed
             )
         if recipe.training.updates:
             training = forecast_training(

@@ -1,4 +1,5 @@
-"""About how long what is learned before training will take on this machine."""
+"""About how long what is learned before training will take on this machine, and how much memory at
+its peak."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from ..schedulers import SamplingSchedule
 from ..temporal.reconstruction import whole_block
 from .cost import Span, work_of_call
 from .parts import NOT_SPLIT, SplitForecast, VotingShape
-from .size import quantizable
+from .reconstruction_memory import reconstruction_bytes
+from .size import SizeForecast, quantizable
 from .speed import MachineSpeed, TrainingSpeed
 
 _PASSES = 3
@@ -34,10 +36,12 @@ step's samples stay in the processor's cache, and 19 where they do not."""
 
 @dataclass(frozen=True)
 class ReconstructionForecast:
-    """Estimated seconds of each stage; None where the recipe has none."""
+    """Estimated seconds of each stage, None where the recipe has none, and bytes of the largest
+    resident memory."""
 
     scaling: Span | None
     rounding: Span | None
+    peak_bytes: int
     temporal: Span | None = None
     votes: Span | None = None
 
@@ -50,11 +54,12 @@ def forecast_reconstruction(
     schedule: SamplingSchedule,
     speed: MachineSpeed,
     training_speed: TrainingSpeed,
+    size: SizeForecast,
     split: SplitForecast = NOT_SPLIT,
     removed: Collection[str] = (),
 ) -> ReconstructionForecast:
-    """Time of the stages where the model is computed on the CPU; layers that are ``removed`` for a
-    table of temporal features learn no scales.
+    """Time and memory of the stages where the model is computed on the CPU; layers that are
+    ``removed`` for a table of temporal features learn no scales.
 
     Raises what the model raises if it cannot run without data.
     """
@@ -101,7 +106,8 @@ def forecast_reconstruction(
         update = _PASSES * learning.batch * image + weights * training_speed.per_weight
         replays = _REPLAYS * blocks * learning.samples * image / 2
         rounding = Span.about(learning.iterations * update + replays)
-    return ReconstructionForecast(scaling, rounding, temporal, votes)
+    peak = reconstruction_bytes(model, model_config, plan, recipe, schedule, size)
+    return ReconstructionForecast(scaling, rounding, peak, temporal, votes)
 
 
 def _seconds_of_votes(

@@ -87,7 +87,12 @@ def _reconstruction_text(reconstruction: ReconstructionForecast) -> list[str]:
         ("rounding", reconstruction.rounding),
     )
     parts = [f"{name} {_time_text(span)}" for name, span in stages if span is not None]
-    return [f"Learning on its CPU before training: {', '.join(parts)}."] if parts else []
+    if not parts:
+        return []
+    return [
+        f"Learning on its CPU before training: {', '.join(parts)}; peak memory about "
+        f"{bytes_text(reconstruction.peak_bytes)}."
+    ]
 
 
 def _training_text(training: TrainingForecast) -> str:

@@ -40,6 +40,21 @@ class ModelWork:
     peak_bytes: int
 
 
+@dataclass(frozen=True)
+class CallWork:
+    """The cost of one call of one module.
+
+    Attributes:
+        inputs: values that it was given.
+        outputs: values that it gave; of a tuple the first one's.
+        moved: values that operators inside it wrote.
+    """
+
+    inputs: int
+    outputs: int
+    moved: int
+
+
 def count_work(model: nn.Module, layers: Iterable[str], arguments: Mapping[str, Any]) -> ModelWork:
     """Run ``model(**arguments)`` on fake float32 tensors and count.
 
@@ -56,22 +71,65 @@ def count_work(model: nn.Module, layers: Iterable[str], arguments: Mapping[str, 
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     memory = _LiveMemory()
     try:
-        with torch.no_grad(), FakeTensorMode():
-            tensors = {
-                name: _fake(value)
-                for name, value in (*model.named_parameters(), *model.named_buffers())
-            }
-            fake = tree_map(_fake, dict(arguments))
-            # Views of the weights are no activations.
-            memory.known |= {tensor.untyped_storage() for tensor in tensors.values()}
-            with memory, counter:
-                torch.func.functional_call(model, tensors, (), fake)
+        with counter:
+            _run_fake(model, arguments, memory)
     finally:
         for hook in hooks:
             hook.remove()
     return ModelWork(
         counter.get_total_flops() // 2, memory.written, seen.values, seen.channels, memory.peak
     )
+
+
+def count_calls(
+    model: nn.Module, modules: Iterable[str], arguments: Mapping[str, Any]
+) -> dict[str, CallWork]:
+    """Run ``model(**arguments)`` on fake float32 tensors and count the first call of each module
+    that runs; arguments as of :func:`count_work`."""
+    memory, calls = _LiveMemory(), dict[str, CallWork]()
+    begun: dict[str, int] = {}
+
+    def before(name: str) -> None:
+        begun.setdefault(name, memory.written)
+
+    def after(name: str, args: Any, kwargs: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        own = CallWork(_values((args, kwargs)), _values(first), memory.written - begun[name])
+        calls.setdefault(name, own)
+
+    hooks: list[Any] = []
+    for name in modules:
+        module = model.get_submodule(name)
+        hooks += [
+            module.register_forward_pre_hook(lambda _module, _args, name=name: before(name)),
+            module.register_forward_hook(
+                lambda _module, args, kwargs, output, name=name: after(name, args, kwargs, output),
+                with_kwargs=True,
+            ),
+        ]
+    try:
+        _run_fake(model, arguments, memory)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _run_fake(model: nn.Module, arguments: Mapping[str, Any], memory: _LiveMemory) -> None:
+    with torch.no_grad(), FakeTensorMode():
+        tensors = {
+            name: _fake(value)
+            for name, value in (*model.named_parameters(), *model.named_buffers())
+        }
+        fake = tree_map(_fake, dict(arguments))
+        # Views of the weights are no activations.
+        memory.known |= {tensor.untyped_storage() for tensor in tensors.values()}
+        with memory:
+            torch.func.functional_call(model, tensors, (), fake)
+
+
+def _values(tree: Any) -> int:
+    return sum(leaf.numel() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
 def _fake(value: Any) -> Any:

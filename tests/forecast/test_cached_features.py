@@ -51,6 +51,7 @@ def test_the_temporal_block_is_learned_apart(checkpoint):
     made = forecast_reconstruction(
         checkpoint.model, checkpoint.model_config, plan, recipe,
         sampling_schedule(checkpoint.scheduler_config, 3), speed, TrainingSpeed(0, 0),
+        forecast_size(checkpoint.model, plan, 3),
     )  # fmt: skip
     numbers = sum(
         checkpoint.model.get_submodule(name).weight.numel()

@@ -8,6 +8,7 @@ from mpq_export.forecast.cost import work_of_call
 from mpq_export.forecast.export import cached_shapes, forecast_export
 from mpq_export.forecast.parts import forecast_split
 from mpq_export.forecast.reconstruction import forecast_reconstruction
+from mpq_export.forecast.size import forecast_size
 from mpq_export.forecast.speed import FitSpeed, MachineSpeed, TrainingSpeed
 from mpq_export.forecast.text import totals_text
 from mpq_export.methods import recipe_of
@@ -33,7 +34,8 @@ def parts_of(checkpoint, recipe, per_mac=0.0, fits=0.0, per_weight=0.0, **units)
     return plan, forecast_reconstruction(
         model, config, plan, recipe, sampling_schedule(checkpoint.scheduler_config, 3),
         MachineSpeed(kinds, per_mac=per_mac, **costs), TrainingSpeed(per_weight, 0),
-        forecast_split(model, config, plan, recipe), () if cached is None else cached.removed,
+        forecast_size(model, plan, 3), forecast_split(model, config, plan, recipe),
+        () if cached is None else cached.removed,
     )  # fmt: skip
 
 
@@ -130,4 +132,5 @@ def test_a_dry_run_tells_of_them(checkpoint):
         assert ("scales of channels about" in text) is said
         assert ("rounding about" in text) is said
         assert ("votes about" in text) is said
+        assert text.count("peak memory about") == (2 if said else 1)
         assert ("Votes may add up to" in text) is said

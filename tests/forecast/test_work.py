@@ -4,7 +4,7 @@ import fixtures
 import torch
 from torch import nn
 
-from mpq_export.forecast.work import count_work
+from mpq_export.forecast.work import CallWork, count_calls, count_work
 
 
 def test_products_are_counted_by_hand():
@@ -49,3 +49,28 @@ def test_the_model_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert count_work(model.to("meta"), ["conv_in"], arguments) == work
+
+
+def test_calls_of_modules_are_counted_by_hand():
+    inner = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 16))
+    model = nn.Sequential(nn.Linear(8, 64), inner, nn.Linear(16, 4))
+    made = count_calls(model, ["1", "1.1"], {"input": torch.zeros(5, 8)})
+    assert made == {
+        "1": CallWork(5 * 64, 5 * 16, 5 * (32 + 16)),
+        "1.1": CallWork(5 * 32, 5 * 16, 5 * 16),
+    }
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_of_a_module_that_runs_twice_the_first_call_counts():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.layer(torch.cat([self.layer(x)] * 2))
+
+    made = count_calls(Twice(), ["layer"], {"x": torch.zeros(1, 6)})
+    assert made == {"layer": CallWork(6, 6, 6)}
