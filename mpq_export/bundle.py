@@ -82,7 +82,7 @@ class Bundle:
         layers: packed layers by module name, in the model's order.
         parameters: float32 tensors of what stays in floating point, by diffusers' names.
         timesteps: int32 ``[T]``, the timesteps of the activation tables.
-        output_bias: float32 ``[T]``, added to the prediction.
+        output_bias: float32 ``[T]``, or ``[T, C]`` for C channels, added to the prediction.
         features: cached temporal features, of the layers that ``quantization.temporal`` names.
         channels: int32 ``[I]`` of layers that are parts of a module, by name: those they read.
     """
@@ -254,7 +254,9 @@ def _take_tables(
     if (
         output_bias is None
         or output_bias.dtype != np.float32
-        or output_bias.shape != timesteps.shape
+        or output_bias.ndim > 2
+        or output_bias.shape[:1] != timesteps.shape
+        or not output_bias.size
     ):
         raise BundleError(
             "The table of output biases is missing or malformed",

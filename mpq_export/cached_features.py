@@ -44,6 +44,12 @@ class CachedFeatures(nn.Module):
             self.register_buffer("scale", torch.from_numpy(table.scale.copy()))
             self.register_buffer("offset", torch.from_numpy(table.offset.copy()))
 
+    def stand_in(self, name: str, width: int, removed: nn.Module) -> nn.Module:
+        """What takes the place of a ``removed`` layer of ``width`` outputs."""
+        if name in self._widths:
+            return FeatureLayer(name, self.values)
+        return UnreadLayer(width, isinstance(removed, nn.Embedding))
+
     def select(
         self,
         step_index: torch.Tensor,

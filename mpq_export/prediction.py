@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .architectures import model_arguments
@@ -26,3 +28,10 @@ def predict(
     arguments = model_arguments(config, sample, timesteps, conditions)
     prediction: torch.Tensor = model(**arguments, return_dict=False)[0]
     return prediction
+
+
+def bias_table(output_bias: NDArray[np.float32]) -> torch.Tensor:
+    """A bundle's output bias ``[T]`` or ``[T, C]`` as a table, ``[T]`` or ``[T, C, 1, 1]``, whose
+    entries are added to predictions ``[B, C, H, W]``."""
+    table = torch.from_numpy(output_bias.copy())
+    return table if table.dim() == 1 else table[:, :, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from .architectures import architecture_of
 from .bundle import Bundle
 from .bundle_features import TemporalConfig
-from .cached_features import CachedFeatures, FeatureLayer, UnreadLayer
+from .cached_features import CachedFeatures
 from .conditions import ClassLabels
 from .core.channel_parts import parts_by_module
 from .core.integer_reference import PackedLayer
@@ -64,6 +65,7 @@ def build_skeleton(
         + sum(rows * (columns + 1) for rows, columns in removed.values()),
         BundleError("The bundle's config builds no model", where=bundle.path),
     )
+    _require_bias_of(model, bundle)
     modules = dict(model.named_modules())
     for name, layer in bundle.layers.items():
         if name not in bundle.channels and not _fits(modules.get(name), layer):
@@ -95,6 +97,20 @@ def build_skeleton(
     return model.eval().requires_grad_(False)
 
 
+def _require_bias_of(model: nn.Module, bundle: Bundle) -> None:
+    """A bias by channel has one for each of the prediction's."""
+    if bundle.output_bias.ndim == 1:
+        return
+    config = cast(Mapping[str, Any], model.config)
+    predicted = config.get("out_channels") or config["in_channels"]
+    if bundle.output_bias.shape[1] != predicted:
+        raise BundleError(
+            "The table of output biases is not the model's",
+            where=bundle.path,
+            why=f"It has {bundle.output_bias.shape[1]} channels, a prediction {predicted}",
+        )
+
+
 def _remove(
     bundle: Bundle,
     model: nn.Module,
@@ -111,10 +127,7 @@ def _remove(
                 where=bundle.path,
                 why=f"A layer of {shape} was removed",
             )
-        stand_in: nn.Module = UnreadLayer(shape[0], isinstance(module, nn.Embedding))
-        if name in temporal.features:
-            stand_in = FeatureLayer(name, features.values)
-        replace_module(model, name, stand_in)
+        replace_module(model, name, features.stand_in(name, shape[0], module))
 
 
 def _weight_shape(module: Removable) -> list[int]:

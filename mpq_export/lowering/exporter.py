@@ -18,7 +18,7 @@ from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..conditions import Condition
 from ..core.integer_reference import PackedLayer
-from ..prediction import predict
+from ..prediction import bias_table, predict
 from ..skeleton import build_skeleton, cached_features_of
 from .graph import Graph
 from .graph_inputs import STEP_INDEX, TIMESTEP
@@ -69,7 +69,7 @@ class _Traced(nn.Module):
             bundle, lambda name, layer: _Placeholder(name, layer, self.context), self.features
         )
         self.output_bias: torch.Tensor
-        self.register_buffer("output_bias", torch.from_numpy(bundle.output_bias.copy()))
+        self.register_buffer("output_bias", bias_table(bundle.output_bias))
 
     def forward(
         self,

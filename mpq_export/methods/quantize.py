@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..architectures import architecture_of
+from ..cached_features import CachedFeatures
 from ..core.channel_parts import part_name, parts_by_module
 from ..core.integer_reference import PackedLayer
-from ..core.layers import Quantizable, replace_module
+from ..core.layers import (
+    FrozenLayer,
+    Quantizable,
+    StepIndex,
+    install_layers,
+    replace_module,
+)
 from ..core.temporal import unread_layers
 from ..precision import BitSpec
 from ..progress import ProgressReporter
+from ..reconstruction.bias_correction import prediction_bias
 from ..reconstruction.blocks import blocks_of
 from ..reconstruction.finished import NOTHING_KEPT, FinishedParts
 from ..reconstruction.rounding import learn_rounding
@@ -48,7 +56,7 @@ class QuantizedModel:
         layers: packed layers by module name, in the model's order.
         parameters: float32 parameters and buffers of all that stays in floating point.
         timesteps: int32 ``[T]`` of the activation tables.
-        output_bias: float32 ``[T]``, added to the prediction.
+        output_bias: float32 ``[T]`` or ``[T, C]``, added to the prediction.
         cached: temporal features in a table; their layers are in neither plan nor layers.
         channels: int32 ``[I]`` of the layers that are parts of a module, by name.
     """
@@ -100,7 +108,8 @@ def quantize_model(
         if len(own) > 1
         for place, part in enumerate(own)
     }
-    layers = run.rounded(plan, run.first_layers(plan, statistics, scales, parts), channels)
+    first = run.first_layers(plan, statistics, scales, parts)
+    layers = run.rounded(plan, first, channels, exact)
     plan = plan.splitting(parts_by_module(channels))
     cached = None if exact is None else cached_block(model, exact, layers)
     if cached is not None:
@@ -111,10 +120,9 @@ def quantize_model(
             replace_module(model, name, nn.Identity())
     # Copies: a view would keep the whole checkpoint mapped.
     parameters = {key: value.float().numpy().copy() for key, value in model.state_dict().items()}
+    bias = run.output_bias(layers, channels, cached)
     model.to("meta")
-    timesteps = run.schedule.timesteps
-    bias = np.zeros(len(timesteps), np.float32)
-    return QuantizedModel(plan, layers, parameters, timesteps, bias, cached, channels)
+    return QuantizedModel(plan, layers, parameters, run.schedule.timesteps, bias, cached, channels)
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ class _Run:
         if exact is not None:
             for reason, count in Counter(exact.plan.computed.values()).items():
                 self.progress.note(f"{count} temporal features are not cached: {reason}")
-        if self.recipe.is_reconstructed or self.recipe.splits_layers:
+        if self.recipe.walks_again:
             trajectory = self.walk.keeping(trajectory)
         statistics = record_inputs(
             {name: self._layer(name) for name in plan.layers},
@@ -174,7 +182,7 @@ class _Run:
         if self.recipe.scaling is None:
             return {}
         if exact is not None:
-            plan = plan.unscaled(unread_layers(exact.plan.block.tape, list(exact.plan.widths)))
+            plan = plan.unscaled(_replaced(exact))
         return learned_scales(
             self.model,
             self.model_config,
@@ -243,8 +251,10 @@ class _Run:
         plan: LayerPlan,
         layers: dict[str, PackedLayer],
         channels: Mapping[str, NDArray[np.int32]],
+        exact: ExactFeatures | None,
     ) -> dict[str, PackedLayer]:
-        """The layers with codes that were learned; the model is consumed."""
+        """The layers with codes that were learned; the model is consumed. Those that a table is to
+        stand for learn none with others, which would then make up for errors that are not there."""
         recipe, learning = self.recipe, [n for n, bits in plan.bits.items() if bits.weight < 8]
         if not recipe.learns_rounding:
             return layers
@@ -262,6 +272,9 @@ class _Run:
             )
             temporal = whole_block(self.model, self.model_config, 1).layers
             learning = [name for name in learning if name not in temporal]
+        if exact is not None:
+            replaced = _replaced(exact)
+            learning = [name for name in learning if name not in replaced]
         if recipe.rounding is not None:
             layers = learn_rounding(
                 self.model,
@@ -279,8 +292,44 @@ class _Run:
             replace_module(self.model, name, nn.Identity())
         return layers
 
+    def output_bias(
+        self,
+        layers: Mapping[str, PackedLayer],
+        channels: Mapping[str, NDArray[np.int32]],
+        cached: CachedBlock | None,
+    ) -> NDArray[np.float32]:
+        """Zeros where the recipe corrects nothing, or only when it has trained; the model, of which
+        what is in floating point is left, becomes the quantised one."""
+        rows = len(self.schedule.timesteps)
+        if not self.recipe.bias_correction or self.recipe.training.updates:
+            return np.zeros(rows, np.float32)
+        step, features = StepIndex(), CachedFeatures(None, {}, None)
+        install_layers(self.model, layers, channels, lambda _, layer: FrozenLayer(layer, step))
+        if cached is not None:
+            config = cached.config
+            features = CachedFeatures(cached.table, config.widths(), config.labels)
+            for name, (width, _) in config.removed.items():
+                removed = self.model.get_submodule(name)
+                replace_module(self.model, name, features.stand_in(name, width, removed))
+
+        def prepare(
+            entry: int, sample: torch.Tensor, conditions: Mapping[str, torch.Tensor]
+        ) -> None:
+            step.value = entry
+            features.select(torch.tensor([entry]), sample, conditions)
+
+        self.progress.start("correct bias", len(self.walk.steps))
+        return prediction_bias(
+            self.model, self.model_config, self.walk, rows, prepare, self.progress.advance
+        )
+
     def _layer(self, name: str) -> Quantizable:
         return cast(Quantizable, self.model.get_submodule(name))
+
+
+def _replaced(exact: ExactFeatures) -> frozenset[str]:
+    """The layers that a table would stand for if all features were in it."""
+    return frozenset(unread_layers(exact.plan.block.tape, list(exact.plan.widths)))
 
 
 def _rows(conditions: Mapping[str, torch.Tensor]) -> int:

@@ -66,6 +66,8 @@ class Recipe(BaseModel):
             and before all others; None learns it with the blocks around it, if at all.
         rounding: how the rounding of weights is learned before training; None is to nearest.
         cache: temporal features in a table instead of the layers that make them; None keeps those.
+        bias_correction: the mean error of the prediction, by step and channel, becomes its bias; of
+            a trained model instead of one number for a step.
         training: how the quantised model learns from the full-precision one.
         layers: rules for single layers; of several that match one the last counts.
     """
@@ -87,6 +89,7 @@ class Recipe(BaseModel):
     temporal_rounding: RoundingChoices | None = None
     rounding: RoundingChoices | None = None
     cache: CacheChoices | None = None
+    bias_correction: bool = False
     training: TrainingChoices = TrainingChoices()
     layers: tuple[LayerRule, ...] = Field((), max_length=10_000)
 
@@ -105,6 +108,11 @@ class Recipe(BaseModel):
     def splits_layers(self) -> bool:
         """Whether layers may become sums of parts."""
         return self.split_concatenations or self.power_of_two is not None
+
+    @property
+    def walks_again(self) -> bool:
+        """Whether what calibration walked is needed behind it."""
+        return self.is_reconstructed or self.splits_layers or self.bias_correction
 
     @property
     def takes_long(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..architectures import architecture_of
 from ..core.low_rank_form import LowRankStart
 from ..progress import ProgressReporter
 from ..schedulers import SamplingSchedule, sampling_schedule
@@ -126,10 +127,14 @@ def train_model(
     trainer = Trainer(student, relation, choices, run.model_config, processes, weights, run.name)
     train(trainer, pool_from, state_file, progress)
     bias = start.output_bias
-    if choices.output_bias:
+    by_channel = run.recipe.bias_correction
+    if choices.output_bias or by_channel:
         # Every process fits all of it, on the same images.
         pool = _pool(run, processes.device, choices.updates)
         bias = fit_output_bias(student, run.model_config, pool, progress)
+        if not by_channel:
+            channels, *_ = architecture_of(run.model_config).sample_shape(run.model_config)
+            bias = bias[:, :channels].mean(axis=1)
     gone = tuple(f"{name}." for name in _removed(start))
     trained = replace(
         start,

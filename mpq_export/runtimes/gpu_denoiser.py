@@ -15,7 +15,7 @@ from torch import nn
 from ..architectures import architecture_of
 from ..bundle import Bundle
 from ..conditions import Embedding
-from ..prediction import predict
+from ..prediction import bias_table, predict
 from ..schedulers import nearest_step
 from ..skeleton import build_skeleton, cached_features_of
 from .gpu_kernels.device import DeviceLayer
@@ -54,7 +54,7 @@ class GpuDenoiser:
         self._device, self._dtype = gpu.device, dtype
         self._origin = gpu.kernels.library.origin
         self._timesteps = bundle.timesteps
-        self._output_bias = torch.from_numpy(bundle.output_bias.copy()).to(gpu.device)
+        self._output_bias = bias_table(bundle.output_bias).to(gpu.device)
         self._step_index = torch.zeros(1, dtype=torch.int32, device=gpu.device)
         self._narrowed = {
             spec.name

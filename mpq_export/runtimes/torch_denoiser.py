@@ -6,7 +6,7 @@ import torch
 
 from ..bundle import Bundle
 from ..core.layers import FrozenLayer, StepIndex
-from ..prediction import predict
+from ..prediction import bias_table, predict
 from ..schedulers import nearest_step
 from ..skeleton import build_skeleton, cached_features_of
 from .selection import reference_selection
@@ -25,7 +25,8 @@ class TorchDenoiser:
     def __init__(self, bundle: Bundle, reason: str = "") -> None:
         self.model_config = bundle.model_config
         self.selection = reference_selection(reason)
-        self._timesteps, self._output_bias = bundle.timesteps, bundle.output_bias
+        self._timesteps = bundle.timesteps
+        self._output_bias = bias_table(bundle.output_bias)
         self._step = StepIndex()
         self._features = cached_features_of(bundle)
         self.model = build_skeleton(
@@ -41,4 +42,4 @@ class TorchDenoiser:
         self._features.select(torch.tensor([self._step.value]), sample, conditions)
         time = torch.as_tensor(float(timestep), device=sample.device)
         prediction = predict(self.model, self.model_config, sample, time, conditions)
-        return prediction + float(self._output_bias[self._step.value])
+        return prediction + self._output_bias[self._step.value].to(sample.device)

@@ -1,4 +1,5 @@
-"""A bias of the prediction for every timestep: the mean of what the trained student misses."""
+"""A bias of the prediction for every timestep and channel: the mean of what the trained student
+misses."""
 
 from __future__ import annotations
 
@@ -24,14 +25,14 @@ def fit_output_bias(
     pool: TrajectoryPool,
     progress: ProgressReporter,
 ) -> np.ndarray:
-    """Mean of teacher minus student, guided if trajectories are, over images, pixels and channels
-    of a sample; float32 ``[T]``.
+    """Mean of teacher minus student, guided if trajectories are, over images and pixels, of every
+    channel of a prediction; float32 ``[T, C]``, 0 behind the channels of a sample.
 
-    A quantised network can be off by a constant that a sampler sums up over its steps; one number
-    per step removes that, and folds into the table that the denoiser already reads.
+    A quantised network can be off by a constant that a sampler sums up over its steps; a number
+    removes that, and folds into the table that the denoiser already reads.
     """
     steps, entries = len(pool.schedule.entries), len(pool.schedule.timesteps)
-    missed, images = torch.zeros(entries), torch.zeros(entries)
+    missed, images = torch.zeros(()), torch.zeros(entries, 1)
     progress.start("bias", ROUNDS * steps)
     for _ in range(ROUNDS * steps):
         progress.advance()
@@ -40,11 +41,12 @@ def fit_output_bias(
         output = predict(
             student.module, model_config, batch.sample, batch.timesteps, batch.conditions
         )
-        channels = batch.sample.shape[1]
         # Added to both halves of a guided batch, a bias is added to what is guided.
-        difference = batch.target - pool.combined(output)
-        by_image = difference[:, :channels].flatten(1).mean(dim=1).cpu()
-        entries_of_images = batch.entries[: len(by_image)].cpu()
-        missed.index_add_(0, entries_of_images, by_image)
-        images.index_add_(0, entries_of_images, torch.ones_like(by_image))
+        errors = (batch.target - pool.combined(output)).mean(dim=(2, 3)).cpu()
+        errors[:, batch.sample.shape[1] :] = 0
+        if not missed.dim():
+            missed = torch.zeros(entries, errors.shape[1])
+        entries_of_images = batch.entries[: len(errors)].cpu()
+        missed.index_add_(0, entries_of_images, errors)
+        images.index_add_(0, entries_of_images, torch.ones(len(errors), 1))
     return (missed / images.clamp(min=1)).numpy()

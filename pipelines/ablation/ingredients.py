@@ -55,6 +55,7 @@ INGREDIENTS = (
     Ingredient("MTRD", "training.relation", RelationKind.MEMORY, RelationKind.NONE),
     Ingredient("weights of errors", "training.error_power", 1.0, 0.0),
     Ingredient("output bias per step", "training.output_bias", True, False),
+    Ingredient("bias correction", "bias_correction", True, False),
     Ingredient("smoothing", "smoothing", True, False),
 )
 

@@ -25,6 +25,7 @@ SINCE_EPOCH: tuple[str, ...] = (
     "temporal_rounding",
     "rounding",
     "cache",
+    "bias_correction",
     "training.step_power",
     "training.step_memory",
     "power_of_two.samples",

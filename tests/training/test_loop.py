@@ -381,6 +381,6 @@ def test_the_bias_of_the_prediction_is_what_is_missed(trainer_of, teacher, confi
         fit_output_bias(student, config, pool_from(0), fixtures.SilentProgress())
         for student in (plain, shifted)
     )
-    assert one.shape == (fixtures.NUM_STEPS,)
+    assert one.shape == (fixtures.NUM_STEPS, 2)
     assert one.dtype == np.float32
     np.testing.assert_allclose(other - one, -0.25, atol=1e-5)

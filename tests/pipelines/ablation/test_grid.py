@@ -190,9 +190,11 @@ def test_parts_of_scaling_come_one_after_another():
     assert rows.keys() <= labels
 
 
-def test_dmq_is_given_the_cache_of_tfmq_dm_alone():
-    cells = [c for c in grid()["post-training-ablation"].cells if c.label == "dmq, with cache"]
-    assert [(c.bits, c.seed) for c in cells] == [*(("w4a6", s) for s in range(3)), ("w4a8", 0)]
-    (cached,) = {cell.recipe for cell in cells}
-    assert cached.cache == recipe_of("tfmq-dm").cache
-    assert cached.model_copy(update={"cache": None}) == recipe_of("dmq")
+def test_methods_without_training_are_corrected_as_they_are():
+    rows = [c for c in grid()["post-training-ablation"].cells if c.recipe.bias_correction]
+    assert {(c.label, c.seed) for c in rows} == {
+        (f"{name}, bias correction", seed) for name in POST_TRAINING_METHODS for seed in range(3)
+    }
+    for cell in rows:
+        plain = cell.recipe.model_copy(update={"bias_correction": False})
+        assert plain == recipe_of(cell.recipe.method)
