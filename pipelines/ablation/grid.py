@@ -328,6 +328,8 @@ def _combination() -> list[Cell]:
             for bits in ("w2a4", "w3a4")
             for seed in (1, 2)
         ),
+        # One seed of these is level.
+        *(("digits_dit", "w2a4", Trained.FULL, 1000, seed) for seed in (1, 2)),
     ]
     cells = []
     for family, bits, trained, images, seed in runs:
