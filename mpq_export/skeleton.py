@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from .core.integer_reference import PackedLayer
 from .core.layers import Quantizable, geometry_of, install_layers, replace_module
 from .empty_model import build_empty_model
 from .errors import BundleError
+from .prediction import predicted_channels
 
 Removable = nn.Linear | nn.Embedding
 """Modules that a table of features may make unread."""
@@ -101,8 +101,7 @@ def _require_bias_of(model: nn.Module, bundle: Bundle) -> None:
     """A bias by channel has one for each of the prediction's."""
     if bundle.output_bias.ndim == 1:
         return
-    config = cast(Mapping[str, Any], model.config)
-    predicted = config.get("out_channels") or config["in_channels"]
+    predicted = predicted_channels(model)
     if bundle.output_bias.shape[1] != predicted:
         raise BundleError(
             "The table of output biases is not the model's",

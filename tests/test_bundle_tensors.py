@@ -142,6 +142,15 @@ TENSOR_BREAKAGES: dict[str, tuple[Callable[[Tensors], Any], str]] = {
     "an output bias too few": (
         _set("mpq.output_bias", np.zeros(2, np.float32)), "table of output biases"
     ),
+    "output biases of pixels": (
+        _set("mpq.output_bias", np.zeros((3, 2, 1), np.float32)), "table of output biases"
+    ),
+    "output biases of no channel": (
+        _set("mpq.output_bias", np.zeros((3, 0), np.float32)), "table of output biases"
+    ),
+    "output biases by channel, too few": (
+        _set("mpq.output_bias", np.zeros((2, 3), np.float32)), "table of output biases"
+    ),
     "wide output biases": (_cast("mpq.output_bias", np.float64), "table of output biases"),
     "an output bias NaN": (_put("mpq.output_bias", 0, np.nan), "output bias is not finite"),
     "a parameter NaN": (_put("norm.weight", 0, np.nan), "norm.weight is float32 or has"),

@@ -27,6 +27,8 @@ PROGRAM_BYTES = 500 << 20
 """Python with torch and diffusers."""
 _FIT_BYTES_PER_WEIGHT = 180
 """Memory of a fit for each weight of the block it handles at once."""
+_EXACT = 3
+"""A call of the quantised model in its integers, in float64, takes so many of full precision."""
 _UNCERTAINTY = 1.6
 """Times are given from one part in this to this many times: layers are not the measured sample, and
 other programs run."""
@@ -87,13 +89,15 @@ def forecast_cost(
         for name, choices in plan.layers.items()  # those too that a table is to stand for
     )
     tables = sum(parts.get(name, 1) for name in plan.layers) * rows * speed.per_table_row
+    walk = len(schedule.entries) * images / at_once * call
+    corrects = recipe.bias_correction and not recipe.training.updates
     statistics = input_statistics_bytes(model, model_config, plan, recipe, schedule)
     fitting = min(CHUNK_ELEMENTS, max(layer.weights for layer in size.layers))
     # Layers are let go as they are packed, so packed weights take the place of full-precision ones.
     peak = size.fp32_bytes + statistics + max(work.peak_bytes, fitting * _FIT_BYTES_PER_WEIGHT)
     return CostForecast(
-        calibrate_seconds=Span.about(len(schedule.entries) * images / at_once * call),
-        quantize_seconds=Span.about(fit + tables),
+        calibrate_seconds=Span.about(walk),
+        quantize_seconds=Span.about(fit + tables + (_EXACT * walk if corrects else 0)),
         peak_bytes=PROGRAM_BYTES + peak,
         macs_per_image=work.macs // at_once,
     )

@@ -11,6 +11,7 @@ from torch import nn
 from ..core.temporal import unread_layers
 from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
+from ..prediction import predicted_channels
 from ..schedulers import sampling_schedule
 from ..temporal.cache_plan import plan_cache
 from .cost import CostForecast, forecast_cost
@@ -60,13 +61,14 @@ def forecast_export(
     """
     schedule = sampling_schedule(scheduler_config, num_steps)
     speed, rows = measure_speed(plan.layers.values()), len(schedule.timesteps)
-    size = forecast_size(model, plan, rows)
+    biases = predicted_channels(model) if recipe.bias_correction else None
+    size = forecast_size(model, plan, rows, bias_channels=biases)
     try:
         cached = cached_shapes(model, model_config, rows, recipe)
         split = forecast_split(model, model_config, plan, recipe)
         size = with_votes(
             *(
-                forecast_size(model, plan, rows, cached=cached, parts=parts)
+                forecast_size(model, plan, rows, cached=cached, parts=parts, bias_channels=biases)
                 for parts in (split.least, split.most)
             )
         )

@@ -113,6 +113,7 @@ def forecast_size(
     unmixed: Collection[str] = (),
     cached: CachedShapes | None = None,
     parts: Mapping[str, Sequence[PartShape]] | None = None,
+    bias_channels: int | None = None,
 ) -> SizeForecast:
     """The sizes that quantising ``model`` by ``plan`` will give.
 
@@ -124,6 +125,7 @@ def forecast_size(
             would let them mix.
         cached: None where nothing is.
         parts: of the modules that are sums of several, or have shifts in one.
+        bias_channels: C where every channel of the prediction has a bias; None where all share one.
     """
     removed = () if cached is None else cached.removed
     plan = plan.without(removed)
@@ -146,9 +148,10 @@ def forecast_size(
         for key, value in model.state_dict().items()
         if not key.startswith(prefixes)
     }
+    by_channel = () if bias_channels is None else (bias_channels,)
     tables: dict[str, TensorShape] = {
         TIMESTEPS: ("I32", (table_rows,)),
-        OUTPUT_BIAS: ("F32", (table_rows,)),
+        OUTPUT_BIAS: ("F32", (table_rows, *by_channel)),
     }
     if cached is not None:
         codes, scale, offset = FEATURE_TENSORS.values()

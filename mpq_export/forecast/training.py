@@ -70,7 +70,8 @@ def forecast_training(
     again = 1 if choices.gradient_checkpointing else 0
     update = call + (1 + _BACKWARD + again) * call + rounding + merging
     steps = len(schedule.entries)
-    bias = ROUNDS * steps * (2 * call + rounding) if choices.output_bias else 0.0
+    corrected = choices.output_bias or recipe.bias_correction
+    bias = ROUNDS * steps * (2 * call + rounding) if corrected else 0.0
     per_image = call / (choices.groups * choices.images_per_group)
     weighing = walked_predictions(steps) * per_image if choices.error_power else 0.0
     return TrainingForecast(

@@ -22,13 +22,12 @@ from ..registry import load_judge
 from .grid import Cell, Measure
 from .reference import drawing_of, reference_of
 from .resampling import frechet_difference_noise, frechet_noise
+from .rows import WITHIN_NOISE
 from .store import Record, Store
 
 SHOWN = 20
 _TRAJECTORIES, _TRAJECTORY_SEED = 48, 99
 _CHECKED_STEPS, _CHECKED_IMAGES = 3, 2
-_WITHIN = 2.0
-"""So many standard deviations are still noise."""
 
 
 def measured(cell: Cell, bundle: Bundle, store: Store, progress: ProgressReporter) -> Record:
@@ -102,7 +101,7 @@ def _by_deployment(cell: Cell, bundle: Bundle, store: Store, progress: ProgressR
         "frechet_full_precision": distances[0],
         "frechet_full_precision_torch": distances[1],
         "frechet_difference_noise": noise,
-        "within_noise": abs(distances[0] - distances[1]) <= _WITHIN * noise,
+        "within_noise": abs(distances[0] - distances[1]) <= WITHIN_NOISE * noise,
         "frechet_torch": judge.frechet(deployed, trained),
         "psnr_full_precision": psnr(deployed, original),
         "psnr_full_precision_torch": psnr(trained, original),

@@ -12,6 +12,8 @@ from .grid import Cell
 FRECHET, ERROR = "frechet_full_precision", "relative_error"
 PSNR = "psnr_full_precision"
 UNPAIRED_SHARE = "share_of_unpaired"
+WITHIN_NOISE = 2.0
+"""So many standard deviations are still noise."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .grid import AS_LONG, TRAINED_METHODS
-from .rows import FRECHET, PSNR, UNPAIRED_SHARE, Row
+from .rows import FRECHET, PSNR, UNPAIRED_SHARE, WITHIN_NOISE, Row
 
 SHARE_BY_BITS = {"w4a8": 0.06, "w3a6": 0.06, "w3a4": 0.12, "w2a4": 0.18}
 """Greatest Frechet distance to full precision, as a share of that between two unpaired sets."""
@@ -20,17 +22,19 @@ _NOT_YET = "not measured yet"
 
 @dataclass(frozen=True)
 class Target:
-    """One demand; ``met`` is None while it cannot be judged."""
+    """One demand; ``met`` is None while it cannot be judged, and where what was measured does not
+    decide it."""
 
     what: str
     asked: str
     measured: str
     met: bool | None
+    undecided: bool = False
 
     @property
     def verdict(self) -> str:
         """In a word."""
-        return {True: "met", False: "missed", None: ""}[self.met]
+        return "undecided" if self.undecided else {True: "met", False: "missed", None: ""}[self.met]
 
 
 def targets_of(part: str, rows: Sequence[Row]) -> list[Target]:
@@ -110,12 +114,34 @@ def _post_training(rows: Sequence[Row]) -> list[Target]:
 
 
 def _order(family: str, nearer: Row, farther: Row) -> Target:
-    ours, theirs = nearer.mean(FRECHET), farther.mean(FRECHET)
+    """By the seeds that both have, once both are whole. Several decide where all agree, one where
+    the two are further apart than their noise."""
     what = f"{family} {nearer.bits}: distance to full precision, {nearer.label}"
     limit = f"below {farther.label}"
-    if ours is None or theirs is None:
+    pairs = _common(nearer, farther, FRECHET)
+    if not pairs:
         return Target(what, limit, _NOT_YET, None)
-    return Target(what, limit, f"{ours:.3f}, {theirs:.3f}", ours < theirs)
+    measured = ", ".join(f"{statistics.fmean(side):.3f}" for side in zip(*pairs, strict=True))
+    if len(pairs) > 1:
+        measured += f" over {len(pairs)} seeds"
+    if any(len(row.done) < len(row.entries) for row in (nearer, farther)):
+        return Target(what, limit, f"{measured} so far", None)
+    apart = [theirs - ours for ours, theirs in pairs]
+    if len(apart) == 1:
+        ((one, other),) = _common(nearer, farther, f"{FRECHET}_noise")
+        undecided = abs(apart[0]) <= WITHIN_NOISE * math.hypot(one, other)
+    else:
+        undecided = min(apart) <= 0 <= max(apart)
+    return Target(what, limit, measured, None if undecided else min(apart) > 0, undecided)
+
+
+def _common(one: Row, other: Row, name: str) -> list[tuple[float, float]]:
+    """A figure of two rows for every seed that both have."""
+    values = [
+        {entry.cell.seed: value for entry in row.done if (value := entry.value(name)) is not None}
+        for row in (one, other)
+    ]
+    return [(values[0][seed], values[1][seed]) for seed in values[0] if seed in values[1]]
 
 
 def _combination(rows: Sequence[Row]) -> list[Target]:

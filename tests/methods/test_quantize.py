@@ -157,3 +157,34 @@ def test_layers_that_never_run_stay_in_floating_point(checkpoint):
 def test_unknown_methods_are_named():
     with pytest.raises(RecipeError, match="mpq-dmv2"):
         recipe_of("gptq")
+
+
+def test_layers_that_a_table_replaces_learn_no_rounding_with_others(checkpoint):
+    """Their blocks would make up for errors that are not there."""
+
+    class Learned:
+        def __init__(self):
+            self.names = []
+
+        def load(self, name, layout):
+            return None
+
+        def save(self, name, tensors):
+            if name.startswith("rounding"):
+                self.names += tensors
+
+    learned = {}
+    for cache in (recipe_of("tfmq-dm").cache, None):
+        changes = {"calibration_images": 2, "cache": cache, "scaling": None, "power_of_two": None}
+        recipe = shortened(recipe_of("dmq")).model_copy(update=changes)
+        kept = Learned()
+        quantized = quantize_model(
+            copy.deepcopy(checkpoint.model), checkpoint.model_config, checkpoint.scheduler_config,
+            BitSpec(3, 4), recipe, fixtures.NUM_STEPS, 0, fixtures.SilentProgress(), None, kept,
+        )  # fmt: skip
+        learned[cache is not None] = set(kept.names), quantized
+    (with_table, quantized), (without, _) = learned[True], learned[False]
+    removed = set(quantized.cached.config.removed)
+    assert {name for name in removed if name.endswith("time_emb_proj")} <= without
+    assert with_table == without - removed
+    assert with_table

@@ -122,6 +122,36 @@ def test_the_orders_of_the_papers_are_asked_for_where_they_claim_them(cell, stor
     assert [target.met for target in targets_of("post-training", rows)] == [*met, None]
 
 
+@pytest.mark.parametrize(
+    ("nearer", "farther", "verdict"),
+    [
+        ([1.0], [1.3], "undecided"),  # 0.125 each: two deviations of the difference are 0.35
+        ([1.0], [1.4], "met"),
+        ([1.4], [1.0], "missed"),
+        ([1.0, 2.0, 3.0], [1.1, 2.1, 3.1], "met"),
+        ([1.0, 2.0, 9.0], [1.5, 2.5, 8.5], "undecided"),
+        ([1.5, 2.5], [1.0, 2.0], "missed"),
+        ([9.0, 9.0], [1.0, None], ""),
+        ([5.0, None], [6.0, 1.0], ""),
+    ],
+)
+def test_an_order_is_judged_by_seeds_that_both_have(cell, store, nearer, farther, verdict):
+    """A seed that one of them lacks is not averaged into the other."""
+    rows = {"dmq": nearer, "tfmq-dm": farther, "rtn": [99.0] * len(nearer)}
+    cells = []
+    for name, distances in rows.items():
+        for seed, distance in enumerate(distances):
+            cells.append(labelled(cell, name, seed, bits="w4a6"))
+            if distance is not None:
+                write(store, cells[-1], distance)
+    made = rows_of(PartReport.of(Part("post", "All", cells), "", store, {}).entries)
+    target = targets_of("post-training", made)[1]
+    assert target.verdict == verdict
+    if not verdict:
+        own, other = (values[0] for values in (nearer, farther))
+        assert target.measured == f"{own:.3f}, {other:.3f} so far"
+
+
 def test_deployment_is_told_by_nodes_and_noise(cell, store, tmp_path):
     deployed = replace(cell, measure=Measure.DEPLOYMENT, label="digits")
     write(
