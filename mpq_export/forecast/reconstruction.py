@@ -123,7 +123,7 @@ def _seconds_of_votes(
     choices, steps = recipe.power_of_two, len(schedule.entries)
     assert choices is not None
     wanted = min(choices.samples, recipe.calibration_images * steps)
-    samples = steps * samples_within_memory(wanted, steps, 4 * (shape.inputs + shape.outputs))
+    samples = samples_within_memory(wanted, steps, 4 * (shape.inputs + shape.outputs)).count
     passes = _VOTE_PASSES * (1 + choices.largest_shift)
     voting = samples * (image / 2 + passes * shape.inputs * speed.per_moved)
     return voting + tables * len(schedule.timesteps) * speed.per_table_row

@@ -77,7 +77,7 @@ def _block_bytes(
     """Its samples, joined from those of every step while these are still there, the targets, and an
     update's activations beside the weights."""
     sample = 4 * (call.inputs + call.outputs)
-    samples = steps * calls.samples_within_memory(choices.samples, steps, sample)
+    samples = calls.samples_within_memory(choices.samples, steps, sample).count
     targets = 4 * samples * call.outputs
     update = 4 * choices.batch * call.moved + _LEARNING_BYTES * _weights(model, block.layers)
     return targets + samples * sample + max(samples * sample, update)

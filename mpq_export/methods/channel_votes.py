@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.activation_quantizer import channel_energy, table_error, table_fit
 from ..core.layers import Quantizable, geometry_of, part_weights, weight_matrix
-from ..reconstruction.calls import record_calls, samples_per_step
+from ..reconstruction.calls import record_calls, samples_of_block
 from ..reconstruction.choices import PowerOfTwoChoices
 from ..reconstruction.power_of_two import vote_shifts
 from ..reconstruction.scaling import scaled_weights
@@ -68,8 +68,10 @@ def electorate_of(
         on_step: called behind every step.
     """
     wanted = min(choices.samples, sum(len(step.sample) for step in walk.steps))
-    per_step = samples_per_step(model, model_config, walk, layer.module, wanted)
-    calls = record_calls(model, model_config, walk.chosen(per_step, seed), layer.module, on_step)
+    samples = samples_of_block(model, model_config, walk, layer.module, wanted)
+    calls = record_calls(model, model_config, walk.chosen(samples, seed), layer.module, on_step)
+    for _ in range(len(walk.steps) - samples.steps):
+        on_step()
     x = next(iter(calls.inputs.values())).float()
     x = x.flatten(2) if isinstance(layer.module, nn.Conv2d) else _tokens_last(x)
     return Electorate(x if layer.tau is None else x / layer.tau[:, None], calls.entries)

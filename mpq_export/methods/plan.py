@@ -16,6 +16,7 @@ from ..core.table_steps import TableSteps
 from ..core.weight_form import WeightForm
 from ..errors import RecipeError
 from ..precision import W8A8, BitSpec
+from ..reconstruction.choices import PowerOfTwoChoices
 from .recipe import LayerRule, Recipe
 
 _NORMALISATIONS = ("GroupNorm", "LayerNorm", "RMSNorm", "BatchNorm")
@@ -139,6 +140,7 @@ def plan_layers(
             "mid_block.resnets.0.conv1",
             fix="Run with --dry-run and no recipe to see the names",
         )
+    _require_voters(layers, recipe)
     plan = LayerPlan(layers, eight_bit, overridden, kept)
     if not plan.layers:
         raise RecipeError(
@@ -148,6 +150,23 @@ def plan_layers(
             fix="Narrow the patterns of rules with keep",
         )
     return plan
+
+
+def _require_voters(layers: Collection[str], recipe: Recipe) -> None:
+    """A recipe's own pattern matches some layer; the default's need not, as not all models have
+    shortcuts."""
+    if recipe.power_of_two is None:
+        return
+    default = PowerOfTwoChoices.model_fields["match"].default
+    own = [pattern for pattern in recipe.power_of_two.match if pattern not in default]
+    for pattern in own:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise RecipeError(
+                "A pattern of power_of_two matches no layer",
+                where=f"power_of_two.match: {pattern}",
+                why="It is matched against names such as up_blocks.0.resnets.0.conv_shortcut",
+                fix="Run with --dry-run and no recipe to see the names",
+            )
 
 
 def _ruled(default: LayerChoices, rules: list[LayerRule]) -> tuple[LayerChoices, LayerRule]:

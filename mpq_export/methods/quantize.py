@@ -158,6 +158,9 @@ class _Run:
         if exact is not None:
             for reason, count in Counter(exact.plan.computed.values()).items():
                 self.progress.note(f"{count} temporal features are not cached: {reason}")
+        unguided = self.recipe.guidance == 1 and self.recipe.eta is None
+        if not unguided and not self.recipe.training.updates:
+            self.progress.note("guidance and eta are of training, and nothing is trained")
         if self.recipe.walks_again:
             trajectory = self.walk.keeping(trajectory)
         statistics = record_inputs(

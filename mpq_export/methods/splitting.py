@@ -83,10 +83,15 @@ def split_layers(
     if recipe.split_concatenations:
         one = ChosenImages(walk.steps[0], torch.arange(1))
         cuts = concatenated_inputs(model, lambda: replay(model, model_config, one), names)
+        if not cuts:
+            progress.note("split_concatenations: no layer reads a concatenation, none is split")
     halves = {name: _halves(cuts.get(name, [statistics[name].low.shape[1]])) for name in names}
     result = {name: [Part.unshifted(half) for half in own] for name, own in halves.items()}
     if recipe.power_of_two is not None:
         voting = voting_layers(names, recipe.power_of_two)
+        if not voting:
+            patterns = ", ".join(recipe.power_of_two.match)
+            progress.note(f"power_of_two: nothing that can be split matches {patterns}, none votes")
         progress.start("count votes", len(voting) * len(walk.steps))
         with stop_wish() as wished:
             votes = _Votes(

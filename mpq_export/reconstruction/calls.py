@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from ..errors import LayerError
-from .walk import CalibrationWalk, ChosenImages, replay
+from .walk import CalibrationWalk, ChosenImages, Samples, replay
 
 MAX_BYTES = 1 << 29
 """Of one block's inputs and outputs; where samples are too large for it there are fewer."""
@@ -62,25 +62,28 @@ def running_order(
     return list(dict.fromkeys(seen))
 
 
-def samples_per_step(
+def samples_of_block(
     model: nn.Module,
     model_config: Mapping[str, Any],
     walk: CalibrationWalk,
     block: nn.Module,
     wanted: int,
-) -> int:
-    """How many images of every step give about ``wanted`` samples of a block within the memory
-    that they may take; at least one. Raises LayerError if the block does not run."""
+) -> Samples:
+    """About ``wanted`` samples of a block within the memory that they may take. Raises LayerError
+    if the block does not run."""
     step = walk.steps[0]
     one = record_calls(model, model_config, [ChosenImages(step, torch.arange(1))], block)
     size = 4 * (one.outputs.numel() + sum(value.numel() for value in one.inputs.values()))
     return samples_within_memory(wanted, len(walk.steps), size)
 
 
-def samples_within_memory(wanted: int, steps: int, sample_bytes: int) -> int:
-    """How many samples of each of so many steps give about ``wanted`` in :data:`MAX_BYTES`; at
-    least one."""
-    return max(1, min(-(-wanted // steps), MAX_BYTES // (sample_bytes * steps)))
+def samples_within_memory(wanted: int, steps: int, sample_bytes: int) -> Samples:
+    """About ``wanted`` samples in :data:`MAX_BYTES`, spread over so many steps: of every step, or
+    one each of as many steps as there is memory for; at least one."""
+    fitting = max(1, MAX_BYTES // sample_bytes)
+    if fitting < steps:
+        return Samples(fitting, 1)
+    return Samples(steps, min(-(-wanted // steps), fitting // steps))
 
 
 @torch.no_grad()

@@ -150,7 +150,7 @@ def _recorded(
         )
         for group in groups
     ]
-    chosen = walk.chosen(images, derived_seed("images of patches", seed))
+    chosen = walk.chosen(walk.of_every_step(images), derived_seed("images of patches", seed))
     try:
         for part in chosen:
             begun += 1

@@ -26,7 +26,7 @@ from ..progress import ProgressReporter
 from ..training.interruption import leave_if, stop_wish
 from ..training.seeds import derived_seed
 from .blocks import Block
-from .calls import BlockCalls, record_calls, running_order, samples_per_step
+from .calls import BlockCalls, record_calls, running_order, samples_of_block
 from .choices import RoundingChoices
 from .finished import FinishedParts, Layout, TensorLayout
 from .walk import CalibrationWalk
@@ -160,8 +160,8 @@ def _learn(
 ) -> dict[str, torch.Tensor]:
     """The codes of a block's layers, uint8 ``[O, K]``."""
     original, own = model.get_submodule(block.name), student.get_submodule(block.name)
-    per_step = samples_per_step(model, model_config, walk, original, choices.samples)
-    chosen = walk.chosen(per_step, derived_seed(f"samples of {block.name}", seed))
+    samples = samples_of_block(model, model_config, walk, original, choices.samples)
+    chosen = walk.chosen(samples, derived_seed(f"samples of {block.name}", seed))
     targets = record_calls(model, model_config, chosen, original).outputs
     # Soft weights begin as the real ones, so here the block's own do not matter.
     calls = record_calls(student, model_config, chosen, own)

@@ -14,6 +14,19 @@ from ..training.trajectories import TrajectoryStep
 
 
 @dataclass(frozen=True)
+class Samples:
+    """So many images of each of so many steps, which are spread over all steps."""
+
+    steps: int
+    per_step: int
+
+    @property
+    def count(self) -> int:
+        """Of all steps together."""
+        return self.steps * self.per_step
+
+
+@dataclass(frozen=True)
 class ChosenImages:
     """Some images, int64 ``[n]``, at one step."""
 
@@ -33,13 +46,16 @@ class CalibrationWalk:
             self.steps.append(step)
             yield step
 
-    def chosen(self, per_step: int, seed: int) -> list[ChosenImages]:
-        """So many images of every step, at most all, others at each."""
+    def of_every_step(self, per_step: int) -> Samples:
+        """So many images of all steps."""
+        return Samples(len(self.steps), per_step)
+
+    def chosen(self, samples: Samples, seed: int) -> list[ChosenImages]:
+        """Images of some steps or all, at most all images of each, others at each."""
         generator = torch.Generator().manual_seed(seed)
-        return [
-            ChosenImages(step, torch.randperm(len(step.sample), generator=generator)[:per_step])
-            for step in self.steps
-        ]
+        places = torch.linspace(0, len(self.steps) - 1, samples.steps).round().long().tolist()
+        orders = [torch.randperm(len(step.sample), generator=generator) for step in self.steps]
+        return [ChosenImages(self.steps[i], orders[i][: samples.per_step]) for i in places]
 
 
 @torch.no_grad()

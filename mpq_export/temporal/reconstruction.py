@@ -162,7 +162,8 @@ def _inputs(
     """What the block meets: every step, with as many images' conditions as there are samples; one
     where the timestep alone decides."""
     per_step = max(1, choices.samples // len(walk.steps)) if len(block.inputs) > 1 else 1
-    chosen = walk.chosen(per_step, derived_seed("samples of the temporal block", seed))
+    own_seed = derived_seed("samples of the temporal block", seed)
+    chosen = walk.chosen(walk.of_every_step(per_step), own_seed)
     inputs = {
         TIMESTEP: torch.cat(
             [part.step.timestep.float().reshape(1).expand(len(part.images)) for part in chosen]

@@ -11,6 +11,7 @@ from mpq_export.methods import recipe_of
 from mpq_export.methods.plan import plan_layers
 from mpq_export.methods.recipe import LayerRule
 from mpq_export.precision import W8A8, BitSpec
+from mpq_export.reconstruction.choices import PowerOfTwoChoices
 
 UNET, RTN = ARCHITECTURES["UNet2DModel"], recipe_of("rtn")
 
@@ -99,6 +100,20 @@ def test_rules_that_match_nothing_or_leave_nothing_are_refused():
         ruled({"match": "*.to_w", "bits": "w4a8"})
     with pytest.raises(RecipeError, match="Nothing is left"):
         ruled({"match": "*", "keep": True})
+
+
+def voting(*patterns):
+    """The plan of a recipe in which the layers of some patterns vote for steps."""
+    choices = PowerOfTwoChoices(match=patterns) if patterns else PowerOfTwoChoices()
+    recipe = recipe_of("rtn").model_copy(update={"power_of_two": choices})
+    model = torch.nn.ModuleDict({"ff": torch.nn.Linear(4, 4), "to_q": torch.nn.Linear(4, 4)})
+    return plan_layers(model, ARCHITECTURES["DiTTransformer2DModel"], BitSpec(3, 4), recipe)
+
+
+def test_a_recipes_own_pattern_of_voters_matches_some_layer():
+    assert voting().layers.keys() == voting("*.conv_shortcut", "f*").layers.keys() == {"ff", "to_q"}
+    with pytest.raises(RecipeError, match=r"matches no layer \(power_of_two.match: \*\.no_such\)"):
+        voting("ff", "*.no_such")
 
 
 @pytest.mark.parametrize("rule", [{"match": "*", "bits": "w9a9"}, {"match": ""}, {"bits": "w3a4"}])
