@@ -17,7 +17,15 @@ from .drawing import Drawer, drawer_around, open_drawer
 from .errors import BundleError, Interrupted, UserError
 from .evaluation.image_summary import ImageSummary, completed
 from .evaluation.original import config_sha256, load_original
-from .evaluation.reference import SHOWN, Drawn, Reference, read_part, write_reference
+from .evaluation.reference import (
+    FULL_PRECISION,
+    SHOWN,
+    Drawn,
+    DrawnBy,
+    Reference,
+    read_part,
+    write_reference,
+)
 from .files import read_manifest
 from .image_folder import ImageFolder, as_bytes
 from .pipelines.registry import DrawRequest, family_registration, load_judge
@@ -31,7 +39,6 @@ if TYPE_CHECKING:
     from .checkpoints import Checkpoint
     from .pipelines.judge import Judge
 
-FULL_PRECISION = "full precision"
 STATISTICS = "statistics"
 
 
@@ -152,8 +159,8 @@ def fill_folder(
     """
     if reference is not None and request.num_images < 2:
         raise UserError("One image has no statistics", where="--num-images", fix="Draw two or more")
-    drawer, model = _drawer(bundle, runtime, ckpt, request)
-    drawn = drawn_with(bundle, drawer, request, model)
+    drawer, by = _drawer(bundle, runtime, ckpt, request)
+    drawn = drawn_with(bundle, drawer, request, by)
     folder = ImageFolder(path, _folder_request(bundle, drawn, drawer))
     folder.open()
     work = FolderDrawing(folder, drawer, drawn, share)
@@ -168,12 +175,12 @@ def fill_folder(
 
 def _drawer(
     bundle: Bundle, runtime: Runtime, ckpt: str | None, request: DrawRequest
-) -> tuple[Drawer, str]:
-    """A drawer, and what it draws with, for people."""
+) -> tuple[Drawer, DrawnBy]:
+    """A drawer, and who draws."""
     if ckpt is None:
-        return open_drawer(bundle, runtime, request), f"{bundle.quantization.bits} bundle"
+        return open_drawer(bundle, runtime, request), DrawnBy.BUNDLE
     checkpoint = load_original(bundle, ckpt)
-    return original_drawer(bundle, checkpoint, request), FULL_PRECISION
+    return original_drawer(bundle, checkpoint, request), DrawnBy.CHECKPOINT
 
 
 def original_drawer(bundle: Bundle, checkpoint: Checkpoint, request: DrawRequest) -> Drawer:
@@ -184,12 +191,14 @@ def original_drawer(bundle: Bundle, checkpoint: Checkpoint, request: DrawRequest
     return drawer_around(bundle, original, request)
 
 
-def drawn_with(bundle: Bundle, drawer: Drawer, request: DrawRequest, model: str) -> Drawn:
-    """The record of what images are drawn with; ``model`` says by what."""
+def drawn_with(bundle: Bundle, drawer: Drawer, request: DrawRequest, by: DrawnBy) -> Drawn:
+    """The record of what images are drawn with: by the bundle, or by its checkpoint."""
+    full = by is DrawnBy.CHECKPOINT
     return Drawn(
-        model=model,
+        by=by,
+        model=FULL_PRECISION if full else f"{bundle.quantization.bits} bundle",
         model_config_sha256=config_sha256(bundle.model_config),
-        weights_sha256=bundle.quantization.source_sha256 if model == FULL_PRECISION else None,
+        weights_sha256=bundle.quantization.source_sha256 if full else None,
         num_images=request.num_images,
         num_steps=request.num_steps,
         seed=request.seed,
@@ -215,5 +224,5 @@ def _folder_request(bundle: Bundle, drawn: Drawn, drawer: Drawer) -> dict[str, A
     them, and what they are drawn with."""
     manifest = read_manifest(bundle.path, CORE_FILES, BundleError, "Export the bundle again")
     hashes = {name: entry["sha256"] for name, entry in sorted(manifest.items())}
-    asked = drawn.model_dump(exclude={"num_images"})
+    asked = drawn.model_dump(exclude={"num_images", "by"})  # the model's name says by whom
     return {"bundle": hashes, "runtime": drawer.selection.runs.value, **asked}

@@ -18,8 +18,9 @@ from mpq_export.bundle import read_bundle
 from mpq_export.drawing import PIXELS_AT_ONCE, open_drawer
 from mpq_export.errors import Interrupted, UserError
 from mpq_export.evaluation.frechet import FeatureStatistics
-from mpq_export.evaluation.reference import read_reference
-from mpq_export.folder_drawing import FULL_PRECISION, STATISTICS, fill_folder
+from mpq_export.evaluation.gate import Limits, require_answerable
+from mpq_export.evaluation.reference import FULL_PRECISION, ReferenceFileError, read_reference
+from mpq_export.folder_drawing import STATISTICS, fill_folder
 from mpq_export.image_folder import IMAGES, as_bytes
 from mpq_export.processes import WHOLE, Share
 from mpq_export.runtimes.names import Runtime
@@ -143,6 +144,18 @@ def test_full_precision_draws_in_the_bundles_place(fill, judged, tmp_path, digit
     assert contents(tmp_path / "full") != contents(tmp_path / "quantised")
     with pytest.raises(UserError, match="another request"):
         fill("full")
+
+
+def test_the_gate_takes_what_the_checkpoint_drew_and_not_what_the_bundle_did(
+    fill, judged, tmp_path, bundle, digits_folder
+):
+    """Compared with its own images a bundle would lose nothing."""
+    fill("self", reference=tmp_path / "of-itself")
+    fill("full", ckpt=str(digits_folder.parent / "pipeline"), reference=tmp_path / "of-full")
+    limits = Limits(psnr=60.0)
+    require_answerable(bundle, read_reference(tmp_path / "of-full"), limits)
+    with pytest.raises(ReferenceFileError, match="not of full precision"):
+        require_answerable(bundle, read_reference(tmp_path / "of-itself"), limits)
 
 
 def test_a_reference_of_one_image_is_refused(fill, tmp_path):

@@ -46,7 +46,8 @@ def sample(
     save_reference: Annotated[
         Path | None,
         typer.Option(
-            help="With --images: a file of statistics of the images, for mpq-check --reference."
+            help="With --images: a file of statistics of the images. With --ckpt it is full "
+            "precision's, for mpq-check --reference; the bundle's own serves no gate."
         ),
     ] = None,
     ckpt: Annotated[

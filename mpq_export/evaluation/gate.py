@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..drawing import Drawer, open_drawer
 from ..errors import RecipeError
-from ..folder_drawing import FULL_PRECISION, drawn_with, judge_of, original_drawer
+from ..folder_drawing import drawn_with, judge_of, original_drawer
 from ..image_folder import as_bytes
 from ..pipelines.registry import DrawRequest
 from ..progress import ProgressReporter
@@ -27,13 +27,17 @@ from .frechet import frechet_distance
 from .gate_intervals import Interval, psnr_interval, rise_interval
 from .image_summary import ImageSummary
 from .original import config_sha256
-from .reference import SHOWN, Drawn, Reference, ReferenceFileError
+from .reference import SHOWN, Drawn, DrawnBy, Reference, ReferenceFileError
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
 
 MOST_IMAGES = 100_000
 """A reference says how many images are drawn; this many at most."""
+_BY_THE_CHECKPOINT = (
+    "Make it with the bundle's own checkpoint: mpq-sample BUNDLE --ckpt CHECKPOINT --images FOLDER "
+    "--save-reference FILE"
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def draw_reference(
 ) -> Reference:
     """The reference of the bundle's own checkpoint, drawn here and now."""
     drawer = original_drawer(bundle, checkpoint, request)
-    drawn = drawn_with(bundle, drawer, request, FULL_PRECISION)
+    drawn = drawn_with(bundle, drawer, request, DrawnBy.CHECKPOINT)
     return _summarised(bundle, drawer, drawn, "full", progress)
 
 
@@ -131,8 +135,9 @@ def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limi
     """Refuse, before anything is drawn, what could not be answered afterwards.
 
     A reference of None is one that the bundle's checkpoint is about to draw. Raises RecipeError
-    where a limit is on what nothing measures, ReferenceFileError where the reference is of another
-    architecture or checkpoint, of other features, or of more images than a gate draws.
+    where a limit is on what nothing measures, ReferenceFileError where no checkpoint drew the
+    reference, or one of another architecture or other weights did, where it is of other features,
+    or of more images than a gate draws.
     """
     if reference is None:
         asked = limits.frechet_increase is not None or limits.accuracy_drop is not None
@@ -143,20 +148,28 @@ def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limi
     has_accuracy = reference.accuracy is not None
     _require_measures(limits, has_features, has_accuracy, len(reference.shown) > 0)
     drawn = reference.drawn
+    if drawn.by is not DrawnBy.CHECKPOINT:
+        raise ReferenceFileError(
+            "The reference is not of full precision",
+            where=drawn.model,
+            why="A bundle drew its images, and the gate compares with the checkpoint's",
+            fix=_BY_THE_CHECKPOINT,
+        )
     if drawn.model_config_sha256 != config_sha256(bundle.model_config):
         raise ReferenceFileError(
             "The reference is of another architecture",
             where=drawn.model,
             why="The config of its model differs from the bundle's",
-            fix="Make it with the bundle's own checkpoint: --ckpt CHECKPOINT --save-reference FILE",
+            fix=_BY_THE_CHECKPOINT,
         )
-    known = drawn.weights_sha256, bundle.quantization.source_sha256
-    if None not in known and known[0] != known[1]:
+    kept = bundle.quantization.source_sha256
+    if kept is not None and drawn.weights_sha256 != kept:
         raise ReferenceFileError(
             "The reference is of other weights than those that were quantised",
             where=drawn.model,
-            why=f"The bundle was made from '{bundle.quantization.source}'",
-            fix="Make it with the bundle's own checkpoint: --ckpt CHECKPOINT --save-reference FILE",
+            why=f"The bundle was made from '{bundle.quantization.source}'"
+            + ("" if drawn.weights_sha256 else "; the reference does not say what it was made of"),
+            fix=_BY_THE_CHECKPOINT,
         )
     if drawn.num_images > MOST_IMAGES:
         raise ReferenceFileError(

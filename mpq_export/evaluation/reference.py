@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import stat
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from .frechet import FeatureStatistics
 
 SHOWN = 64
 """Images that are kept themselves: PSNR needs pairs."""
-_VERSION = 2
-_READ = (1, 2)
-"""Version 1 has no blocks."""
+_VERSION = 3
+_READ = (1, 2, 3)
+"""Version 1 has no blocks; before 3, the name of the model alone says who drew."""
 _KEY = "mpq_reference"
 _MOST_BYTES = 1 << 30
 _MOST_HEADER = 1 << 20
@@ -41,13 +42,26 @@ class ReferenceFileError(UserError):
     """A reference file that cannot be read, or is of something else."""
 
 
+class DrawnBy(StrEnum):
+    """Whose images they are: only a checkpoint's are full precision."""
+
+    CHECKPOINT = "checkpoint"
+    BUNDLE = "bundle"
+
+
+FULL_PRECISION = "full precision"
+"""What images of a checkpoint say of their model."""
+
+
 class Drawn(BaseModel):
     """What the images were drawn with; they are paired with others that have the same.
 
     Attributes:
-        model: what drew them, for people.
+        by: who drew them.
+        model: the same, for people.
         model_config_sha256: of the denoiser's config, which the other model must have too.
-        weights_sha256: of the checkpoint that the other model must be made of; None is any.
+        weights_sha256: of the checkpoint that drew them, or None where a bundle did, or one that
+            keeps no digest of what it was made of.
         num_images: all of them, of which the statistics are; numbers from 0.
         num_steps: sampler steps.
         seed: of the noise, by :func:`~mpq_export.drawing.image_seed`.
@@ -59,6 +73,7 @@ class Drawn(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    by: DrawnBy
     model: str
     model_config_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
@@ -186,7 +201,7 @@ def _header(path: Path, text: str) -> _Header:
         raise _malformed(path, f"Its metadata has no '{_KEY}'")
     try:
         data = parse_json(text.encode(), path, ReferenceFileError)
-        header = _Header.model_validate_json(json.dumps(data))
+        header = _Header.model_validate_json(json.dumps(_of_this_version(data)))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -196,6 +211,16 @@ def _header(path: Path, text: str) -> _Header:
     if header.version not in _READ:
         raise _malformed(path, f"It has version {header.version}, this program reads {_VERSION}")
     return header
+
+
+def _of_this_version(header: Any) -> Any:
+    """A header with who drew, which former versions said in the model's name alone."""
+    drawn = header.get("drawn") if isinstance(header, dict) else None
+    if not isinstance(drawn, dict) or header.get("version") not in (1, 2):
+        return header
+    full = drawn.get("model") == FULL_PRECISION
+    by = DrawnBy.CHECKPOINT if full else DrawnBy.BUNDLE
+    return {**header, "drawn": {"by": by, **drawn}}
 
 
 def _statistics(

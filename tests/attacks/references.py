@@ -11,10 +11,14 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
+from mpq_export.bundle import read_bundle
+from mpq_export.evaluation.gate import Limits, require_answerable
+from mpq_export.evaluation.original import config_sha256
 from mpq_export.evaluation.reference import read_reference
 from mpq_export.image_folder import IMAGES, REQUEST, ImageFolder
 
 from .attack import CORRECT, EITHER, Attack, Place
+from .bundles import lowered
 
 AREA = "references"
 HEADER = {
@@ -78,6 +82,32 @@ def go_on(path: Path) -> None:
         assert folder.read(range(1)).nbytes <= 1 << 28
 
 
+def pass_gate(folder: Path) -> None:
+    """The door: what ``mpq-check --reference`` asks of a reference before it draws."""
+    reference = read_reference(folder / "reference")
+    require_answerable(read_bundle(folder / "bundle"), reference, Limits(psnr=60.0))
+
+
+def _claiming(version: int, **drawn: object) -> Callable[[Place], Path]:
+    """The reference of a bundle, beside it, with another word for who drew."""
+
+    def make(place: Place) -> Path:
+        bundle = read_bundle(lowered(place))
+        own = {
+            "by": "checkpoint", "model": "full precision", "num_images": 1,
+            "model_config_sha256": config_sha256(bundle.model_config),
+            "weights_sha256": bundle.quantization.source_sha256,
+        }  # fmt: skip
+        said = {**HEADER["drawn"], **own, **drawn}
+        text = {key: value for key, value in said.items() if value is not None}
+        header = {"version": version, "counts": {}, "drawn": text}
+        shown = {"shown": np.zeros((1, 2, 8, 8), np.uint8)}
+        save_file(shown, place.folder / "reference", {"mpq_reference": json.dumps(header)})
+        return place.folder
+
+    return make
+
+
 def _bomb() -> bytes:
     """A PNG of 60,000 x 60,000 pixels in a few hundred kilobytes."""
     import io
@@ -139,6 +169,17 @@ ATTACKS = [
            _tensors(HEADER, **{"images.scatter": np.eye(5)}), read_reference),
     Attack(AREA, "reference: a device without end", lambda _: Path("/dev/zero"), read_reference),
     Attack(AREA, "reference: a folder", lambda place: place.folder, read_reference),
+    Attack(AREA, "gate: nothing at all: the checkpoint's images", _claiming(3), pass_gate, CORRECT),
+    Attack(AREA, "gate: a bundle's own images", _claiming(3, by="bundle"), pass_gate,
+           names="full precision"),
+    Attack(AREA, "gate: a bundle's own images, without a digest",
+           _claiming(3, by="bundle", weights_sha256=None), pass_gate, names="full precision"),
+    Attack(AREA, "gate: a bundle's own images of a former version",
+           _claiming(2, by=None, model="W4A8 bundle", weights_sha256=None), pass_gate,
+           names="full precision"),
+    Attack(AREA, "gate: a checkpoint of no weights", _claiming(3, weights_sha256=None), pass_gate,
+           names="weights"),
+    Attack(AREA, "gate: nobody's images", _claiming(3, by=None), pass_gate, names="by"),
     Attack(AREA, "folder: a request that is no JSON", _folder_with("{"), go_on),
     Attack(AREA, "folder: a request of 100,000 brackets", _folder_with('{"a":' * 100_000), go_on),
     Attack(AREA, "folder: a request of bytes", _folder_with(b"\xff\xfe"), go_on),

@@ -26,7 +26,12 @@ from mpq_export.evaluation.gate import (
     require_answerable,
 )
 from mpq_export.evaluation.gate_report import with_scaled_layer
-from mpq_export.evaluation.reference import ReferenceFileError, read_reference, write_reference
+from mpq_export.evaluation.reference import (
+    DrawnBy,
+    ReferenceFileError,
+    read_reference,
+    write_reference,
+)
 from mpq_export.lowering.names import Target
 from mpq_export.runtimes.names import Runtime
 
@@ -191,12 +196,28 @@ def test_references_of_something_else_are_refused(sound, reference):
 
     refused("another architecture", drawn={"model_config_sha256": "0" * 64})
     refused("other weights", drawn={"weights_sha256": "0" * 64})
+    refused("does not say what it was made of", drawn={"weights_sha256": None})
+    refused("not of full precision", drawn={"by": DrawnBy.BUNDLE})
+    refused("not of full precision", drawn={"by": DrawnBy.BUNDLE, "weights_sha256": None})
     refused("more images", drawn={"num_images": MOST_IMAGES + 1})
     refused("another way", drawn={"batch": 4})
     refused("features are not those", extractor="Other 0123")
     refused("statistics of features", error=RecipeError, data=None)
     refused("classifier", error=RecipeError, accuracy=None)
     refused("images", error=RecipeError, limits=Limits(psnr=1.0), shown=reference.shown[:0])
+
+
+def test_a_bundle_without_a_digest_is_compared_with_any_weights(sound, reference):
+    """It was made before bundles kept one; nobody but a checkpoint may draw for it either."""
+    former = replace(
+        sound, quantization=sound.quantization.model_copy(update={"source_sha256": None})
+    )
+    for digest in (None, "0" * 64):
+        drawn = reference.drawn.model_copy(update={"weights_sha256": digest})
+        require_answerable(former, replace(reference, drawn=drawn), Limits(psnr=1.0))
+        by_bundle = drawn.model_copy(update={"by": DrawnBy.BUNDLE})
+        with pytest.raises(ReferenceFileError, match="not of full precision"):
+            require_answerable(former, replace(reference, drawn=by_bundle), Limits(psnr=1.0))
 
 
 def test_tensors_that_do_not_fit_their_header_are_refused(sound, reference):

@@ -12,7 +12,9 @@ from mpq_export.errors import UserError
 from mpq_export.evaluation.feature_blocks import BLOCKS, FeatureBlocks
 from mpq_export.evaluation.frechet import FeatureStatistics
 from mpq_export.evaluation.reference import (
+    FULL_PRECISION,
     Drawn,
+    DrawnBy,
     Reference,
     ReferenceFileError,
     read_part,
@@ -21,8 +23,9 @@ from mpq_export.evaluation.reference import (
 )
 
 DRAWN = Drawn(
-    model="tiny", model_config_sha256="0" * 64, num_images=20, num_steps=3, seed=2**63 - 1,
-    batch=16, scheduler={"_class_name": "DDIMScheduler", "beta_end": 0.1, "text": "Grüße"},
+    by=DrawnBy.CHECKPOINT, model="tiny", model_config_sha256="0" * 64, num_images=20, num_steps=3,
+    seed=2**63 - 1, batch=16,
+    scheduler={"_class_name": "DDIMScheduler", "beta_end": 0.1, "text": "Grüße"},
     prompts=["a fox", ""], guidance=7.5,
 )  # fmt: skip
 
@@ -105,7 +108,7 @@ NOT_SYMMETRIC = np.eye(5) + np.eye(5, k=1)
         ({"shown": np.zeros((65, 1, 2, 2), np.uint8)}, {}, "shown"),
         ({"shown": np.zeros((4, 8, 8), np.uint8)}, {}, "shown"),
         ({"more": np.zeros(1)}, {}, "more"),
-        ({}, {"version": 3}, "version 3"),
+        ({}, {"version": 4}, "version 4"),
         ({}, {"counts": {}}, "not whole"),
         ({}, {"counts": {"images": 20, "data": 1}}, "two images"),
         ({}, {"extractor": None}, "name"),
@@ -117,6 +120,24 @@ NOT_SYMMETRIC = np.eye(5) + np.eye(5, k=1)
 def test_what_is_not_right_is_refused(tmp_path, tensors, header, why):
     with pytest.raises(ReferenceFileError, match=why):
         read_reference(changed(tmp_path / "f", tensors, **header))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("model", "by"),
+    [(FULL_PRECISION, DrawnBy.CHECKPOINT), ("W4A8 bundle", DrawnBy.BUNDLE), ("", DrawnBy.BUNDLE)],
+)
+def test_of_former_versions_the_models_name_says_who_drew(tmp_path, version, model, by):
+    drawn = DRAWN.model_dump(exclude={"by"}) | {"model": model}
+    assert read_reference(changed(tmp_path / "f", version=version, drawn=drawn)).drawn.by is by
+
+
+def test_who_drew_is_said_by_this_version(tmp_path):
+    drawn = DRAWN.model_dump(exclude={"by"})
+    with pytest.raises(ReferenceFileError, match=r"drawn\.by"):
+        read_reference(changed(tmp_path / "f", drawn=drawn))
+    with pytest.raises(ReferenceFileError, match=r"drawn\.by"):
+        read_reference(changed(tmp_path / "f", drawn=drawn | {"by": "somebody"}))
 
 
 def test_files_of_something_else_are_refused(tmp_path):
