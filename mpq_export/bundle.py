@@ -50,6 +50,7 @@ from .files import (
     write_manifest,
 )
 from .precision import BitSpec
+from .samplers.options import wrong_type
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -141,6 +142,13 @@ def read_bundle(path: str | Path) -> Bundle:
     manifest = read_manifest(folder, CORE_FILES, BundleError, REBUILD)
     config = read_json(folder, CONFIG, manifest, BundleError)
     scheduler = read_json(folder, SCHEDULER, manifest, BundleError)
+    if fault := wrong_type(scheduler):
+        raise BundleError(
+            f"The scheduler's '{fault.option}' is of a wrong type",
+            where=folder / SCHEDULER,
+            why=fault.why,
+            fix=REBUILD,
+        )
     quantization = quantization_of(config.pop("quantization_config", None), folder / CONFIG)
     tensors = _tensors_of(folder, manifest)
     layers = {}

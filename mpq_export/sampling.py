@@ -49,10 +49,11 @@ def untabled_steps(bundle: Bundle, num_steps: int) -> list[float]:
     if loop_of(bundle) is SamplingLoop.NUMPY:
         visited = open_sampler(bundle.scheduler_config, num_steps).timesteps
     else:
-        from .schedulers import build_scheduler
+        from .schedulers import build_scheduler, scheduler_at_work
 
         scheduler = build_scheduler(bundle.scheduler_config)
-        scheduler.set_timesteps(num_steps)
+        with scheduler_at_work():
+            scheduler.set_timesteps(num_steps)
         visited = scheduler.timesteps
     wanted = np.unique(np.asarray(visited, np.float64))
     # Tables are found by whole timesteps.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .errors import CheckpointError
+from .errors import CheckpointError, UserError
+from .samplers.options import wrong_type
 
 MAX_NUMBER = 10**6
 """Largest number in a scheduler config: schedulers make tables as long as their numbers say."""
@@ -31,6 +33,12 @@ def build_scheduler(config: Mapping[str, Any]) -> Any:
             where="scheduler_config.json",
             fix="Use a scheduler config saved by diffusers, for example of DDIMScheduler",
         )
+    if fault := wrong_type(config):
+        raise CheckpointError(
+            f"The scheduler's '{fault.option}' is of a wrong type",
+            where="scheduler_config.json",
+            why=fault.why,
+        )
     for key, value in config.items():
         if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
             raise CheckpointError(
@@ -41,6 +49,20 @@ def build_scheduler(config: Mapping[str, Any]) -> Any:
     try:
         return cls.from_config(dict(config))
     except Exception as error:  # values that fit no scheduler raise anything
+        raise _unusable(error) from error
+
+
+@contextmanager
+def scheduler_at_work() -> Iterator[None]:
+    """Around calls of a scheduler: whatever else it raises becomes a :class:`CheckpointError`.
+
+    It looks at most of its options only when it uses them.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
         raise _unusable(error) from error
 
 
@@ -56,7 +78,7 @@ def _unusable(error: Exception) -> CheckpointError:
     return CheckpointError(
         "The scheduler cannot be used",
         where="scheduler_config.json",
-        why=str(error).partition("\n")[0],
+        why=str(error).strip().partition("\n")[0] or type(error).__name__,
     )
 
 

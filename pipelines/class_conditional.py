@@ -17,7 +17,7 @@ from diffusers import (
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..numpy_sampling import BATCH
-from ..schedulers import build_scheduler
+from ..schedulers import build_scheduler, scheduler_at_work
 from .registry import DrawRequest, family_of_pipeline_class
 
 Generators = torch.Generator | list[torch.Generator]
@@ -75,16 +75,19 @@ class ClassConditionalPipeline(DiffusionPipeline):
         sides = (size, size) if isinstance(size, int) else tuple(size)
         shape = (len(labels), config.in_channels, *sides)
         sample = randn_tensor(shape, generator=generator, device=self._execution_device)
-        self.scheduler.set_timesteps(num_inference_steps)
-        sample = sample * self.scheduler.init_noise_sigma
+        with scheduler_at_work():
+            self.scheduler.set_timesteps(num_inference_steps)
+            sample = sample * self.scheduler.init_noise_sigma
         accepted = inspect.signature(self.scheduler.step).parameters
         options = {"eta": eta, "generator": generator}
         options = {name: value for name, value in options.items() if name in accepted}
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(sample, timestep)
+            with scheduler_at_work():
+                scaled = self.scheduler.scale_model_input(sample, timestep)
             times = timestep.expand(len(labels)).to(sample.device)  # DiT takes one for each image
             noise = self.denoiser(scaled, times, class_labels=labels).sample
-            sample = self.scheduler.step(noise, timestep, sample, **options).prev_sample
+            with scheduler_at_work():
+                sample = self.scheduler.step(noise, timestep, sample, **options).prev_sample
             if callback_on_step_end is not None:
                 told = callback_on_step_end(self, step, timestep, {"latents": sample})
                 sample = told.get("latents", sample)

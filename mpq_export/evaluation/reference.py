@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from ..errors import UserError
 from ..files import parse_json
+from ..samplers.options import wrong_type
 from ..tensor_files import staged_tensor_file
 from .feature_blocks import BLOCKS, MOST_FEATURES, FeatureBlocks
 from .frechet import FeatureStatistics
@@ -167,6 +168,8 @@ def read_part(path: str | Path) -> Reference:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise _malformed(path, str(error)) from error
     header = _header(path, text)
+    if fault := wrong_type(header.drawn.scheduler):
+        raise _malformed(path, f"drawn.scheduler.{fault.option}: {fault.why}")
     parts = {name: _statistics(path, tensors, name, header) for name in (_IMAGES, _DATA)}
     blocks = _blocks(path, tensors, parts[_IMAGES])
     shown = tensors.pop(_SHOWN, None)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from .noise_schedule import ScheduleConfig, cumulative_alphas
 from .sampler import Array, History, Noise
@@ -21,7 +22,7 @@ class DdimConfig(ScheduleConfig):
     clip_sample_range: float = 1.0
     set_alpha_to_one: bool = True
     thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
+    dynamic_thresholding_ratio: float = Field(0.995, ge=0, le=1)
     sample_max_value: float = 1.0
 
 

@@ -28,7 +28,7 @@ class DpmSolverConfig(ScheduleConfig):
     lower_order_final: bool = True
     euler_at_final: bool = False
     thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
+    dynamic_thresholding_ratio: float = Field(0.995, ge=0, le=1)
     sample_max_value: float = 1.0
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
     use_karras_sigmas: bool | None = False

@@ -28,7 +28,8 @@ _FIX = "Choose another with --scheduler, or install diffusers: pip install 'mpq-
 
 def is_known(config: Mapping[str, Any]) -> bool:
     """Whether there is a sampler for the class of a scheduler config."""
-    return config.get("_class_name") in _SAMPLERS
+    name = config.get("_class_name")
+    return isinstance(name, str) and name in _SAMPLERS
 
 
 def open_sampler(config: Mapping[str, Any], num_steps: int) -> Sampler:
@@ -76,7 +77,7 @@ def _require_steps(num_steps: int, count: int) -> None:
 
 def _require_visits(timesteps: NDArray[Any], count: int, num_steps: int) -> None:
     """Where its own rounding leads diffusers out of the training's range, or to start twice."""
-    inside = np.all((timesteps >= 0) & (timesteps < count))
+    inside = len(timesteps) > 0 and np.all((timesteps >= 0) & (timesteps < count))
     if not inside or np.count_nonzero(timesteps == timesteps[0]) > 1:
         raise CheckpointError(
             f"The scheduler cannot take {num_steps} steps",

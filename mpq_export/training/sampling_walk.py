@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import RecipeError
-from ..schedulers import build_scheduler
+from ..schedulers import build_scheduler, scheduler_at_work
 
 
 class SamplingWalk:
@@ -57,9 +57,10 @@ class SamplingWalk:
         """Take the step that a prediction ``[B, C', H, W]`` for the model input asks for."""
         # A learned variance is in further channels of the prediction; few schedulers take them.
         output = prediction if self._takes_variance else prediction[:, : self.sample.shape[1]]
-        self.sample = self._scheduler.step(
-            output, self.timestep, self.sample, **self._options
-        ).prev_sample
+        with scheduler_at_work():
+            self.sample = self._scheduler.step(
+                output, self.timestep, self.sample, **self._options
+            ).prev_sample
         self.step += 1
 
 

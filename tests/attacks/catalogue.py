@@ -8,6 +8,7 @@ from . import (
     bundle_files,
     bundle_models,
     checkpoints,
+    drawing,
     engine_sources,
     lowered_models,
     outputs,
@@ -38,6 +39,7 @@ CATALOGUE = _catalogue(
     pipelines.ATTACKS,
     recipes.ATTACKS,
     references.ATTACKS,
+    drawing.ATTACKS,
     outputs.ATTACKS,
 )
 AREAS = tuple(dict.fromkeys(area for area, _ in CATALOGUE))

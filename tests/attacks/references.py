@@ -88,7 +88,7 @@ def pass_gate(folder: Path) -> None:
     require_answerable(read_bundle(folder / "bundle"), reference, Limits(psnr=60.0))
 
 
-def _claiming(version: int, **drawn: object) -> Callable[[Place], Path]:
+def claiming(version: int, **drawn: object) -> Callable[[Place], Path]:
     """The reference of a bundle, beside it, with another word for who drew."""
 
     def make(place: Place) -> Path:
@@ -169,17 +169,17 @@ ATTACKS = [
            _tensors(HEADER, **{"images.scatter": np.eye(5)}), read_reference),
     Attack(AREA, "reference: a device without end", lambda _: Path("/dev/zero"), read_reference),
     Attack(AREA, "reference: a folder", lambda place: place.folder, read_reference),
-    Attack(AREA, "gate: nothing at all: the checkpoint's images", _claiming(3), pass_gate, CORRECT),
-    Attack(AREA, "gate: a bundle's own images", _claiming(3, by="bundle"), pass_gate,
+    Attack(AREA, "gate: nothing at all: the checkpoint's images", claiming(3), pass_gate, CORRECT),
+    Attack(AREA, "gate: a bundle's own images", claiming(3, by="bundle"), pass_gate,
            names="full precision"),
     Attack(AREA, "gate: a bundle's own images, without a digest",
-           _claiming(3, by="bundle", weights_sha256=None), pass_gate, names="full precision"),
+           claiming(3, by="bundle", weights_sha256=None), pass_gate, names="full precision"),
     Attack(AREA, "gate: a bundle's own images of a former version",
-           _claiming(2, by=None, model="W4A8 bundle", weights_sha256=None), pass_gate,
+           claiming(2, by=None, model="W4A8 bundle", weights_sha256=None), pass_gate,
            names="full precision"),
-    Attack(AREA, "gate: a checkpoint of no weights", _claiming(3, weights_sha256=None), pass_gate,
+    Attack(AREA, "gate: a checkpoint of no weights", claiming(3, weights_sha256=None), pass_gate,
            names="weights"),
-    Attack(AREA, "gate: nobody's images", _claiming(3, by=None), pass_gate, names="by"),
+    Attack(AREA, "gate: nobody's images", claiming(3, by=None), pass_gate, names="by"),
     Attack(AREA, "folder: a request that is no JSON", _folder_with("{"), go_on),
     Attack(AREA, "folder: a request of 100,000 brackets", _folder_with('{"a":' * 100_000), go_on),
     Attack(AREA, "folder: a request of bytes", _folder_with(b"\xff\xfe"), go_on),

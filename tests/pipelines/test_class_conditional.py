@@ -16,7 +16,7 @@ from mpq_export.pipelines.registry import DrawRequest, load_family, load_judge
 from mpq_export import sampling
 from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
-from mpq_export.errors import BundleError, RecipeError
+from mpq_export.errors import BundleError, CheckpointError, RecipeError
 from mpq_export.lowering.names import Target
 from mpq_export.runtimes.names import Runtime
 from mpq_export.sampling import SamplingLoop, draw_images
@@ -90,6 +90,21 @@ def test_other_forms_of_images(written):
     array = pipeline([1, 2], 2, output_type="np").images
     assert array.shape == (2, 8, 8, 3 if name == "photos" else 1)
     assert [image.size for image in pipeline([1, 2], 2).images] == [(8, 8)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"prediction_type": "seven"}, "prediction_type given as seven"),
+        ({"thresholding": True, "dynamic_thresholding_ratio": 7.0}, "quantile"),
+    ],
+)
+def test_what_a_scheduler_chokes_on_is_explained(change, why):
+    """It looks at these options when it steps."""
+    pipeline = DigitsPipeline.around(tiny_unet(1), {"_class_name": "DDIMScheduler"} | change)
+    with pytest.raises(CheckpointError, match="The scheduler cannot be used") as error:
+        pipeline([0], 2, output_type="pt")
+    assert why in str(error.value)
 
 
 def test_texts_are_refused_by_name(written):
