@@ -127,12 +127,14 @@ class FolderRun:
         selection: what ran.
         sampler: who took the steps.
         reference: what it wrote, or None if none was asked for or others are not done yet.
+        unjudged: why nothing extracts features for it, in words; empty where something does.
     """
 
     drawn: int
     selection: Selection
     sampler: str
     reference: Reference | None
+    unjudged: str = ""
 
 
 def fill_folder(
@@ -159,6 +161,7 @@ def fill_folder(
     """
     if reference is not None and request.num_images < 2:
         raise UserError("One image has no statistics", where="--num-images", fix="Draw two or more")
+    judge, unjudged = (None, "") if reference is None else _judge_here(bundle)
     drawer, by = _drawer(bundle, runtime, ckpt, request)
     drawn = drawn_with(bundle, drawer, request, by)
     folder = ImageFolder(path, _folder_request(bundle, drawn, drawer))
@@ -167,10 +170,10 @@ def fill_folder(
     done = work.draw(progress)
     whole = None
     if reference is not None:
-        whole = work.summarise(judge_of(bundle), progress)
+        whole = work.summarise(judge, progress)
         if whole is not None:
             write_reference(reference, whole)
-    return FolderRun(done, drawer.selection, drawer.loop.value, whole)
+    return FolderRun(done, drawer.selection, drawer.loop.value, whole, unjudged)
 
 
 def _drawer(
@@ -217,6 +220,18 @@ def judge_of(bundle: Bundle) -> Judge | None:
     judge = load_judge(family.name)
     size = architecture_of(bundle.model_config).sample_shape(bundle.model_config)
     return judge if tuple(judge.data.shape[1:]) == tuple(size) else None
+
+
+def _judge_here(bundle: Bundle) -> tuple[Judge | None, str]:
+    """The judge of a bundle's images, or None and why there is none: a board may lack torch."""
+    try:
+        judge = judge_of(bundle)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == __package__:
+            raise
+        return None, f"its features need the Python package '{package}', which is not installed"
+    return judge, "" if judge else "nothing extracts features of such images here"
 
 
 def _folder_request(bundle: Bundle, drawn: Drawn, drawer: Drawer) -> dict[str, Any]:

@@ -166,9 +166,25 @@ def test_a_reference_of_one_image_is_refused(fill, tmp_path):
 
 def test_without_a_judge_the_reference_has_the_images_alone(fill, tmp_path):
     """The family's judge is of images of 16x16; these have 8x8."""
-    reference = fill(reference=tmp_path / "r").reference
+    run = fill(reference=tmp_path / "r")
+    reference = run.reference
     assert reference.extractor is reference.images is reference.data is None
+    assert run.unjudged == "nothing extracts features of such images here"
     assert len(read_reference(tmp_path / "r").shown) == 40
+
+
+def test_a_judge_that_is_broken_is_not_taken_for_one_that_lacks_a_package(
+    fill, tmp_path, monkeypatch
+):
+    """And either is found out before anything is drawn."""
+    error = ModuleNotFoundError("No module", name="mpq_export.gone")
+    monkeypatch.setattr(folder_drawing, "judge_of", lambda _bundle: (_ for _ in ()).throw(error))
+    with pytest.raises(ModuleNotFoundError):
+        fill(reference=tmp_path / "r")
+    assert not (tmp_path / "out").exists()
+    error.name = "sklearn.datasets"
+    assert "'sklearn', which is not installed" in fill(reference=tmp_path / "r").unjudged
+    assert read_reference(tmp_path / "r").images is None
 
 
 def test_a_process_without_work_is_content(fill, judged, tmp_path):

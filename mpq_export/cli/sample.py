@@ -197,6 +197,7 @@ def _fill_folder(
         "drawn": run.drawn,
         "share": str(share),
         "reference": str(reference) if run.reference is not None else None,
+        "reference_note": run.unjudged or None,
         **_since(started),
     }
     said = (
@@ -212,8 +213,8 @@ def _fill_folder(
 def _said_of_reference(run: FolderRun, path: Path) -> str:
     if run.reference is None:
         return "the last process to end will write the reference"
-    if run.reference.images is None:
-        return f"reference: {path} (the first images alone: nothing extracts features here)"
+    if run.unjudged:
+        return f"reference: {path} (the first images alone: {run.unjudged})"
     return f"reference: {path}"
 
 

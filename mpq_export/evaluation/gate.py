@@ -31,6 +31,7 @@ from .reference import SHOWN, Drawn, DrawnBy, Reference, ReferenceFileError
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
+    from ..pipelines.judge import Judge
 
 MOST_IMAGES = 100_000
 """A reference says how many images are drawn; this many at most."""
@@ -54,6 +55,11 @@ class Limits:
     frechet_increase: float | None = None
     psnr: float | None = None
     accuracy_drop: float | None = None
+
+    @property
+    def need_judge(self) -> bool:
+        """Whether a family's judge measures what they are on; it needs torch."""
+        return self.frechet_increase is not None or self.accuracy_drop is not None
 
     def __bool__(self) -> bool:
         return any(v is not None for v in (self.frechet_increase, self.psnr, self.accuracy_drop))
@@ -97,7 +103,7 @@ def draw_reference(
     """The reference of the bundle's own checkpoint, drawn here and now."""
     drawer = original_drawer(bundle, checkpoint, request)
     drawn = drawn_with(bundle, drawer, request, DrawnBy.CHECKPOINT)
-    return _summarised(bundle, drawer, drawn, "full", progress)
+    return _summarised(judge_of(bundle), drawer, drawn, "full", progress)
 
 
 def pass_through_gate(
@@ -125,7 +131,8 @@ def pass_through_gate(
             why=f"It had {drawn.batch} images in a batch, here are {drawer.batch}",
             fix="Make it again on a machine of this kind",
         )
-    found = _summarised(bundle, drawer, drawn, "gate", progress)
+    judge = judge_of(bundle) if limits.need_judge else None
+    found = _summarised(judge, drawer, drawn, "gate", progress)
     _require_comparable(found, reference)
     verdicts = tuple(_verdicts(found, reference, limits))
     return GateReport(drawn.num_images, verdicts, _note(reference, limits))
@@ -140,8 +147,7 @@ def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limi
     or of more images than a gate draws.
     """
     if reference is None:
-        asked = limits.frechet_increase is not None or limits.accuracy_drop is not None
-        judged = asked and judge_of(bundle) is not None
+        judged = limits.need_judge and judge_of(bundle) is not None
         _require_measures(limits, judged, judged, True)
         return
     has_features = reference.images is not None and reference.data is not None
@@ -178,7 +184,7 @@ def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limi
             why=f"They are {drawn.num_images}; the most is {MOST_IMAGES}",
             fix="Make it of fewer: --gate-images 1000",
         )
-    if reference.images is not None:
+    if limits.need_judge and reference.images is not None:
         judge = judge_of(bundle)
         here = None if judge is None else judge.extractor
         if here != reference.extractor:
@@ -255,9 +261,9 @@ def psnr(images: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
 
 
 def _summarised(
-    bundle: Bundle, drawer: Drawer, drawn: Drawn, task: str, progress: ProgressReporter
+    judge: Judge | None, drawer: Drawer, drawn: Drawn, task: str, progress: ProgressReporter
 ) -> Reference:
-    summary, images = ImageSummary(judge_of(bundle)), range(drawn.num_images)
+    summary, images = ImageSummary(judge), range(drawn.num_images)
     progress.start(task, len(images))
     for batch in drawer.batches(images):
         part = range(batch.start, min(batch.stop, images.stop))

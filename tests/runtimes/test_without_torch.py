@@ -3,12 +3,19 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from mpq_export.pipelines.registry import DrawRequest
 from PIL import Image
 
 import mpq_export
+from mpq_export.bundle import read_bundle
+from mpq_export.evaluation.frechet import FeatureStatistics
+from mpq_export.evaluation.gate import draw_reference
+from mpq_export.evaluation.reference import read_reference, write_reference
+from mpq_export.progress import Silence
 
 BLOCK = """
 import sys
@@ -132,6 +139,36 @@ def test_images_are_drawn_without_torch_and_it_is_said(digits_folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "sampler: numpy" in done.stdout
+
+
+def test_a_reference_without_torch_has_the_images_alone_and_says_why(digits_folder, tmp_path):
+    reference = tmp_path / "own"
+    words = [digits_folder, "--num-images", 2, "--steps", 1, "--images", tmp_path / "out"]
+    done = command("sample", *words, "--save-reference", reference)
+    assert done.returncode == 0, done.stderr
+    assert "the first images alone: its features need the Python package" in done.stdout
+    found = read_reference(reference)
+    assert len(found.shown) == 2
+    assert found.images is None
+
+
+def test_images_pass_a_gate_without_torch(digits_folder, tmp_path):
+    """Of PSNR, also against a reference that holds features; they cannot be extracted here."""
+    from mpq_export.checkpoints import load_checkpoint
+
+    bundle = read_bundle(digits_folder)
+    checkpoint = load_checkpoint(digits_folder.parent / "pipeline")
+    drawn = draw_reference(bundle, checkpoint, DrawRequest(2, 1, 0), Silence())
+    features = FeatureStatistics.of(np.eye(2))
+    full = replace(drawn, extractor="Classifier 0", images=features, data=features)
+    write_reference(tmp_path / "full", full)
+    words = [digits_folder, "--steps", 1, "--images", 1, "--reference", tmp_path / "full"]
+    done = command("check", *words, "--min-psnr", -100)
+    assert done.returncode == 0, done.stderr
+    assert "within the limit: PSNR" in done.stdout
+    done = command("check", *words, "--max-frechet-increase", "15%")
+    assert done.returncode == 2
+    assert "pip install 'mpq-export[cpu]'" in done.stderr
 
 
 def test_a_command_that_needs_torch_says_what_to_install(digits_folder, tmp_path):

@@ -12,20 +12,20 @@ from mpq_export.samplers.registry import _SAMPLERS, is_known, open_sampler
 from mpq_export.schedulers import build_scheduler
 
 DDIM = {"_class_name": "DDIMScheduler"}
-SCHEDULERS = sorted(
-    name
-    for name in dir(diffusers)
-    if name.endswith("Scheduler") and hasattr(getattr(diffusers, name), "set_timesteps")
-)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_what_diffusers_schedulers_are_by_themselves_is_right(name):
-    try:
-        config = dict(getattr(diffusers, name)().config)
-    except (ImportError, TypeError) as error:
-        pytest.skip(f"{name} is not made without more: {error}")
-    assert wrong_type(config) is None
+def test_what_diffusers_schedulers_are_by_themselves_is_right():
+    looked_at = 0
+    for name in dir(diffusers):
+        if not name.endswith("Scheduler") or name.startswith("Flax"):
+            continue
+        try:
+            config = dict(getattr(diffusers, name)().config)
+        except (ImportError, TypeError):  # it needs another package, or arguments
+            continue
+        assert wrong_type(config | {"_class_name": name}) is None, name
+        looked_at += 1
+    assert looked_at > 20
 
 
 def test_every_option_of_our_samplers_has_its_type_here():
