@@ -174,6 +174,22 @@ def staged_file(target: Path) -> Iterator[Path]:
         stage.unlink(missing_ok=True)
 
 
+def require_writable(target: Path) -> None:
+    """Raise UserError unless a file may be written at ``target``; ask before long work."""
+    try:
+        if target.is_dir():
+            raise UserError("The file cannot be written", where=target, why="It is a folder")
+        folder = next(parent for parent in target.absolute().parents if parent.exists())
+        with tempfile.NamedTemporaryFile(
+            prefix=f".{target.stem}.", suffix=target.suffix, dir=folder
+        ):
+            pass
+    except OSError as error:
+        raise UserError(
+            "The file cannot be written", where=target, why=str(error.strerror)
+        ) from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

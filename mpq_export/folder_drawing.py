@@ -26,7 +26,7 @@ from .evaluation.reference import (
     read_part,
     write_reference,
 )
-from .files import read_manifest
+from .files import read_manifest, require_writable
 from .image_folder import ImageFolder, as_bytes
 from .pipelines.registry import DrawRequest, family_registration, load_judge
 from .processes import Share
@@ -161,7 +161,10 @@ def fill_folder(
     """
     if reference is not None and request.num_images < 2:
         raise UserError("One image has no statistics", where="--num-images", fix="Draw two or more")
-    judge, unjudged = (None, "") if reference is None else _judge_here(bundle)
+    judge, unjudged = None, ""
+    if reference is not None:
+        require_writable(reference)
+        judge, unjudged = _judge_here(bundle)
     drawer, by = _drawer(bundle, runtime, ckpt, request)
     drawn = drawn_with(bundle, drawer, request, by)
     folder = ImageFolder(path, _folder_request(bundle, drawn, drawer))

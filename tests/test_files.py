@@ -16,6 +16,7 @@ from mpq_export.files import (
     parse_json,
     read_json,
     read_manifest,
+    require_writable,
     staged_file,
     staged_folder,
     verified_bytes,
@@ -372,3 +373,14 @@ def test_a_file_that_cannot_be_opened_is_refused(
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(BundleError, match="Permission denied"):
         verified_bytes(tmp_path, "a", manifest, BundleError)
+
+
+def test_whether_a_file_can_be_written_is_asked_without_a_trace(tmp_path):
+    (tmp_path / "there").write_text("kept")
+    for name in ("new.json", "deep/er/new.json", "there"):
+        require_writable(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert (tmp_path / "there").read_text() == "kept"
+    for name in ("", "there/new.json", "n" * 300):
+        with pytest.raises(UserError, match="The file cannot be written"):
+            require_writable(tmp_path / name)

@@ -187,6 +187,14 @@ def test_a_judge_that_is_broken_is_not_taken_for_one_that_lacks_a_package(
     assert read_reference(tmp_path / "r").images is None
 
 
+def test_where_no_reference_can_be_written_is_found_out_before_drawing(fill, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "r"):
+        with pytest.raises(UserError, match="cannot be written"):
+            fill(reference=path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_process_without_work_is_content(fill, judged, tmp_path):
     few = replace(REQUEST, num_images=PIXELS_AT_ONCE)
     reference = tmp_path / "r"

@@ -117,6 +117,7 @@ def check(
     from ..evaluation.check import CheckReport, blame_bundle, check_bundle
     from ..evaluation.gate import Limits, draw_reference, pass_through_gate, require_answerable
     from ..evaluation.reference import read_reference, write_reference
+    from ..files import require_writable
     from ..runtimes.selection import select
 
     limits = Limits(
@@ -128,6 +129,8 @@ def check(
     _require_full_precision(limits, ckpt, reference, save_reference, drawing)
     if (save_inputs is None) != (save_outputs is None):
         raise RecipeError("Give --save-inputs and --save-outputs together, or neither")
+    if save_reference is not None:
+        require_writable(save_reference)
     selection = select(runtime)
     opened, checkpoint = read_bundle(bundle), None
     full = None if reference is None else read_reference(reference)
@@ -335,9 +338,14 @@ def _how_to_blame(runtime: Runtime) -> str:
 
 
 def _print_gate(gate: GateReport) -> None:
+    drawn = gate.drawn
+    console.say(
+        f"Drawn as the reference was: {drawn.images} images in {drawn.steps} steps of "
+        f"{drawn.scheduler}, seed {drawn.seed}."
+    )
     for verdict in gate.verdicts:
         said = "within the limit" if verdict.passed else "FAILED"
-        console.say(f"{said}: {verdict.detail} ({gate.num_images} images).")
+        console.say(f"{said}: {verdict.detail} ({verdict.images} images).")
     if gate.note:
         console.say(f"note: {gate.note}.")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class Verdict:
     """One limit, what was measured, and of what, in words.
 
     Attributes:
+        images: that it was measured on, the first of those drawn.
         interval: 95 % by the bootstrap, of what was measured; None where there is none.
         undecided: whether the limit lies within it: other noise may decide otherwise.
     """
@@ -79,15 +80,39 @@ class Verdict:
     limit: float
     passed: bool
     detail: str
+    images: int
     interval: Interval | None = None
     undecided: bool = False
 
 
 @dataclass(frozen=True)
-class GateReport:
-    """Verdicts on so many images, and what is to be known of how far they hold; empty: nothing."""
+class GateDrawing:
+    """How the images of both were drawn: as the reference says, not the bundle.
 
-    num_images: int
+    Attributes:
+        scheduler: diffusers' class.
+        steps: of the sampler.
+        seed: of the noise.
+        images: how many.
+    """
+
+    scheduler: str
+    steps: int
+    seed: int
+    images: int
+
+    @classmethod
+    def of(cls, drawn: Drawn) -> Self:
+        """What a reference says."""
+        scheduler = str(drawn.scheduler.get("_class_name"))
+        return cls(scheduler, drawn.num_steps, drawn.seed, drawn.num_images)
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """Verdicts on images, and what is to be known of how far they hold; empty: nothing."""
+
+    drawn: GateDrawing
     verdicts: tuple[Verdict, ...]
     note: str = ""
 
@@ -135,7 +160,7 @@ def pass_through_gate(
     found = _summarised(judge, drawer, drawn, "gate", progress)
     _require_comparable(found, reference)
     verdicts = tuple(_verdicts(found, reference, limits))
-    return GateReport(drawn.num_images, verdicts, _note(reference, limits))
+    return GateReport(GateDrawing.of(drawn), verdicts, _note(reference, limits))
 
 
 def require_answerable(bundle: Bundle, reference: Reference | None, limits: Limits) -> None:
@@ -278,24 +303,24 @@ def _verdicts(found: Reference, reference: Reference, limits: Limits) -> Iterato
         count = min(SHOWN, len(reference.shown))
         pair = found.shown[:count], reference.shown[:count]
         ratio, interval = psnr(*pair), psnr_interval(*pair)
-        detail = f"PSNR to full precision {ratio:.1f} dB over {count} images"
+        detail = f"PSNR to full precision {ratio:.1f} dB"
         if interval is not None:
             detail += f" (95 %: {interval[0]:.1f} to {interval[1]:.1f})"
         detail = f"{detail}, at least {limits.psnr:g}"
         yield _with_interval(
-            Verdict("psnr", ratio, limits.psnr, ratio >= limits.psnr, detail), interval, count
+            Verdict("psnr", ratio, limits.psnr, ratio >= limits.psnr, detail, count), interval
         )
     if limits.accuracy_drop is not None:
-        yield _accuracy_verdict(found.accuracy, reference.accuracy, limits.accuracy_drop)
+        yield _accuracy_verdict(found, reference, limits.accuracy_drop)
 
 
-def _with_interval(verdict: Verdict, interval: Interval | None, images: int) -> Verdict:
+def _with_interval(verdict: Verdict, interval: Interval | None) -> Verdict:
     if interval is None:
         return verdict
     undecided = interval[0] <= verdict.limit <= interval[1]
     detail = verdict.detail
     if undecided:
-        detail += f"; the limit lies within the interval: undecided at {images} images"
+        detail += f"; the limit lies within the interval: undecided at {verdict.images} images"
     return replace(verdict, detail=detail, interval=interval, undecided=undecided)
 
 
@@ -320,16 +345,16 @@ def _frechet_verdict(found: Reference, reference: Reference, limit: float) -> Ve
     if interval is not None:
         detail += f" (95 %: {interval[0]:+.1%} to {interval[1]:+.1%})"
     detail = f"{detail}, at most {limit:+.1%}"
-    return _with_interval(
-        Verdict("frechet_increase", rise, limit, rise <= limit, detail),
-        interval,
-        reference.drawn.num_images,
-    )
+    count = reference.drawn.num_images
+    verdict = Verdict("frechet_increase", rise, limit, rise <= limit, detail, count)
+    return _with_interval(verdict, interval)
 
 
-def _accuracy_verdict(ours: float | None, full: float | None, limit: float) -> Verdict:
+def _accuracy_verdict(found: Reference, reference: Reference, limit: float) -> Verdict:
+    ours, full, count = found.accuracy, reference.accuracy, reference.drawn.num_images
     if ours is None or full is None:
         raise ValueError("the reference answers no question of labels")
     drop = full - ours
     detail = f"Images as asked {ours:.1%}, full precision {full:.1%}: a fall of {drop:.1%}"
-    return Verdict("accuracy_drop", drop, limit, drop <= limit, f"{detail}, at most {limit:.1%}")
+    detail = f"{detail}, at most {limit:.1%}"
+    return Verdict("accuracy_drop", drop, limit, drop <= limit, detail, count)

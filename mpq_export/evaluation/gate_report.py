@@ -110,7 +110,7 @@ def text(rows: Sequence[Row]) -> str:
         f"scales of one layer are {FACTOR:g} times as large; their hashes are right and every node "
         "equals the reference of its own integers. Limits: Frechet distance to data at most "
         f"{LIMITS.frechet_increase:.0%} above full precision's, PSNR at least {LIMITS.psnr:g} dB, "
-        f"accuracy at most {LIMITS.accuracy_drop:.0%} lower; {rows[0].gate.num_images} images.",
+        f"accuracy at most {LIMITS.accuracy_drop:.0%} lower; {rows[0].gate.drawn.images} images.",
         "",
         machine_line(describe_machine()),
         "",

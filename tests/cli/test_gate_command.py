@@ -22,7 +22,9 @@ def test_a_limit_decides_the_exit_code_and_a_reference_stands_for_the_checkpoint
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
     assert not report["passed"]
-    assert report["gate"]["num_images"] == 4
+    assert report["gate"]["drawn"] == {
+        "scheduler": "DDIMScheduler", "steps": 3, "seed": 0, "images": 4,
+    }  # fmt: skip
     assert len(report["blame"]["costs"]) == 5, "layers are restored unasked where a limit is broken"
     assert "--blame" not in done.stderr
     done = run("mpq-check", lowered_folder, "--reference", reference, "--min-psnr", 90)
@@ -40,6 +42,22 @@ def test_a_limit_decides_the_exit_code_and_a_reference_stands_for_the_checkpoint
         "mpq-check", lowered_folder, "--reference", reference, "--max-frechet-increase", "15%"
     )
     assert_user_error(done, "no statistics of features", "--min-psnr needs the images alone")
+
+
+def test_where_no_reference_can_be_written_is_found_out_before_drawing(
+    lowered_folder, tmp_path, monkeypatch
+):
+    from mpq_export.cli.check import check
+    from mpq_export.errors import UserError
+
+    monkeypatch.setattr(
+        "mpq_export.evaluation.original.load_original", lambda *_: pytest.fail("it goes on")
+    )
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "r"):
+        with pytest.raises(UserError, match="The file cannot be written"):
+            check(lowered_folder, ckpt="x", save_reference=path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -72,8 +90,8 @@ def test_an_engine_is_judged_by_its_images_alone(lowered_folder, monkeypatch, tm
 
     def judged(_bundle, runtime, *_):
         asked.append(runtime)
-        verdict = gate.Verdict("psnr", 12.0, 18.0, False, "PSNR 12 dB")
-        return gate.GateReport(4, (verdict,))
+        verdict = gate.Verdict("psnr", 12.0, 18.0, False, "PSNR 12 dB", 4)
+        return gate.GateReport(gate.GateDrawing("DDIMScheduler", 3, 7, 5), (verdict,))
 
     monkeypatch.setattr(gate, "pass_through_gate", judged)
     monkeypatch.setattr(gate, "require_answerable", lambda *_: None)
@@ -84,7 +102,8 @@ def test_an_engine_is_judged_by_its_images_alone(lowered_folder, monkeypatch, tm
     said, remarked = capsys.readouterr()
     assert "--runtime ort --ckpt" in remarked
     assert "Nodes are not compared" in said
-    assert "FAILED: PSNR 12 dB" in said
+    assert "FAILED: PSNR 12 dB (4 images)." in said
+    assert "5 images in 3 steps of DDIMScheduler, seed 7" in said
     assert "passed" not in said
     assert asked == [Runtime.TRT]
 

@@ -19,6 +19,7 @@ from mpq_export.evaluation.check import check_bundle
 from mpq_export.evaluation.frechet import FeatureStatistics
 from mpq_export.evaluation.gate import (
     MOST_IMAGES,
+    GateDrawing,
     Limits,
     draw_reference,
     pass_through_gate,
@@ -113,6 +114,16 @@ def test_a_sound_bundle_passes_and_a_broken_one_does_not(sound, broken, referenc
     assert not by_name["psnr"].passed
     assert by_name["psnr"].measured < passed.verdicts[1].measured - 6
     assert "at least 30" in by_name["psnr"].detail
+    assert passed.drawn == GateDrawing("DDIMScheduler", 3, 0, 20)
+
+
+def test_a_verdict_says_how_many_images_it_is_of(sound, reference, monkeypatch):
+    """A reference keeps the first images alone, and PSNR is of those."""
+    monkeypatch.setattr(gate, "SHOWN", 8)
+    limits = Limits(frechet_increase=9.0, psnr=1.0, accuracy_drop=0.9)
+    report = pass_through_gate(sound, Runtime.ORT, reference, limits, SILENT)
+    assert [verdict.images for verdict in report.verdicts] == [20, 8, 20]
+    assert report.drawn.images == 20
 
 
 def test_a_limit_within_its_interval_is_undecided_and_decides_by_its_figure(sound, reference):
@@ -250,6 +261,13 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(
         with pytest.raises(RecipeError, match="Nothing measures"):
             require_answerable(sound, None, limits)
     require_answerable(sound, None, Limits(psnr=1.0))
+
+
+def test_limits_on_images_alone_need_no_judge(sound, reference, monkeypatch):
+    """It needs torch, which a board does not have."""
+    monkeypatch.setattr(gate, "judge_of", lambda _bundle: pytest.fail("it is loaded"))
+    report = pass_through_gate(sound, Runtime.ORT, reference, Limits(psnr=1.0), SILENT)
+    assert report.passed
 
 
 def test_no_more_images_than_features_are_remarked(sound, original, reference):
