@@ -34,7 +34,9 @@ _LARGEST_GRID = 100_000
 
 def sample(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    out: Annotated[Path, typer.Option(help="Image file for the grid.")] = Path("grid.png"),
+    out: Annotated[
+        Path | None, typer.Option(help="Image file for the grid; default: grid.png.")
+    ] = None,
     num_images: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many images.")] = 40,
     images: Annotated[
         Path | None,
@@ -65,7 +67,9 @@ def sample(
         SchedulerName | None,
         typer.Option(help="Another scheduler with the bundle's noise schedule."),
     ] = None,
-    runtime: Annotated[Runtime, typer.Option(help="Where the denoiser runs.")] = Runtime.ORT,
+    runtime: Annotated[
+        Runtime | None, typer.Option(help="Where the denoiser runs; default: ort.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=console.LARGEST_SEED, help="Seed of the noise.")
     ] = 0,
@@ -94,10 +98,13 @@ def sample(
     from ..sampling import untabled_steps
 
     _require_folder_for(images, {"--save-reference": save_reference, "--ckpt": ckpt}, num_images)
+    _require_grid_for(images, out)
+    ran_by = _runtime(runtime, ckpt)
+    grid = out or Path("grid.png")
     if images is None:
         from ..pipelines.images import require_image_path
 
-        require_image_path(out)
+        require_image_path(grid)
     texts = [*(prompt or ()), *(() if prompts is None else text_lines(prompts))]
     opened = read_bundle(bundle)
     opened = replace(opened, scheduler_config=with_scheduler(opened.scheduler_config, scheduler))
@@ -105,7 +112,7 @@ def sample(
     request = DrawRequest(num_images, num_steps, seed, tuple(texts), guidance)
     report = {
         "bundle": str(bundle),
-        "runtime": runtime.value,
+        "runtime": ran_by.value,
         "scheduler": opened.scheduler_config.get("_class_name"),
         "num_images": num_images,
         "steps": num_steps,
@@ -119,9 +126,9 @@ def sample(
             "cache: null in a recipe."
         )
     if images is None:
-        found, said = _draw_grid(opened, runtime, request, out)
+        found, said = _draw_grid(opened, ran_by, request, grid)
     else:
-        found, said = _fill_folder(opened, runtime, ckpt, request, images, save_reference)
+        found, said = _fill_folder(opened, ran_by, ckpt, request, images, save_reference)
     if as_json:
         console.print_json(report | found)
     else:
@@ -144,6 +151,39 @@ def _require_folder_for(images: Path | None, options: dict[str, Any], num_images
             why=f"{num_images} are more than {_LARGEST_GRID}",
             fix="Write them into a folder with --images",
         )
+
+
+def _require_grid_for(images: Path | None, out: Path | None) -> None:
+    """A grid is of one process, and not beside a folder."""
+    from ..processes import launched_share
+
+    if images is not None and out is not None:
+        raise RecipeError(
+            "--out is of a grid, and --images is given in its place",
+            where="--out",
+            fix="Leave one of them out",
+        )
+    if images is None and launched_share().count > 1:
+        raise RecipeError(
+            "Several processes draw no grid",
+            where="--out",
+            why="Each would draw all of it and write the same file",
+            fix="Share the work in a folder with --images, or start one process",
+        )
+
+
+def _runtime(asked: Runtime | None, ckpt: str | None) -> Runtime:
+    """Where the denoiser runs: that of a checkpoint in torch, and nowhere else."""
+    if ckpt is None:
+        return asked or Runtime.ORT
+    if asked not in (None, Runtime.TORCH):
+        raise RecipeError(
+            "A checkpoint runs in torch alone",
+            where="--runtime",
+            why=f"{asked.value} runs the bundle, and --ckpt draws in its place",
+            fix="Leave out --runtime, or --ckpt",
+        )
+    return Runtime.TORCH
 
 
 def _draw_grid(

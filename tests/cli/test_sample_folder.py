@@ -47,17 +47,77 @@ def test_torchrun_starts_processes_that_share_the_work(digits_folder, tmp_path):
     assert sys.executable.startswith(str(BIN))
 
 
+def test_accelerates_launcher_starts_one_process_on_a_processor_which_draws_all(
+    digits_folder, tmp_path
+):
+    """It sets no rank there, whatever its --num_processes; with GPUs it is torch's launcher."""
+    import subprocess
+
+    words = [
+        str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "--module",
+        "mpq_export.cli.sample", str(digits_folder), "--num-images", "20", "--steps", "1",
+        "--images", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Only this one process draws" in done.stderr
+    assert done.stdout.count("20 of 20 images drawn") == 1
+    assert "share 0-of-1" in done.stdout
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 20
+
+
+def test_accelerates_launcher_of_several_numbers_its_processes(digits_folder, tmp_path):
+    """--multi_gpu is torch's launcher, also where there is no GPU; with several it is taken
+    unasked."""
+    import subprocess
+
+    words = [
+        str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no",
+        "--dynamo_backend", "no", "--module",
+        "mpq_export.cli.sample", str(digits_folder), "--num-images", "40", "--steps", "1",
+        "--images", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "share 0-of-2" in done.stdout
+    assert "share 1-of-2" in done.stdout
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 40
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--save-reference", "x"], ["--save-reference", "--images"]),
         (["--ckpt", "x"], ["--ckpt", "--images"]),
         (["--num-images", "200000"], ["no grid", "--images"]),
+        (["--images", "d", "--out", "x.png"], ["--out", "--images"]),
+        (["--images", "d", "--ckpt", "x", "--runtime", "onnx"], ["--runtime", "onnx", "--ckpt"]),
     ],
 )
-def test_options_of_a_folder_want_one(digits_folder, tmp_path, words, said):
+def test_options_that_do_not_fit_are_refused(digits_folder, tmp_path, words, said):
     assert_user_error(run("mpq-sample", digits_folder, *words, cwd=tmp_path), *said)
     assert not list(tmp_path.iterdir())
+
+
+def test_launched_processes_draw_no_grid(digits_folder, tmp_path):
+    """Each would write the same file."""
+    out = tmp_path / "grid.png"
+    done = launched(1, 2, digits_folder, "--num-images", 4, "--steps", 1, "--out", out)
+    assert_user_error(done, "Several processes", "--images")
+    assert not out.exists()
+    done = launched(0, 1, digits_folder, "--num-images", 4, "--steps", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert out.exists()
+
+
+def test_a_checkpoint_draws_in_torch_and_that_is_reported(digits_folder, tmp_path):
+    words = [digits_folder, "--ckpt", digits_folder.parent / "pipeline", "--num-images", 2,
+             "--steps", 1, "--images", tmp_path / "out", "--json"]  # fmt: skip
+    report = json.loads(run("mpq-sample", *words).stdout)
+    assert (report["runtime"], report["runs"]) == ("torch", "torch")
+    again = run("mpq-sample", *words, "--runtime", "torch")
+    assert json.loads(again.stdout)["drawn"] == 0
 
 
 def test_prompts_of_two_megabytes_are_refused(digits_folder, tmp_path):
