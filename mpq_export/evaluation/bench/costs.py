@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from ..profiling.profiles import NodeTime
 from .cost_kinds import Cost, cost_of
 from .engine_remedies import engine_remedy
-from .profile import GPU, INTEGERS, LayerCost, Profile, ProfiledCost
+from .profile import GPU, INTEGERS, MOST_TAKEN_OFF, LayerCost, Profile, ProfiledCost
 from .rows import Kind
 
 _SHOWN = 3
@@ -74,8 +74,8 @@ def _remedy(cost: Cost, kind: Kind, layers: Sequence[LayerCost], nodes: int) -> 
         return _of_products(kind, layers)
     if cost is Cost.BETWEEN:
         return (
-            f"{nodes} nodes are started one after another, and the profiler stops its "
-            "clock for each. Fewer nodes help, or more work in each: a larger batch."
+            f"{nodes} nodes are started one after another. Fewer nodes help, or more work in "
+            "each: a larger batch."
         )
     return _REMEDIES[cost][kind is Kind.BUNDLE]
 
@@ -87,12 +87,15 @@ def _of_products(kind: Kind, layers: Sequence[LayerCost]) -> str:
             "bundles say how much of that is reached on this model."
         )
     known = [layer for layer in layers if layer.of_peak and layer.macs]
+    unrated = sum(layer.profiler_share > MOST_TAKEN_OFF for layer in layers)
+    short = f"{unrated} of {len(layers)} layers are too short to have a rate. " if unrated else ""
     if not known:
-        return "Fewer products: a smaller model, fewer steps."
+        return f"{short}Fewer products: a smaller model, fewer steps."
     macs = sum(layer.macs or 0 for layer in known)
     at_peak = sum(_product_ms(layer) * (layer.of_peak or 0) for layer in known)
     reached = at_peak / sum(_product_ms(layer) for layer in known)
     said = f"They reach {reached:.0%} of the processor's int8 peak over {macs / 1e6:.0f} M MAC. "
+    said += short
     if reached >= _NEAR_PEAK:
         return said + "That is near what kernels reach: only fewer products help."
     worst = max(known, key=lambda layer: _product_ms(layer) * (1 - (layer.of_peak or 0)))

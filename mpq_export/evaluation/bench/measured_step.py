@@ -14,7 +14,7 @@ from .profile import PROCESSOR
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """A step under a profiler.
+    """A step by node.
 
     Attributes:
         nodes: all that took time.
@@ -22,6 +22,9 @@ class MeasuredStep:
         owner_of: of a node's name, its module; None where it belongs to no quantised one.
         kernels: what ran, in a few words.
         device: where.
+        profiled_ms: the step under the profiler, whose cost the nodes are without; None where
+            that cost is in them.
+        node_cost_ms: what was taken off for every start of a node; None where nothing was.
     """
 
     nodes: list[NodeTime]
@@ -29,6 +32,8 @@ class MeasuredStep:
     owner_of: Callable[[str], str | None]
     kernels: str
     device: str = PROCESSOR
+    profiled_ms: float | None = None
+    node_cost_ms: float | None = None
 
 
 def quantized_modules(bundle: Bundle) -> dict[str, list[PackedLayer]]:

@@ -8,6 +8,8 @@ INTEGERS = "int8"
 """The arithmetic whose peak is measured."""
 PROCESSOR, GPU = "processor", "GPU"
 """Where a step runs."""
+MOST_TAKEN_OFF = 0.3
+"""Of a layer's profiled time: of one that was the profiler's by more, too little is known."""
 
 
 class _Data(BaseModel):
@@ -20,7 +22,9 @@ class LayerCost(_Data):
     ``arithmetic`` is the type that its product ran in, ``weights`` how they lie in memory,
     ``macs_per_ns`` the rate of its nodes without those that only move or convert data, which
     ``copies`` counts, and ``of_peak`` that in units of the processor's int8 peak. ``kernels`` are
-    those that the runtime says it chose.
+    those that the runtime says it chose. ``profiler_share`` is what of the profiled time of those
+    nodes was the profiler's own and has been taken off; above :data:`MOST_TAKEN_OFF` there is no
+    rate.
     """
 
     layer: str
@@ -35,6 +39,7 @@ class LayerCost(_Data):
     of_peak: float | None
     copies: int
     kernels: list[str] = []
+    profiler_share: float = 0.0
 
 
 class OperatorCost(_Data):
@@ -56,7 +61,13 @@ class ProfiledCost(_Data):
 
 
 class Profile(_Data):
-    """A step under the runtime's profiler, whose own cost is in all figures.
+    """A step by layer.
+
+    ``run_ms`` is the step that all shares are of, ``node_ms`` what its nodes take of it. Where
+    ``profiled_ms`` is given, the step was timed without the runtime's profiler as well: that is
+    ``run_ms``, under the profiler it took ``profiled_ms``, and what the profiler adds to every
+    start of a node, ``node_cost_ms``, has been taken off. Where it is not, the profiler's own cost
+    is in all figures.
 
     ``peak_macs_per_ns`` is one for all rows that run on the processor; none where other programs
     ran beside.
@@ -70,3 +81,5 @@ class Profile(_Data):
     operators: list[OperatorCost]
     costs: list[ProfiledCost]
     device: str = PROCESSOR
+    profiled_ms: float | None = None
+    node_cost_ms: float | None = None

@@ -1,8 +1,9 @@
 """``python -m mpq_export.evaluation.bench.profiling JSON``: a row's step by layer, apart.
 
-ONNX Runtime's profiler names nodes of the graph as it optimised them; what they were before, and
-so which module they belong to, is read from those names: a bundle's nodes are named by their
-layers, the tracer noted the module of a baseline's. Engines of TensorRT: ``engine_profiling``.
+Rows of ONNX Runtime take the same step with its profiler and without (``profiler_cost``). It names
+nodes of the graph as it optimised them; what they were before, and so which module they belong to,
+is read from those names: a bundle's nodes are named by their layers, the tracer noted the module of
+a baseline's. Engines of TensorRT: ``engine_profiling``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,19 +31,21 @@ from ...runtimes.selection import select
 from ..baselines.graph_files import MODULES
 from ..baselines.inputs import draw_inputs
 from ..baselines.onnx_denoiser import OnnxDenoiser
-from ..profiling.profiles import NodeTime, read_profile, read_time_between
+from ..profiling.profiles import NodeTime, read_profile
 from ..timing.failures import one_line
 from ..timing.making import make_apart
 from .cost_kinds import is_copy
 from .costs import biggest_costs
 from .measured_step import MeasuredStep, layer_names, quantized_modules
 from .opening import threads_of_process
-from .profile import INTEGERS, LayerCost, OperatorCost, Profile
+from .profile import INTEGERS, MOST_TAKEN_OFF, LayerCost, OperatorCost, Profile
+from .profiler_cost import Run, time_in_turns, without_profiler
 from .rows import Row
 from .store import read_part
 
 PROFILE = "profile.json"
 _WARM_UP_STEPS, _STEPS = 3, 20
+"""Of an engine."""
 
 
 def can_be_profiled(row: Row) -> bool:
@@ -95,6 +99,8 @@ def profile_of(measured: MeasuredStep, bundle: Bundle) -> Profile:
         operators=_operators(nodes, run_ms),
         costs=biggest_costs(owned, costs, run_ms),
         device=measured.device,
+        profiled_ms=measured.profiled_ms,
+        node_cost_ms=measured.node_cost_ms,
     )
 
 
@@ -111,28 +117,45 @@ def _measured_bundle(bundle: Bundle, runtime: Runtime, batch: int) -> MeasuredSt
     feeds = graph_feeds(bundle.model_config, bundle.timesteps, sample, timestep, named)
     graph = runnable_graph(bundle, runtime)
     names = {node.name for node in all_nodes(graph.model.graph.node) if is_mpq(node)}
+    plain = make_session(graph)
     with tempfile.TemporaryDirectory() as scratch:
-        session = make_session(graph, profile=Path(scratch) / "profile")
-        for _ in range(_WARM_UP_STEPS + _STEPS):
-            run(session, feeds)
-        path = Path(session.end_profiling())
-        nodes, between = read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
-    native = select(runtime).runs is Runtime.ORT
-    kernels = f"ours, {chosen_kernels()}" if native else "ONNX Runtime's own"
-    owner_of = layer_names(names | set(bundle.layers), bundle)
-    return MeasuredStep(nodes, between, owner_of, kernels)
+        profiled = make_session(graph, profile=Path(scratch) / "profile")
+        steps = (lambda: run(plain, feeds), lambda: run(profiled, feeds))
+        native = select(runtime).runs is Runtime.ORT
+        kernels = f"ours, {chosen_kernels()}" if native else "ONNX Runtime's own"
+        owner_of = layer_names(names | set(bundle.layers), bundle)
+        return _measured(*steps, profiled, owner_of, kernels)
 
 
 def _measured_baseline(folder: Path, bundle: Bundle, batch: int) -> MeasuredStep:
     """By ONNX Runtime's profiler."""
     sample, timestep, named = _drawn(bundle, batch)
+    threads = threads_of_process()
+    plain = OnnxDenoiser(folder, threads, batch)
     with tempfile.TemporaryDirectory() as scratch:
-        denoiser = OnnxDenoiser(folder, threads_of_process(), batch, Path(scratch) / "profile")
-        for _ in range(_WARM_UP_STEPS + _STEPS):
-            denoiser(sample, timestep, **named)
-        path = Path(denoiser.session.end_profiling())
-        nodes, between = read_profile(path, _WARM_UP_STEPS), read_time_between(path, _WARM_UP_STEPS)
-    return MeasuredStep(nodes, between, _traced_modules(folder), "ONNX Runtime's own")
+        profiled = OnnxDenoiser(folder, threads, batch, Path(scratch) / "profile")
+        steps = (
+            lambda: plain(sample, timestep, **named),
+            lambda: profiled(sample, timestep, **named),
+        )
+        return _measured(*steps, profiled.session, _traced_modules(folder), "ONNX Runtime's own")
+
+
+def _measured(
+    plain: Run, profiled: Run, session: Any, owner_of: Callable[[str], str | None], kernels: str
+) -> MeasuredStep:
+    """Steps in turns; the nodes of those that ``session`` profiled, without the profiler's cost."""
+    turns = time_in_turns(plain, profiled)
+    nodes = read_profile(Path(session.end_profiling()), turns.untimed)
+    found = without_profiler(nodes, turns.plain_ms, turns.profiled_ms)
+    return MeasuredStep(
+        found.nodes,
+        found.between,
+        owner_of,
+        kernels,
+        profiled_ms=turns.profiled_ms,
+        node_cost_ms=found.node_cost_ms,
+    )
 
 
 def _traced_modules(folder: Path) -> Callable[[str], str | None]:
@@ -161,6 +184,9 @@ def _layer_cost(
     sizes = [node.elements for node in work if node.elements]
     macs = max(sizes) * columns if sizes else None
     work_ms = sum(node.ms for node in work)
+    taken_off = sum(node.taken_off for node in work)
+    profiler_share = taken_off / (work_ms + taken_off) if taken_off else 0.0
+    has_rate = macs is not None and work_ms > 0 and profiler_share <= MOST_TAKEN_OFF
     arithmetic, weights = ("", "") if main is None else _arithmetic(main)
     return LayerCost(
         layer=name,
@@ -171,10 +197,11 @@ def _layer_cost(
         arithmetic=arithmetic,
         weights=weights,
         macs=macs,
-        macs_per_ns=None if macs is None or not work_ms else macs / (1e6 * work_ms),
+        macs_per_ns=macs / (1e6 * work_ms) if has_rate and macs is not None else None,
         of_peak=None,
         copies=sum(is_copy(node.op_type) for node in nodes),
         kernels=sorted({node.kernel for node in work if node.kernel}),
+        profiler_share=profiler_share,
     )
 
 

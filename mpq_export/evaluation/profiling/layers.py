@@ -66,7 +66,7 @@ def profile_bundle(folder: Path, batch: int, steps: int) -> Profile:
         )
         for _ in range(_WARM_UP_STEPS + steps):
             run(session, feeds)
-        nodes = read_profile(Path(session.end_profiling()), skip=_WARM_UP_STEPS)
+        nodes = read_profile(Path(session.end_profiling()), skip=range(_WARM_UP_STEPS))
     lowered = read_lowered(folder, Target.ORT).model.graph.node
     return assigned(bundle, {node.name for node in all_nodes(lowered) if is_mpq(node)}, nodes)
 

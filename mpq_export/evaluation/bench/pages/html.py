@@ -25,8 +25,10 @@ from .words import (
     milliseconds,
     percentiles,
     quality_cell,
+    rate,
     runs_of,
     runs_on_gpu,
+    step_times,
     told_by_none,
     verdicts,
 )
@@ -50,7 +52,13 @@ def html_page(report: Report, images: Mapping[str, np.ndarray], data: str = "rep
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"mb": megabytes, "ms": milliseconds, "tails": percentiles}
+    environment.filters |= {
+        "mb": megabytes,
+        "ms": milliseconds,
+        "tails": percentiles,
+        "rate": rate,
+        "step_times": step_times,
+    }
     template = environment.get_template(_TEMPLATE)
     return template.render(**_context(report, images), data=data)
 

@@ -15,6 +15,7 @@ from .words import (
     percentiles,
     quality_cell,
     runs_on_gpu,
+    step_times,
     told_by_none,
     verdicts,
 )
@@ -117,7 +118,7 @@ def _costs(report: Report) -> list[str]:
 
 def _runs(row: RowReport) -> str:
     assert row.profile is not None
-    return f"{row.profile.run_ms:.2f} ms under the profiler, kernels: {row.profile.kernels}"
+    return f"{step_times(row.profile)}; kernels: {row.profile.kernels}"
 
 
 def _not_measured(report: Report) -> list[str]:

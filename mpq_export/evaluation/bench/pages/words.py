@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...estimates import Estimate
 from ..metrics import SENSES, Metric
+from ..profile import MOST_TAKEN_OFF, LayerCost, Profile
 from ..report import Report, RowReport, Times
 from ..rows import Kind
 
@@ -88,6 +89,26 @@ def cost_sentences(row: RowReport) -> list[str]:
         f"{cost.title}: {cost.ms:.2f} ms, {cost.share:.0%}. {cost.remedy}"
         for cost in row.profile.costs
     ]
+
+
+def step_times(profile: Profile) -> str:
+    """The step that shares are of, and how the profiler was kept out of it."""
+    if profile.profiled_ms is None:
+        return f"{profile.run_ms:.2f} ms under the profiler"
+    said = f"{profile.run_ms:.2f} ms a step, {profile.profiled_ms:.2f} ms under the profiler"
+    if not profile.node_cost_ms:
+        return said
+    return f"{said}, whose {1e3 * profile.node_cost_ms:.1f} us a node are taken off"
+
+
+def rate(layer: LayerCost) -> str:
+    """Of its products, or why there is none; empty where nothing is known."""
+    if layer.macs_per_ns is None:
+        if layer.profiler_share <= MOST_TAKEN_OFF:
+            return ""
+        return f"no rate: {layer.profiler_share:.0%} of its profiled time was the profiler's"
+    said = f"{layer.macs_per_ns:.1f} MAC/ns"
+    return said if layer.of_peak is None else f"{said} ({layer.of_peak:.0%} of peak)"
 
 
 def runs_on_gpu(report: Report) -> bool:
