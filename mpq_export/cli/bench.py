@@ -77,8 +77,9 @@ def bench(
     failed.
     """
     from ..bundle import read_bundle
-    from ..evaluation.bench.pages import write_pages
-    from ..evaluation.bench.run import BenchRequest, run_bench
+    from ..evaluation.bench.pages import page_files, write_pages
+    from ..evaluation.bench.request_checks import require_outputs
+    from ..evaluation.bench.run import BenchRequest, require_answerable, run_bench
     from ..pipelines.registry import DrawRequest
 
     _require_file_name(name)
@@ -95,6 +96,8 @@ def bench(
         _processors(threads),
         shlex.join(["mpq-bench", *sys.argv[1:]]),
     )
+    require_answerable(request)
+    require_outputs(out, page_files(name))
     with console.TaskProgress() as progress:
         finished = run_bench(request, out, progress)
     write_pages(finished, out, name)

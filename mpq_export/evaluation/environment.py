@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
+from ..errors import RuntimeUnavailable
+from ..runtimes.cuda.driver import Driver, dotted
+from ..runtimes.native_library import chosen_kernels
 from .doctor.host import Host
 from .machine import describe_machine
 
@@ -40,6 +44,7 @@ def describe_environment(threads: int, host: Host | None = None) -> dict[str, st
     host = host or Host()
     return {
         **describe_machine(),
+        **_libraries(),
         "threads": str(threads),
         "load average": f"{os.getloadavg()[0]:.2f}",
         **_clocks(host),
@@ -60,6 +65,17 @@ def over_time(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, 
     for name in {**before, **after}:
         begin, end = before.get(name, "unknown"), after.get(name, "unknown")
         found[name] = begin if begin == end else f"{begin}, then {end}"
+    return found
+
+
+def _libraries() -> dict[str, str]:
+    """The native library by the kernels that it runs here, and CUDA's driver where there is one."""
+    try:
+        found = {"native library": f"{chosen_kernels()} kernels"}
+    except RuntimeUnavailable as error:
+        found = {"native library": error.what}
+    with suppress(RuntimeUnavailable):
+        found["CUDA of the driver"] = dotted(Driver.load().version)
     return found
 
 

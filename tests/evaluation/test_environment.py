@@ -1,5 +1,10 @@
 """What a timing depends on, read from a machine that is only files."""
 
+from types import SimpleNamespace
+
+from mpq_export import __version__
+from mpq_export.errors import RuntimeUnavailable
+from mpq_export.evaluation import environment, machine
 from mpq_export.evaluation.doctor.host import Host
 from mpq_export.evaluation.environment import describe_environment, over_time, settings_of
 
@@ -48,6 +53,35 @@ def test_a_card_says_its_driver_and_clocks(tmp_path):
 def test_what_cannot_be_read_is_left_out(tmp_path):
     found = describe_environment(1, Host(tmp_path, str(tmp_path)))
     assert not [name for name in found if name.startswith(("GPU", "board", "clock", "temp"))]
+
+
+def test_what_ran_is_named_with_its_version(tmp_path, monkeypatch):
+    versions = {"tensorrt": "10.3.0", "onnx": "1.20"}
+    monkeypatch.setattr(machine, "installed_version", versions.get)
+    monkeypatch.setattr(environment, "chosen_kernels", lambda: "avx2")
+    driver = SimpleNamespace(version=(12, 6))
+    monkeypatch.setattr(environment.Driver, "load", classmethod(lambda cls: driver))
+    found = describe_environment(1, Host(tmp_path, str(tmp_path)))
+    expected = {
+        "mpq-export": __version__,
+        "tensorrt": "10.3.0",
+        "torch": "not installed",
+        "native library": "avx2 kernels",
+        "CUDA of the driver": "12.6",
+    }
+    assert expected.items() <= found.items()
+    assert "tensorrt-rtx" not in found
+
+
+def test_a_library_that_is_not_there_is_said_and_no_cuda_is_nothing(tmp_path, monkeypatch):
+    def refuse(*words):
+        raise RuntimeUnavailable("The native library was not compiled")
+
+    monkeypatch.setattr(environment, "chosen_kernels", refuse)
+    monkeypatch.setattr(environment.Driver, "load", classmethod(refuse))
+    found = describe_environment(1, Host(tmp_path, str(tmp_path)))
+    assert found["native library"] == "The native library was not compiled"
+    assert "CUDA of the driver" not in found
 
 
 def test_what_changed_says_both():

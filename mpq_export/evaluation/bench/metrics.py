@@ -38,6 +38,19 @@ SENSES = {
     Metric.FRECHET_INCEPTION: Sense("Frechet distance to full precision, Inception", "", False),
     Metric.CLIP_SCORE: Sense("CLIP score", "", True),
 }
+
+
+def few_images_note(metric: Metric, images: int, features: int) -> str:
+    """What is to be known of a Frechet distance of so many images; empty: nothing."""
+    if images > features:
+        return ""
+    return (
+        f"{SENSES[metric].title}: {images} images are no more than the {features} features, and "
+        "Frechet distances of so few tell little: they have no interval, and no rows are told "
+        f"apart by them. Draw more than {features}, 1000 at least."
+    )
+
+
 TO_FULL = (
     Metric.FRECHET_FULL,
     Metric.PSNR,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..estimates import Estimate, frechet_of, mean_of
-from .metrics import Metric
+from ..estimates import Estimate, frechet_evaluations, frechet_of, mean_of
+from .metrics import Metric, few_images_note
 from .networks import Images, NotOnDisk, clip_score, inception, lpips
 
 _LEAST_SIDE_OF_LPIPS = 31
@@ -23,6 +23,8 @@ class NetworkJudging:
 
     Attributes:
         not_measured: what is not, with the reason.
+        note: on how far its distances hold; empty: nothing.
+        evaluations: of distances per row.
     """
 
     def __init__(self, original: Images | None, prompts: Sequence[str]) -> None:
@@ -48,8 +50,15 @@ class NetworkJudging:
         self._features_of_original: np.ndarray | None = None
         if self._inception is not None and original is not None:
             self._features_of_original = self._inception(original)
+        self.note, self.evaluations = "", 0
+        if self._features_of_original is not None:
+            shape = self._features_of_original.shape
+            self.note = few_images_note(Metric.FRECHET_INCEPTION, *shape)
+            self.evaluations = frechet_evaluations(*shape)
 
-    def figures(self, images: Images) -> dict[Metric, Estimate]:
+    def figures(
+        self, images: Images, on_distance: Callable[[], None] = lambda: None
+    ) -> dict[Metric, Estimate]:
         """All that can be measured of a row's images; full precision has no distance to itself."""
         found: dict[Metric, Estimate] = {}
         if self._clip is not None:
@@ -61,6 +70,6 @@ class NetworkJudging:
         if self._inception is not None and self._features_of_original is not None:
             features = self._inception(images)
             found[Metric.FRECHET_INCEPTION] = frechet_of(
-                features, self._features_of_original, paired=True
+                features, self._features_of_original, paired=True, on_distance=on_distance
             )
         return found

@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from ..profiling.profiles import NodeTime
 
 TURNS, STEPS_IN_TURN = 5, 4
-"""Steps that are timed of each session are their product."""
+"""As many steps of each session count as are their product, or more (see below)."""
+_LEAST_SECONDS = 0.05
+"""Of a turn without the profiler: of short steps there are many, so that one is undisturbed."""
 WARM_UP_STEPS = 2
 _REST_SECONDS = 0.05
 """Between two turns: thread pools keep spinning for a moment after their work."""
@@ -26,16 +27,15 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class TimedTurns:
-    """A step with and without the profiler.
+    """Steps with and without the profiler.
 
     Attributes:
-        plain_ms: the median without.
-        profiled_ms: the median with it.
-        untimed: numbers of the profiled steps that were not timed.
+        plain_ms: of the least disturbed step without it: whatever else the system runs makes whole
+            steps longer, where of the nodes of a profile it falls on a few.
+        untimed: numbers of the profiled steps that do not count.
     """
 
     plain_ms: float
-    profiled_ms: float
     untimed: frozenset[int]
 
 
@@ -43,9 +43,12 @@ class TimedTurns:
 class Corrected:
     """Nodes without the profiler's cost.
 
+    Together they and the time between them are the step without the profiler. Where that was
+    longer than with it, it was disturbed: then they are as profiled, and the cost is 0.
+
     Attributes:
         nodes: each with what was taken off.
-        between: milliseconds of the step without the profiler that no node accounts for.
+        between: milliseconds of the step that no node accounts for.
         node_cost_ms: of every start of a node.
     """
 
@@ -61,25 +64,25 @@ def time_in_turns(
     rest: Callable[[float], None] = time.sleep,
 ) -> TimedTurns:
     """Take steps of both in turns; the first of a turn, which finds the other's data in the
-    caches, is not timed."""
+    caches, does not count."""
     for _ in range(WARM_UP_STEPS):
         plain()
         profiled()
-    times: dict[Run, list[float]] = {plain: [], profiled: []}
+    times = []
     for _ in range(TURNS):
-        for run, own in times.items():
-            rest(_REST_SECONDS)
-            run()
-            for _ in range(STEPS_IN_TURN):
-                started = clock()
-                run()
-                own.append(1e3 * (clock() - started))
+        rest(_REST_SECONDS)
+        for _ in range(1 + STEPS_IN_TURN):
+            profiled()
+        rest(_REST_SECONDS)
+        plain()
+        began, steps = clock(), 0
+        while steps < STEPS_IN_TURN or clock() - began < _LEAST_SECONDS:
+            started = clock()
+            plain()
+            times.append(1e3 * (clock() - started))
+            steps += 1
     first_of_turns = (WARM_UP_STEPS + turn * (1 + STEPS_IN_TURN) for turn in range(TURNS))
-    return TimedTurns(
-        median(times[plain]),
-        median(times[profiled]),
-        frozenset((*range(WARM_UP_STEPS), *first_of_turns)),
-    )
+    return TimedTurns(min(times), frozenset((*range(WARM_UP_STEPS), *first_of_turns)))
 
 
 def without_profiler(nodes: Sequence[NodeTime], plain_ms: float, profiled_ms: float) -> Corrected:
@@ -87,15 +90,16 @@ def without_profiler(nodes: Sequence[NodeTime], plain_ms: float, profiled_ms: fl
     starts of all nodes.
 
     None is less than 0, and together they are no longer than the step without the profiler: where
-    short nodes cannot give what is taken, or the nodes were slow while they were profiled, the
-    others give more. So nodes and the time between them add up to that step.
+    short nodes cannot give what is taken, the others give more. So nodes and the time between them
+    add up to that step.
 
     Args:
         nodes: as profiled, with milliseconds.
         plain_ms: the step without the profiler.
-        profiled_ms: with it.
+        profiled_ms: with it: all nodes and the time between them.
     """
-    cost = _cost_per_start(nodes, max(0.0, profiled_ms - plain_ms), plain_ms)
+    plain_ms = min(plain_ms, profiled_ms)
+    cost = _cost_per_start(nodes, profiled_ms - plain_ms, plain_ms)
     corrected = []
     for node in nodes:
         taken_off = min(node.ms, cost * node.starts)

@@ -80,7 +80,7 @@ class Profiler:
         parts = {**self._parts(), **row_parts(row), "batch": self.batch}
 
         def make(folder: Path) -> None:
-            others = OtherWork()
+            others = OtherWork(self.processors)
             bundle = self.bundle if row.runtime is None else row.folder
             profile_apart(row, bundle, self.batch, self.processors, folder)
             write_json(folder / _OTHERS, {_SHARE: others.share()})
@@ -98,7 +98,7 @@ class Profiler:
             return None, ""
 
         def measure() -> dict[str, Any]:
-            others = OtherWork()
+            others = OtherWork(self.processors)
             return {"peak": measured_peak(len(self.processors)), _SHARE: others.share()}
 
         kept = self.store.kept("peak", self._parts(), measure)

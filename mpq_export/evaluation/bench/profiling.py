@@ -31,7 +31,7 @@ from ...runtimes.selection import select
 from ..baselines.graph_files import MODULES
 from ..baselines.inputs import draw_inputs
 from ..baselines.onnx_denoiser import OnnxDenoiser
-from ..profiling.profiles import NodeTime, read_profile
+from ..profiling.profiles import NodeTime, read_profile, read_time_between
 from ..timing.failures import one_line
 from ..timing.making import make_apart
 from .cost_kinds import is_copy
@@ -146,14 +146,16 @@ def _measured(
 ) -> MeasuredStep:
     """Steps in turns; the nodes of those that ``session`` profiled, without the profiler's cost."""
     turns = time_in_turns(plain, profiled)
-    nodes = read_profile(Path(session.end_profiling()), turns.untimed)
-    found = without_profiler(nodes, turns.plain_ms, turns.profiled_ms)
+    path = Path(session.end_profiling())
+    nodes, between = read_profile(path, turns.untimed), read_time_between(path, turns.untimed)
+    profiled_ms = between + sum(node.ms for node in nodes)
+    found = without_profiler(nodes, turns.plain_ms, profiled_ms)
     return MeasuredStep(
         found.nodes,
         found.between,
         owner_of,
         kernels,
-        profiled_ms=turns.profiled_ms,
+        profiled_ms=profiled_ms,
         node_cost_ms=found.node_cost_ms,
     )
 

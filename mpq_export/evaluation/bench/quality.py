@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 
 import numpy as np
 
 from ...pipelines.registry import family_registration, load_judge
-from ..estimates import Estimate, frechet_of, mean_of, psnr_of
-from .metrics import SENSES, TO_FULL, Metric
+from ..estimates import Estimate, frechet_evaluations, frechet_of, mean_of, psnr_of
+from .metrics import SENSES, TO_FULL, Metric, few_images_note
 
 _LEAST_SIDE_OF_SSIM = 11
 """Its window."""
@@ -22,6 +22,10 @@ class Judging:
         family: of the bundles.
         original: full precision's images ``[N, C, H, W]``, or None where there are none.
         prompts: that images were drawn of in turn.
+
+    Attributes:
+        not_measured: titles of what is not, with the reason.
+        notes: on how far figures hold, by metric.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class Judging:
     ) -> None:
         self._judge = None
         self.not_measured: dict[str, str] = {}
+        self.notes: dict[Metric, str] = {}
         self._original = original
         missing = [name for name in ("torch", "torchmetrics") if find_spec(name) is None]
         if missing:
@@ -55,27 +60,43 @@ class Judging:
                 self.not_measured[SENSES[metric].title] = "there is no full precision: give --ckpt"
         self._originals_features = None if original is None else self._features(original)
 
-    def measure(self, images: np.ndarray) -> Mapping[Metric, Estimate]:
+    def evaluations(self, count: int) -> int:
+        """How many distances a row of so many images takes at most."""
+        found = 0 if self._networks is None else self._networks.evaluations
+        if self._judge is not None:
+            sets = 1 if self._original is None else 2
+            found += sets * frechet_evaluations(count, self._data.shape[1])
+        return found
+
+    def measure(
+        self, images: np.ndarray, on_distance: Callable[[], None] = lambda: None
+    ) -> Mapping[Metric, Estimate]:
         """All that can be measured of a row's images, float32 ``[N, C, H, W]`` in [0, 1].
 
-        A figure that is not a number is left out and noted.
+        A figure that is not a number is left out and noted. ``on_distance`` is called after each
+        of :meth:`evaluations`.
         """
-        found = self._figures(images)
+        found = self._figures(images, on_distance)
         for metric, figure in found.items():
             if not figure.is_finite:
                 self.not_measured[SENSES[metric].title] = "for some rows it is not a number"
         return {metric: figure for metric, figure in found.items() if figure.is_finite}
 
-    def _figures(self, images: np.ndarray) -> dict[Metric, Estimate]:
+    def _figures(
+        self, images: np.ndarray, on_distance: Callable[[], None]
+    ) -> dict[Metric, Estimate]:
         found: dict[Metric, Estimate] = {}
         features = self._features(images)
         if self._judge is not None and features is not None:
-            found[Metric.FRECHET_DATA] = frechet_of(features, self._data, paired=False)
+            found[Metric.FRECHET_DATA] = frechet_of(features, self._data, False, on_distance)
+            self._note_of(Metric.FRECHET_DATA, features)
             asked = self._as_asked(images)
             if asked is not None:
                 found[Metric.ACCURACY] = mean_of(asked, 0, 1)
         if self._networks is not None:
-            found |= self._networks.figures(images)
+            found |= self._networks.figures(images, on_distance)
+            if Metric.FRECHET_INCEPTION in found and self._networks.note:
+                self.notes[Metric.FRECHET_INCEPTION] = self._networks.note
         original = self._original
         if original is None:
             return found
@@ -84,7 +105,10 @@ class Judging:
                 found[Metric.FRECHET_FULL] = Estimate(value=0, low=0, high=0)
             return found
         if features is not None and self._originals_features is not None:
-            found[Metric.FRECHET_FULL] = frechet_of(features, self._originals_features, paired=True)
+            found[Metric.FRECHET_FULL] = frechet_of(
+                features, self._originals_features, True, on_distance
+            )
+            self._note_of(Metric.FRECHET_FULL, features)
         difference = images.astype(np.float64) - original
         found[Metric.PSNR] = psnr_of(np.square(difference).mean(axis=(1, 2, 3)))
         if self._measures_ssim:
@@ -96,6 +120,11 @@ class Judging:
             else:
                 found[Metric.SSIM] = mean_of(_structural_similarity(images, original), -1, 1)
         return found
+
+    def _note_of(self, metric: Metric, features: np.ndarray) -> None:
+        note = few_images_note(metric, *features.shape)
+        if note:
+            self.notes[metric] = note
 
     def _features(self, images: np.ndarray) -> np.ndarray | None:
         if self._judge is None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from ...bundle import WEIGHTS, Bundle
 from ...errors import UserError
-from ...files import ENGINE
 from ...lowering.names import Target
+from ...lowering.targets import lowered_files
+from ...runtimes.cuda.gpu import gpu_here
 from ...runtimes.names import ENGINE_RUNTIMES, Runtime
+from ...runtimes.tensorrt.engine_files import fitting_record
+from ...runtimes.tensorrt.installed import installed
 from ..size import size_report
 
 
@@ -99,10 +102,11 @@ def bundle_rows(bundles: Sequence[Bundle], runtimes: Sequence[Runtime]) -> list[
 
 
 def deployed_bytes(folder: Path, runtime: Runtime) -> int:
-    """Size of the files that a runtime needs of a bundle."""
+    """Size of the files that a runtime needs of a bundle; of its engines the one that runs here,
+    and 0 where none does, which the row then says."""
     if runtime in ENGINE_RUNTIMES:
-        files = list((folder / ENGINE).rglob("*.plan"))
-    elif runtime is Runtime.TORCH:
+        return _plan_bytes(folder, runtime)
+    if runtime is Runtime.TORCH:
         files = [folder / WEIGHTS]
     else:
         target = Target.ONNX if runtime is Runtime.ONNX else Target.ORT
@@ -110,26 +114,13 @@ def deployed_bytes(folder: Path, runtime: Runtime) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def require_one_model(bundles: Sequence[Bundle]) -> None:
-    """Raise UserError unless all are of one model, one scheduler and one family."""
-    first = bundles[0]
-    for other in bundles[1:]:
-        same = (
-            _public(first.model_config) == _public(other.model_config)
-            and _public(first.scheduler_config) == _public(other.scheduler_config)
-            and first.quantization.family == other.quantization.family
-        )
-        if not same:
-            raise UserError(
-                "The bundles are of different models",
-                where=other.path,
-                why=f"Its model, scheduler or family is not that of {first.path}",
-                fix="Compare bundles of one checkpoint; run the command once for each model",
-            )
-
-
-def _public(config: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in config.items() if not key.startswith("_")}
+def _plan_bytes(folder: Path, runtime: Runtime) -> int:
+    try:
+        files = lowered_files(folder, Target.TRT)
+        here = installed(runtime)
+        return fitting_record(folder, Target.TRT.value, files, here, gpu_here()).size
+    except UserError:
+        return 0
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

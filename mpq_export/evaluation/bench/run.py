@@ -14,12 +14,14 @@ from ...errors import UserError
 from ...pipelines.registry import DrawRequest
 from ...progress import ProgressReporter
 from ..environment import describe_environment, over_time, settings_of
+from ..estimates import Estimate
 from ..original import config_sha256, load_original
 from ..timing.making import CannotBeMade
 from ..timing.other_work import OtherWork, busy_note
 from ..timing.rounds import Cell
 from .baselines import full_precision, static_int8
 from .drawing import DRAWN, IMAGES, TRAJECTORY, Places, draw_apart
+from .metrics import Metric
 from .profile import GPU, Profile
 from .profiles import Profiled, Profiler
 from .quality import Judging
@@ -34,7 +36,8 @@ from .report import (
     pareto_front,
     quality_axis,
 )
-from .rows import Kind, Row, bundle_rows, require_one_model
+from .request_checks import require_drawable, require_one_model, whose_weights_are_known
+from .rows import Kind, Row, bundle_rows
 from .sitting import WARM_UP_STEPS, Sitting
 from .store import Store, pipeline_parts, program_parts, read_part, row_parts
 
@@ -94,8 +97,8 @@ class Timed:
     others: float
 
 
-def run_bench(request: BenchRequest, out: Path, progress: ProgressReporter) -> Finished:
-    """Measure everything that is not in ``out/cache`` yet."""
+def require_answerable(request: BenchRequest) -> None:
+    """Raise UserError, before anything is done, for what could not be answered."""
     require_one_model(request.bundles)
     if request.baselines and request.checkpoint is None:
         raise UserError(
@@ -105,6 +108,12 @@ def run_bench(request: BenchRequest, out: Path, progress: ProgressReporter) -> F
             fix=f"Give --ckpt; the first bundle was made from "
             f"'{request.bundles[0].quantization.source}'",
         )
+    require_drawable(request.bundles[0], request.drawing)
+
+
+def run_bench(request: BenchRequest, out: Path, progress: ProgressReporter) -> Finished:
+    """Measure everything that is not in ``out/cache`` yet, of a request that
+    :func:`require_answerable` has let through."""
     before = describe_environment(request.threads)
     store, program, settings = Store(out / "cache"), program_parts(), settings_of(before)
     rows, drawn = _rows(request, store, program, progress)
@@ -130,8 +139,7 @@ def _rows(
     from ...checkpoints.weights import record_weights
 
     progress.start("baselines", 1 + len(request.baselines))
-    first = request.bundles[0]
-    checkpoint = load_original(first, request.checkpoint)
+    checkpoint = load_original(whose_weights_are_known(request.bundles), request.checkpoint)
     progress.advance()
     content = (config_sha256(checkpoint.model_config), record_weights(checkpoint.model).sha256)
     parts = {"checkpoint": content, **program}
@@ -143,7 +151,8 @@ def _rows(
             "Full precision draws no images",
             where=request.checkpoint,
             why=images,
-            fix="Leave out --ckpt: bundles are then measured alone",
+            fix="Mend that: the same command goes on from here. Without --ckpt the bundles are "
+            "measured alone, in the same pipeline",
         )
     baselines = [original]
     if Kind.INT8 in request.baselines:
@@ -160,7 +169,7 @@ def _drawn(
     progress: ProgressReporter,
 ) -> Path | str:
     """The folder of a row's images, or why there are none."""
-    pipeline = request.bundles[0]
+    pipeline = _pipeline_of(row, request)
     parts = {
         **program,
         **row_parts(row),
@@ -170,18 +179,29 @@ def _drawn(
         "threads": request.threads,
     }
     progress.start(row.name, request.drawing.num_images)
-    own = pipeline.path if row.runtime is None else row.folder
 
     def make(folder: Path, unfinished: Path) -> None:
         places = Places(folder, unfinished)
         draw_apart(
-            row, own, request.drawing, trajectory, places, request.processors, progress.advance
+            row,
+            pipeline.path,
+            request.drawing,
+            trajectory,
+            places,
+            request.processors,
+            progress.advance,
         )
 
     try:
         return store.resumed(f"images-{row.name}", parts, make)
     except CannotBeMade as error:
         return str(error)
+
+
+def _pipeline_of(row: Row, request: BenchRequest) -> Bundle:
+    """The bundle in whose pipeline a row draws: its own, of a baseline the first."""
+    own = (bundle for bundle in request.bundles if bundle.path == row.folder)
+    return next(own, request.bundles[0])
 
 
 def _times(
@@ -199,13 +219,14 @@ def _times(
     depends = {
         **parts,
         "rows": [row_parts(row) for row in rows],
+        "pipelines": [pipeline_parts(_pipeline_of(row, request)) for row in rows],
         "processors": list(request.processors),
         "request": asdict(timed),
         "rounds": request.rounds,
     }
 
     def hold() -> dict[str, Any]:
-        others = OtherWork()
+        others = OtherWork(request.processors)
         cells = [asdict(cell) for cell in sitting.hold(rows, progress)]
         after = describe_environment(request.threads)
         return {"cells": cells, "before": before, "after": after, "others": others.share()}
@@ -236,15 +257,15 @@ def _judged(
     judging = Judging(first.quantization.family, images.get(Kind.FP32), prompts)
     not_measured = dict(judging.not_measured)
     reports = []
-    progress.start("judge", len(rows))
     for row, cell in zip(rows, timed.cells, strict=True):
         profile = profiled.profiles.get(row.name)
-        reports.append(_row_report(row, cell, drawn[row.name], images, judging, profile, request))
+        progress.start(f"judge {row.name}", judging.evaluations(request.drawing.num_images))
+        quality = judging.measure(images[row.name], progress.advance) if row.name in images else {}
+        reports.append(_row_report(row, cell, drawn[row.name], quality, profile, request))
         if cell.ms and isinstance(cell.gpu_memory, str):
             not_measured[f"memory of the GPU for {row.title}"] = cell.gpu_memory
         if row.name in profiled.missing:
             not_measured[f"layers of {row.title}"] = profiled.missing[row.name]
-        progress.advance()
     if any(one.device == GPU for one in profiled.profiles.values()):
         not_measured["layers' shares of the GPU's peak"] = "its peak is not measured"
     if profiled.no_peak:
@@ -252,7 +273,8 @@ def _judged(
     not_measured |= judging.not_measured
     axis = quality_axis(reports)
     setting = _setting(request)
-    notes = [busy_note(timed.others), *between_steps(reports, setting)]
+    few = judging.notes.values()
+    notes = [busy_note(timed.others), *few, *between_steps(reports, setting)]
     report = Report(
         command=request.command,
         notes=[note for note in notes if note],
@@ -271,14 +293,12 @@ def _row_report(
     row: Row,
     cell: Cell,
     folder: Path | str,
-    images: Mapping[str, np.ndarray],
-    judging: Judging,
+    quality: Mapping[Metric, Estimate],
     profile: Profile | None,
     request: BenchRequest,
 ) -> RowReport:
     drawn = read_part(folder / DRAWN) if isinstance(folder, Path) else {}
     failures = [why for why in (cell.failure, folder if isinstance(folder, str) else None) if why]
-    quality = judging.measure(images[row.name]) if row.name in images else {}
     per_image = [ms / request.batch for ms in cell.image_ms]
     return RowReport(
         name=row.name,

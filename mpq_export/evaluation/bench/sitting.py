@@ -27,7 +27,7 @@ class Sitting:
     """How rows are timed.
 
     Attributes:
-        bundle: whose pipeline draws, and whose model the inputs are for.
+        bundle: whose model the inputs are for, and in whose pipeline baselines draw.
         request: its number of images is the batch, of steps and of drawings.
         rounds: of each.
         processors: those that every row's process is pinned to; as many threads.
@@ -79,7 +79,7 @@ class Sitting:
         return {
             "batch": self.request.num_images if alone else None,
             "runtime": None if row.runtime is None else row.runtime.value,
-            "pipeline": str(self.bundle.path),
+            "pipeline": str(self.bundle.path if row.runtime is None else row.folder),
             "request": asdict(self.request),
         }
 

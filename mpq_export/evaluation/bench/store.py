@@ -127,7 +127,7 @@ def row_parts(row: Row) -> dict[str, str]:
 
 
 def pipeline_parts(bundle: Bundle) -> dict[str, Any]:
-    """What decides the images of a baseline beside its own files: how a bundle's are drawn."""
+    """What decides images beside the files of a denoiser: how the bundle draws."""
     manifest = bundle.path / "pipeline" / MANIFEST
     return {
         "scheduler": bundle.scheduler_config,

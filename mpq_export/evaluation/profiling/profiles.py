@@ -71,6 +71,21 @@ def read_profile(path: Path, skip: Container[int]) -> list[NodeTime]:
     ]
 
 
+def read_time_between(path: Path, skip: Container[int]) -> float:
+    """Milliseconds of a run that no node accounts for, without the runs of ``skip``.
+
+    The least of all runs: when the system lets another process run, that lands here as well.
+    """
+    between, in_nodes = [], 0
+    for event in json.loads(path.read_text(encoding="utf-8")):
+        if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
+            in_nodes += event["dur"]
+        elif event["name"] == "model_run":
+            between.append(event["dur"] - in_nodes)
+            in_nodes = 0
+    return max(0, min(one for number, one in enumerate(between) if number not in skip)) / 1e3
+
+
 def _elements(outputs: list[dict[str, list[int]]] | None) -> int | None:
     """``[{"float": [1, 8, 4, 4]}, ...]`` is what the profile has of outputs."""
     return prod(next(iter(outputs[0].values()))) if outputs else None

@@ -1,4 +1,4 @@
-"""How much of the processors other programs took while something was measured.
+"""How much other programs took of the processors that something was measured on.
 
 A load average cannot tell: it holds this program's own work, of the last minute.
 """
@@ -6,6 +6,7 @@ A load average cannot tell: it holds this program's own work, of the last minute
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,31 +18,46 @@ _BUSY_SHARE = 0.1
 
 @dataclass(frozen=True)
 class _Reading:
-    """Ticks of all processors since the system began, and this program's own, children's too."""
+    """Ticks of some processors since the system began, and this program's own, children's too."""
 
     all: float
     busy: float
     own: float
 
     @classmethod
-    def now(cls, stat: Path) -> _Reading:
-        fields = [float(word) for word in stat.read_text(encoding="ascii").split()[1 : 1 + _FIELDS]]
-        seconds = sum(os.times()[:4])
-        busy = sum(fields) - fields[_IDLE] - fields[_WAITING]
-        return cls(sum(fields), busy, seconds * os.sysconf("SC_CLK_TCK"))
+    def now(cls, stat: Path, processors: Sequence[int]) -> _Reading:
+        wanted = {f"cpu{number}" for number in processors}
+        lines = [line.split() for line in stat.read_text(encoding="ascii").splitlines() if line]
+        rows = [[float(word) for word in line[1 : 1 + _FIELDS]] for line in lines
+                if line[0] in wanted]  # fmt: skip
+        if len(rows) < len(wanted):  # a system that counts all together
+            rows = [[float(word) for word in line[1 : 1 + _FIELDS]] for line in lines
+                    if line[0] == "cpu"]  # fmt: skip
+        every = sum(map(sum, rows))
+        idle = sum(row[_IDLE] + row[_WAITING] for row in rows)
+        return cls(every, every - idle, sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK"))
 
 
 class OtherWork:
-    """Watches from when it is made on."""
+    """Watches from when it is made on.
 
-    def __init__(self, stat: Path = _STAT) -> None:
-        self._stat = stat
-        self._begin = _Reading.now(stat)
+    Args:
+        processors: that what is measured is pinned to; of a machine of 64, programs that fill
+            these two take a thirty-second of all.
+        stat: the system's count.
+    """
+
+    def __init__(self, processors: Sequence[int], stat: Path = _STAT) -> None:
+        self._stat, self._processors = stat, tuple(processors)
+        self._begin = _Reading.now(stat, self._processors)
 
     def share(self) -> float:
-        """Of all processors' time until now, 0 to 1. All child processes must have ended: the time
-        of those that have not is not known to be ours."""
-        now, begin = _Reading.now(self._stat), self._begin
+        """Of these processors' time until now, 0 to 1.
+
+        All child processes must have ended: the time of those that have not is not known to be
+        ours.
+        """
+        now, begin = _Reading.now(self._stat, self._processors), self._begin
         others = now.busy - begin.busy - (now.own - begin.own)
         return min(1.0, max(0.0, others) / max(now.all - begin.all, 1.0))
 

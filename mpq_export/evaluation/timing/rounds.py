@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,10 @@ _REST_SECONDS = 0.05
 """Between two turns: thread pools keep spinning for a moment after their work."""
 
 
+_LAST_LINES, _MOST_CHARACTERS = 3, 300
+"""Of what a process said before it died."""
+
+
 class WorkerFailed(Exception):
     """One line: what a worker answered instead of a result, or how it died."""
 
@@ -30,11 +36,14 @@ class Worker:
 
     def __init__(self, processors: Sequence[int]) -> None:
         threads = dict.fromkeys(THREAD_VARIABLES, str(len(processors)))
+        self._stderr = tempfile.TemporaryFile(  # noqa: SIM115 (it lives as long as the process)
+            "w+", encoding="utf-8", errors="replace"
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-m", _WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._stderr,
             text=True,
             env={**os.environ, **threads},
         )
@@ -51,7 +60,7 @@ class Worker:
     ) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
             assert pipe is not None
             pipe.close()
 
@@ -66,11 +75,18 @@ class Worker:
         except OSError:  # a closed pipe; the exit status says more
             line = ""
         if not line:
-            raise WorkerFailed(f"its process ended with status {self._process.wait()} at '{do}'")
+            ended = f"Its process ended with status {self._process.wait()} at '{do}'"
+            raise WorkerFailed(": ".join(filter(None, (ended, self._last_words()))))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
         return answer
+
+    def _last_words(self) -> str:
+        """The end of what it wrote to stderr."""
+        self._stderr.seek(0)
+        lines = deque((line.strip() for line in self._stderr if line.strip()), _LAST_LINES)
+        return " / ".join(lines)[-_MOST_CHARACTERS:]
 
     def load(
         self, opener: str, folder: Path, inputs: Path, words: Mapping[str, Any]

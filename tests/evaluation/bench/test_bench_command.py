@@ -89,7 +89,8 @@ def test_layers_are_matched_to_modules_in_every_row(measured, bundle):
     fp32, int8, packed = (row["profile"]["layers"] for row in report_of(measured)["rows"])
     for layers in (fp32, int8, packed):
         assert {layer["layer"] for layer in layers} == names
-        timed = [layer for layer in layers if layer["ms"] > 0]
+        # Of so small a model some layers are shorter than what the profiler adds to them.
+        timed = [layer for layer in layers if layer["ms"] > 0 or layer["profiler_share"] == 1]
         assert len(timed) >= 0.9 * len(names)
     assert {layer["arithmetic"] for layer in fp32 if layer["ms"]} == {"float32"}
     assert "int8" in {layer["arithmetic"] for layer in int8}
@@ -172,6 +173,8 @@ def test_a_runtime_that_cannot_open_fails_its_row_alone(bundle, tmp_path):
         (["--baselines", "int9"], "no baseline int9"),
         (["--baselines", "int8"], "Write fp32,int8"),
         (["--threads", "9999"], "9999 threads"),
+        (["--steps", "5000"], "5000 sampling steps are not possible"),
+        (["--prompt", "a fox"], "neither prompts nor guidance"),
     ],
 )
 def test_mistakes_are_explained(digits_folder, tmp_path, words, said):
@@ -179,6 +182,14 @@ def test_mistakes_are_explained(digits_folder, tmp_path, words, said):
     assert isinstance(done.exception, UserError)
     assert said in str(done.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_cannot_be_is_refused_before_any_work(digits_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "run_bench", lambda *words: pytest.fail("work was begun"))
+    (tmp_path / "file").touch()
+    done = invoke(digits_folder, "--out", tmp_path / "file")
+    assert isinstance(done.exception, UserError)
+    assert "The report cannot be written" in str(done.exception)
 
 
 def test_bundles_of_different_models_are_refused(digits_folder, lowered_folder, tmp_path):

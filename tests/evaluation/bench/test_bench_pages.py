@@ -83,6 +83,29 @@ def test_names_are_not_written_over_each_other():
     assert min(b - a for a, b in pairwise(heights)) >= 14
 
 
+def test_a_name_without_room_is_in_the_legend():
+    """Two that are wider than the plot to either side of their points, in its middle."""
+    rows = report().rows[:4]
+    long = [f"stable-diffusion-v1-5-mpq-dmv2-w{bits}a8-after-3000-updates" for bits in (4, 3)]
+    renamed = [
+        rows[0],
+        *(row.model_copy(update={"name": name}) for row, name in zip(rows[1:3], long, strict=True)),
+        rows[3],
+    ]
+    svg = plot(report().model_copy(update={"rows": renamed}))
+    said = {e.text: e for e in elements(svg, "text")}
+    assert set(long) <= set(said)
+    height = float(ElementTree.fromstring(svg).get("viewBox").split()[3])
+    bottom = float(ElementTree.fromstring(plot(report())).get("viewBox").split()[3])
+    assert height > bottom
+    points = [e for e in ElementTree.fromstring(svg).iter() if e.get("class") == "point"]
+    colours = {e.get("fill") for e in elements(svg, "circle") if e.get("class") is None}
+    assert colours == {points[number].get("fill") for number in (1, 2)}
+    for name in long:
+        assert bottom < float(said[name].get("y")) < height
+        assert said[name].get("fill") != "var(--ink)"
+
+
 def elements(svg, tag):
     return [e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith(tag)]
 
@@ -178,6 +201,14 @@ def test_no_report_holds_what_json_does_not(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_pages(Finished(nan, images()), tmp_path, "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_sentences_begin_with_capitals_and_titles_are_as_they_are():
+    lacking = {"layers of w3a4": "they are not timed"}
+    text = markdown_page(report().model_copy(update={"not_measured": lacking}), "x.svg")
+    assert "- Layers of w3a4: they are not timed." in text
+    assert "- model broken: out of memory." in text
+    assert "1. Normalisations: " in text
 
 
 def test_a_title_stays_in_its_cell():

@@ -77,7 +77,9 @@ def profiler(tmp_path, monkeypatch):
 
 
 def others(monkeypatch, share):
-    monkeypatch.setattr(profiles, "OtherWork", lambda: SimpleNamespace(share=lambda: share))
+    monkeypatch.setattr(
+        profiles, "OtherWork", lambda processors: SimpleNamespace(share=lambda: share)
+    )
 
 
 def test_all_rows_are_held_against_one_peak_that_none_exceeds(profiler, monkeypatch):

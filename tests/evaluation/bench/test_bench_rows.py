@@ -2,12 +2,14 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from mpq_export.bundle import read_bundle
 from mpq_export.errors import UserError
-from mpq_export.evaluation.bench.rows import bundle_rows, deployed_bytes, require_one_model
+from mpq_export.evaluation.bench import rows
+from mpq_export.evaluation.bench.rows import bundle_rows, deployed_bytes
 from mpq_export.evaluation.bench.store import Store, row_parts
 from mpq_export.runtimes.names import Runtime
 
@@ -18,12 +20,12 @@ def bundle(digits_folder):
 
 
 def test_a_bundle_has_a_row_in_every_runtime(bundle):
-    rows = bundle_rows([bundle], [Runtime.ORT, Runtime.TORCH])
-    assert [row.name for row in rows] == ["bundle-ort", "bundle-torch"]
-    assert [row.title for row in rows] == ["bundle in ort", "bundle in torch"]
-    assert rows[0].act_bits == 4
-    assert 3 < rows[0].weight_bits < 5
-    assert row_parts(rows[0]) != row_parts(rows[1])
+    found = bundle_rows([bundle], [Runtime.ORT, Runtime.TORCH])
+    assert [row.name for row in found] == ["bundle-ort", "bundle-torch"]
+    assert [row.title for row in found] == ["bundle in ort", "bundle in torch"]
+    assert found[0].act_bits == 4
+    assert 3 < found[0].weight_bits < 5
+    assert row_parts(found[0]) != row_parts(found[1])
 
 
 def test_what_is_deployed_depends_on_the_runtime(digits_folder):
@@ -34,6 +36,23 @@ def test_what_is_deployed_depends_on_the_runtime(digits_folder):
     assert deployed_bytes(digits_folder, Runtime.TRT) == 0
 
 
+def test_of_several_engines_the_size_is_that_of_the_one_that_runs(digits_folder, monkeypatch):
+    """Not of all plans, nor of what was built for other machines."""
+    asked = []
+
+    def fitting(folder, target, files, here, gpu):
+        asked.append((folder, target, files, here, gpu))
+        return SimpleNamespace(size=1234)
+
+    monkeypatch.setattr(rows, "lowered_files", lambda folder, target: {"model.onnx": "digest"})
+    monkeypatch.setattr(rows, "installed", lambda runtime: f"{runtime} here")
+    monkeypatch.setattr(rows, "gpu_here", lambda: "a GPU")
+    monkeypatch.setattr(rows, "fitting_record", fitting)
+    assert deployed_bytes(digits_folder, Runtime.TRT_RTX) == 1234
+    files = {"model.onnx": "digest"}
+    assert asked == [(digits_folder, "trt", files, "trt-rtx here", "a GPU")]
+
+
 def test_bundles_of_one_name_are_called_by_their_parents(bundle, tmp_path):
     for parent in ("a", "b"):
         shutil.copytree(bundle.path, tmp_path / parent / "bundle")
@@ -41,13 +60,6 @@ def test_bundles_of_one_name_are_called_by_their_parents(bundle, tmp_path):
     assert [row.name for row in bundle_rows(others, [Runtime.ORT])] == ["a-bundle", "b-bundle"]
     with pytest.raises(UserError, match="Two rows"):
         bundle_rows([bundle, bundle], [Runtime.ORT])
-
-
-def test_other_schedulers_are_other_models(bundle):
-    other = replace(bundle, scheduler_config={**bundle.scheduler_config, "beta_end": 0.5})
-    require_one_model([bundle, bundle])
-    with pytest.raises(UserError, match="different models"):
-        require_one_model([bundle, other])
 
 
 def test_a_part_is_made_once_and_a_failed_one_leaves_nothing(tmp_path):

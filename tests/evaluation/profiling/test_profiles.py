@@ -12,7 +12,7 @@ from mpq_export.evaluation.profiling.layers import (
     operator_table,
     profile_bundle,
 )
-from mpq_export.evaluation.profiling.profiles import read_profile
+from mpq_export.evaluation.profiling.profiles import read_profile, read_time_between
 
 
 def event(name, op_type, microseconds, shape):
@@ -85,6 +85,20 @@ def test_every_layer_of_a_real_bundle_has_time_and_work(digits_folder):
     assert len(profile.layers) > 5
     assert all(layer.ms > 0 and layer.macs for layer in profile.layers)
     assert profile.outside
+
+
+def test_time_between_nodes_is_that_of_the_least_disturbed_run(tmp_path):
+    runs = [
+        one
+        for whole, in_nodes in ((99, 9), (40, 10), (25, 10), (80, 12))
+        for one in (
+            event("conv", "Conv", in_nodes, [1]),
+            {"cat": "Session", "name": "model_run", "dur": whole},
+        )
+    ]
+    (tmp_path / "profile.json").write_text(json.dumps(runs))
+    assert read_time_between(tmp_path / "profile.json", {0}) == pytest.approx(0.015)
+    assert read_time_between(tmp_path / "profile.json", {0, 2}) == pytest.approx(0.03)
 
 
 def test_a_node_that_runs_several_times_in_a_step_counts_each_time(tmp_path):

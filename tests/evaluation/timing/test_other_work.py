@@ -15,29 +15,45 @@ def stat(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "times", lambda: (next(own), 0, 0, 0, 0))
 
     def write(user, system, idle, stolen=0):
-        line = f"cpu  {user} 0 {system} {idle} 5 0 0 {stolen} 77 77"
-        (tmp_path / "stat").write_text(line + "\ncpu0 1 2 3\n")
+        idle_one = "1000 0 1000 90000 0 0 0 0 0 0"
+        lines = [
+            f"cpu  {2 * user} 0 {system} {9 * idle} 5 0 0 {stolen} 77 77",
+            f"cpu0 {user} 0 0 {idle} 5 0 0 0 77 77",
+            f"cpu1 {idle_one}",
+            f"cpu2 0 0 {system} 0 0 0 0 {stolen} 0 0",
+            f"cpu20 {idle_one}",
+            "intr 1 2 3",
+        ]
+        (tmp_path / "stat").write_text("\n".join(lines) + "\n")
         return tmp_path / "stat"
 
     return write
 
 
 def test_what_is_not_ours_is_of_others(stat):
-    watch = OtherWork(stat(1000, 500, 9000))
+    watch = OtherWork((0, 2), stat(1000, 500, 9000))
     stat(1150, 520, 9230)
     assert watch.share() == pytest.approx(70 / 400)
 
 
 def test_time_that_the_host_took_is_of_others(stat):
-    watch = OtherWork(stat(1000, 500, 9000))
+    watch = OtherWork((0, 2), stat(1000, 500, 9000))
     stat(1100, 500, 9100, stolen=50)
     assert watch.share() == pytest.approx(50 / 250)
 
 
 def test_our_own_work_is_of_nobody_else(stat):
-    watch = OtherWork(stat(1000, 500, 9000))
+    watch = OtherWork((0, 2), stat(1000, 500, 9000))
     stat(1098, 500, 9000)  # the system counts in whole ticks
     assert watch.share() == 0
+
+
+def test_a_system_that_counts_all_together_is_taken_at_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "times", lambda: (0, 0, 0, 0, 0))
+    (tmp_path / "stat").write_text("cpu  100 0 0 100 0 0 0 0 0 0\n")
+    watch = OtherWork((0,), tmp_path / "stat")
+    (tmp_path / "stat").write_text("cpu  150 0 0 250 0 0 0 0 0 0\n")
+    assert watch.share() == pytest.approx(0.25)
 
 
 def test_a_busy_machine_is_said():
@@ -48,4 +64,4 @@ def test_a_busy_machine_is_said():
 
 
 def test_the_system_itself_can_be_asked():
-    assert 0 <= OtherWork().share() <= 1
+    assert 0 <= OtherWork(sorted(os.sched_getaffinity(0))).share() <= 1

@@ -67,9 +67,28 @@ def test_a_worker_that_dies_is_told_from_one_that_answers(monkeypatch):
     monkeypatch.setattr(rounds, "_WORKER", "no.such.module")
     with (
         Worker([0]) as worker,
-        pytest.raises(WorkerFailed, match="ended with status 1"),
+        pytest.raises(WorkerFailed, match=r"process ended with status 1 at 'round': .*no\.such"),
     ):
         worker.ask("round")
+
+
+def test_the_last_words_of_a_process_that_crashed_are_said(tmp_path, monkeypatch):
+    opener = """
+        import os, signal, sys
+
+        def open_step(folder, inputs):
+            for number in range(9):
+                print(f"line {number}", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+    """
+    (tmp_path / "crashing_opener.py").write_text(textwrap.dedent(opener))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    np.savez(tmp_path / "inputs.npz", sample=np.zeros(1, np.float32))
+    with Worker([0]) as worker, pytest.raises(WorkerFailed) as failed:
+        worker.load("crashing_opener", tmp_path, tmp_path / "inputs.npz", {})
+    assert str(failed.value) == (
+        "Its process ended with status -11 at 'load': line 6 / line 7 / line 8"
+    )
 
 
 def test_importing_the_worker_imports_no_library():

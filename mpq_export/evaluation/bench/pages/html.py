@@ -23,6 +23,7 @@ from .words import (
     megabytes,
     metrics_of,
     milliseconds,
+    not_measured,
     percentiles,
     quality_cell,
     rate,
@@ -86,7 +87,7 @@ def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]
         "costs": {row.name: cost_sentences(row) for row in report.rows},
         "samples": {name: _data_uri(own) for name, own in images.items()},
         "shown_layers": _LAYERS,
-        "failures": {row.title: row.failure for row in report.rows if row.failure},
+        "missing": not_measured(report),
     }
 
 

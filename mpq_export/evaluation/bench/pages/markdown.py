@@ -12,6 +12,7 @@ from .words import (
     megabytes,
     metrics_of,
     milliseconds,
+    not_measured,
     percentiles,
     quality_cell,
     runs_on_gpu,
@@ -122,8 +123,5 @@ def _runs(row: RowReport) -> str:
 
 
 def _not_measured(report: Report) -> list[str]:
-    failed = {row.title: row.failure for row in report.rows if row.failure}
-    entries = {**report.not_measured, **failed}
-    if not entries:
-        return []
-    return ["Not measured:", "", *(f"- {what}: {why}." for what, why in entries.items()), ""]
+    said = not_measured(report)
+    return ["Not measured:", "", *(f"- {one}" for one in said), ""] if said else []

@@ -20,7 +20,7 @@ def pareto_plot(report: Report, marks: Marks) -> str:
     """SVG; it says so where nothing can be placed in it.
 
     Of few rows all have their names beside their points, of many those that no other one beats;
-    a legend under the plot says what the others are.
+    a legend under the plot says what the others are, and what a name has no room for.
     """
     metric = None if report.quality_axis is None else Metric(report.quality_axis)
     rows = [row for row in report.rows if row.step is not None and metric in row.quality]
@@ -47,8 +47,11 @@ def pareto_plot(report: Report, marks: Marks) -> str:
     for row, (at, up) in zip(rows, points, strict=True):
         which = f'class="point" data-row="{numbers[row.name]}" stroke="var(--page)"'
         parts.append(marks.by_row[row.name].drawn(at, up, _RADIUS, which))
-    parts += _names(rows, points, report)
-    drawn, height = _legend(marks.legend)
+    names, without_room = _names(rows, points, report)
+    parts += names
+    known = {said for _, said in marks.legend}
+    more = [(marks.by_row[name], name) for name in without_room if name not in known]
+    drawn, height = _legend([*marks.legend, *more])
     label = f"ms per step against {sense.title}"
     return chart(_WIDTH, _HEIGHT + height, [*parts, *drawn], label, "pareto")
 
@@ -59,8 +62,9 @@ def _best(row: RowReport, report: Report) -> bool:
 
 def _names(
     rows: Sequence[RowReport], points: Sequence[tuple[float, float]], report: Report
-) -> list[str]:
-    """Names beside points, with lines to those that are farther away."""
+) -> tuple[list[str], list[str]]:
+    """Names beside points, with lines to those that are farther away; and those for which there is
+    no room."""
     many = len(report.rows) > MOST_NAMED
     named = [
         (row.name, *point)
@@ -71,7 +75,9 @@ def _names(
     frame = Frame(_LEFT, _WIDTH, _TOP - 10, _HEIGHT - _BOTTOM)
     labels = placed_labels(named, points, frame, _RADIUS)
     ties = [_tie(label, *named[index][1:]) for index, label in labels.items() if label.tied]
-    return ties + [text(one.x, one.y, one.name, one.anchor, "ink") for one in labels.values()]
+    drawn = [text(one.x, one.y, one.name, one.anchor, "ink") for one in labels.values()]
+    left_out = {name for index, (name, *_) in enumerate(named) if index not in labels}
+    return ties + drawn, [row.name for row in rows if row.name in left_out]
 
 
 def _tie(label: Label, x: float, y: float) -> str:

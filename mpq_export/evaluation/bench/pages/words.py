@@ -12,7 +12,7 @@ _LISTED = 3
 
 
 def interval(estimate: Estimate, digits: int = 2, factor: float = 1) -> str:
-    """A figure and its interval."""
+    """A figure and its interval, where it has one."""
     figures = (estimate.value, estimate.low, estimate.high)
     value, low, high = (f"{factor * figure:.{digits}f}" for figure in figures)
     return value if low == high else f"{value} ({low} to {high})"
@@ -70,7 +70,7 @@ def told_by_none(report: Report) -> list[str]:
     for entry in report.comparisons:
         found.setdefault(entry.figure, set()).add(entry.verdict)
     return [
-        f"{_figure(figure)} tells no row apart from the first."
+        f"{sentence(_figure(figure))} tells no row apart from the first."
         for figure, said in found.items()
         if said == {"not told apart"}
     ]
@@ -86,18 +86,29 @@ def cost_sentences(row: RowReport) -> list[str]:
     if row.profile is None:
         return []
     return [
-        f"{cost.title}: {cost.ms:.2f} ms, {cost.share:.0%}. {cost.remedy}"
+        f"{sentence(cost.title)}: {cost.ms:.2f} ms, {cost.share:.0%}. {cost.remedy}"
         for cost in row.profile.costs
     ]
+
+
+def sentence(said: str) -> str:
+    """With a capital at its begin."""
+    return said[:1].upper() + said[1:]
+
+
+def not_measured(report: Report) -> list[str]:
+    """A sentence for everything that is not, and for every row that failed."""
+    found = [f"{sentence(what)}: {why}." for what, why in report.not_measured.items()]
+    return found + [f"{row.title}: {row.failure}." for row in report.rows if row.failure]
 
 
 def step_times(profile: Profile) -> str:
     """The step that shares are of, and how the profiler was kept out of it."""
     if profile.profiled_ms is None:
         return f"{profile.run_ms:.2f} ms under the profiler"
-    said = f"{profile.run_ms:.2f} ms a step, {profile.profiled_ms:.2f} ms under the profiler"
     if not profile.node_cost_ms:
-        return said
+        return f"{profile.run_ms:.2f} ms under the profiler, and no less without it"
+    said = f"{profile.run_ms:.2f} ms a step, {profile.profiled_ms:.2f} ms under the profiler"
     return f"{said}, whose {1e3 * profile.node_cost_ms:.1f} us a node are taken off"
 
 

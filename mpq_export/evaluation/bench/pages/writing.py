@@ -14,6 +14,11 @@ from .pareto import pareto_plot
 from .svg import standalone
 
 
+def page_files(name: str) -> tuple[str, ...]:
+    """The files of a report of this name."""
+    return tuple(f"{name}.{suffix}" for suffix in ("json", "md", "html", "svg"))
+
+
 def write_pages(finished: Finished, out: Path, name: str) -> None:
     """Write ``NAME.json``, ``.md``, ``.html`` and ``.svg``, each atomically."""
     report = finished.report
