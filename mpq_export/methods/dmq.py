@@ -1,5 +1,5 @@
-"""DMQ: learned equivalent scaling with adaptive weights of timesteps, power-of-two scales of the
-channels of skip connections, and learned rounding; no training."""
+"""DMQ (arXiv 2507.12933): learned equivalent scaling with adaptive weights of timesteps,
+power-of-two scales of the channels of skip connections, and learned rounding; no training."""
 
 from ..core.bit_allocation import Allocation
 from ..core.weight_form import WeightForm

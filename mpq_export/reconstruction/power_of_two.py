@@ -1,4 +1,4 @@
-"""Power-of-two steps of single channels, by vote (DMQ).
+"""Power-of-two steps of single channels, by vote (DMQ, arXiv 2507.12933).
 
 A channel whose values are small wants a smaller step than its tensor has. Every sample n of step t
 votes for the ``j`` of ``0 .. D`` with the least error when the channel's step is ``s_t 2^(j - D)``,

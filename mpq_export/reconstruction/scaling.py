@@ -1,4 +1,5 @@
-"""Learned equivalent scaling: one positive factor per input channel of a layer (DMQ).
+"""Learned equivalent scaling: one positive factor per input channel of a layer (DMQ, arXiv
+2507.12933).
 
 A layer's output is the same when its input is divided by ``tau`` and its weight's columns are
 multiplied by it, ``Y = (X / tau)(tau W)``, but its quantised output is not. For sample i of step t

@@ -1,4 +1,5 @@
-"""How much each step of the sampler counts while something is fitted (DMQ's adaptive weighting).
+"""How much each step of the sampler counts while something is fitted (DMQ's adaptive
+weighting, arXiv 2507.12933).
 
 With ``Lambda_t`` the running mean loss of step t, ``xi`` the memory and ``alpha`` the power::
 
