@@ -24,19 +24,36 @@ class _Data(BaseModel):
 
 
 class Times(_Data):
-    """Milliseconds over the rounds, after the warm-up: percentiles, and the median's interval."""
+    """Milliseconds after the warm-up.
+
+    ``p50`` is the median of the rounds with its interval, by which rows are compared. A round is
+    one drawing, or the mean of as many steps as fill a tenth of a second, which has no tails:
+    ``p10``, ``p90`` and ``p99`` are of all single steps, as many as ``singles`` says, and so is
+    ``single_p50``. Where these are none, what was timed is a round by itself.
+    """
 
     rounds: int
     p10: float
     p50: Estimate
     p90: float
     p99: float
+    single_p50: float | None = None
+    singles: int | None = None
 
     @classmethod
-    def of(cls, milliseconds: Sequence[float]) -> Times:
-        """Of at least one round."""
-        p10, p90, p99 = (float(value) for value in np.percentile(milliseconds, (10, 90, 99)))
-        return cls(rounds=len(milliseconds), p10=p10, p50=median_of(milliseconds), p90=p90, p99=p99)
+    def of(cls, rounds: Sequence[float], singles: Sequence[float] | None = None) -> Times:
+        """Of at least one round, and of the single steps that rounds are means of."""
+        taken = rounds if singles is None else singles
+        p10, p50, p90, p99 = (float(value) for value in np.percentile(taken, (10, 50, 90, 99)))
+        return cls(
+            rounds=len(rounds),
+            p10=p10,
+            p50=median_of(rounds),
+            p90=p90,
+            p99=p99,
+            single_p50=None if singles is None else p50,
+            singles=None if singles is None else len(singles),
+        )
 
 
 class StepError(_Data):

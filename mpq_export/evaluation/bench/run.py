@@ -313,7 +313,7 @@ def _row_report(
         load_seconds=cell.load_seconds if cell.ms else None,
         peak_bytes=cell.peak_bytes if cell.ms else None,
         gpu_bytes=cell.gpu_memory if cell.ms and isinstance(cell.gpu_memory, int) else None,
-        step=Times.of(cell.ms) if cell.ms else None,
+        step=Times.of(cell.ms, cell.single_ms) if cell.ms else None,
         image=Times.of(per_image) if per_image else None,
         quality={metric.value: value for metric, value in quality.items()},
         errors=[

@@ -101,7 +101,8 @@ class Worker:
 class Cell:
     """One model in one sitting: times of every round in milliseconds, or why there are none.
 
-    ``ms`` are single steps, ``image_ms`` whole drawings where those are timed, too;
+    ``ms`` are the rounds' means of a step, ``single_ms`` all single steps of all rounds,
+    ``image_ms`` whole drawings where those are timed, too;
     ``gpu_memory`` bytes on a GPU, or why they are not known, or None where there is none.
     """
 
@@ -114,10 +115,11 @@ class Cell:
     failure: str | None = None
     image_ms: list[float] = field(default_factory=list)
     gpu_memory: int | str | None = None
+    single_ms: list[float] = field(default_factory=list)
 
     def fail(self, error: Exception) -> None:
         """There is no result but this."""
-        self.failure, self.ms, self.image_ms = str(error), [], []
+        self.failure, self.ms, self.single_ms, self.image_ms = str(error), [], [], []
 
 
 def measure_in_turns(
@@ -128,7 +130,7 @@ def measure_in_turns(
 ) -> None:
     """Fill in the steps' times and the memory of loaded workers; one that fails is left out."""
     running = list(zip(workers, cells, strict=True))
-    for worker, cell in _turns(running, "round", lambda cell: cell.ms, rounds, on_round):
+    for worker, cell in _turns(running, "round", _keep_round, rounds, on_round):
         try:
             cell.peak_bytes = worker.ask("memory")["peak_bytes"]
         except WorkerFailed as error:
@@ -146,14 +148,23 @@ def draw_in_turns(
     Each draws once before, untimed.
     """
     running = list(zip(workers, cells, strict=True))
-    running = _turns(running, "images", lambda cell: [], 1, lambda: None)
-    _turns(running, "images", lambda cell: cell.image_ms, rounds, on_round)
+    running = _turns(running, "images", lambda cell, answer: None, 1, lambda: None)
+    _turns(running, "images", _keep_drawing, rounds, on_round)
+
+
+def _keep_round(cell: Cell, answer: Mapping[str, Any]) -> None:
+    cell.ms.append(answer["ms"])
+    cell.single_ms += answer["single_ms"]
+
+
+def _keep_drawing(cell: Cell, answer: Mapping[str, Any]) -> None:
+    cell.image_ms.append(answer["ms"])
 
 
 def _turns(
     running: list[tuple[Worker, Cell]],
     request: str,
-    times: Callable[[Cell], list[float]],
+    keep: Callable[[Cell, Mapping[str, Any]], None],
     rounds: int,
     on_round: Callable[[], None],
 ) -> list[tuple[Worker, Cell]]:
@@ -164,7 +175,7 @@ def _turns(
         for worker, cell in running[first:] + running[:first]:
             time.sleep(_REST_SECONDS)
             try:
-                times(cell).append(worker.ask(request)["ms"])
+                keep(cell, worker.ask(request))
             except WorkerFailed as error:
                 cell.fail(error)
         running = [(worker, cell) for worker, cell in running if cell.failure is None]

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from .steps import Step
 _LEAST_SECONDS = 0.1
 """Of a round: one step of a small model ends before the system lets anything else run, and so
 misses what that takes from all steps alike."""
+
+_DIGITS = 4
+"""Of milliseconds: a tenth of a microsecond."""
 
 
 class _Session:
@@ -60,13 +64,14 @@ class _Session:
         return {} if self.step.gpu_memory is None else {"gpu_memory": self.step.gpu_memory()}
 
     def round(self) -> dict[str, Any]:
-        """The mean of as many steps as fill a tenth of a second."""
+        """The mean of as many steps as fill a tenth of a second, and each of them."""
         self.step.run()  # another process had the caches
-        seconds, steps, started = 0.0, 0, time.perf_counter()
-        while seconds < _LEAST_SECONDS:
+        ends = [time.perf_counter()]
+        while ends[-1] - ends[0] < _LEAST_SECONDS:
             self.step.run()
-            seconds, steps = time.perf_counter() - started, steps + 1
-        return {"ms": 1e3 * seconds / steps}
+            ends.append(time.perf_counter())
+        single = [round(1e3 * (end - begin), _DIGITS) for begin, end in pairwise(ends)]
+        return {"ms": 1e3 * (ends[-1] - ends[0]) / len(single), "single_ms": single}
 
     def images(self) -> dict[str, Any]:
         assert self.step.draw is not None, "the opener was not asked for images"

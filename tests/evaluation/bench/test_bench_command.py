@@ -67,6 +67,7 @@ def test_every_row_is_timed_drawn_and_profiled(measured):
         shares = [layer["of_peak"] for layer in row["profile"]["layers"]]
         assert all(share is None or 0 < share <= 1 for share in shares)
         assert row["step"]["rounds"] == 2
+        assert row["step"]["singles"] >= 2
         assert row["image"]["p50"]["value"] > row["step"]["p50"]["value"]
         assert row["peak_bytes"] > 2e7
         assert row["profile"]["run_ms"] >= row["profile"]["node_ms"] > 0

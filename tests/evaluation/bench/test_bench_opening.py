@@ -71,6 +71,6 @@ def test_a_row_has_the_bytes_that_are_known(said, bytes_):
         name="a", title="a", kind=SimpleNamespace(value="bundle"), runtime=None, method="rtn",
         weight_bits=3.0, act_bits=4, file_bytes=1,
     )  # fmt: skip
-    cell = Cell("a", ms=[1.0, 2.0], gpu_memory=said)
+    cell = Cell("a", ms=[1.0, 2.0], single_ms=[1.0], gpu_memory=said)
     found = _row_report(row, cell, "no images", {}, None, SimpleNamespace(batch=1))
     assert found.gpu_bytes == bytes_

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 from reports import close, report, row
 
+from mpq_export.evaluation.bench.pages.words import percentiles
 from mpq_export.evaluation.bench.quality import Metric
 from mpq_export.evaluation.bench.report import (
     Report,
@@ -68,6 +69,16 @@ def test_steps_that_do_not_explain_an_image_are_remarked():
     batched = setting.model_copy(update={"batch": 8})
     assert between_steps([even], batched)
     assert between_steps([report().rows[4]], setting) == []
+
+
+def test_tails_are_of_single_steps_and_rounds_compare():
+    singles = [1.0] * 90 + [11.0] * 10
+    times = Times.of([2.0, 2.0, 2.0], singles)
+    assert (times.p50.value, times.single_p50) == (2, 1)
+    assert (times.rounds, times.singles) == (3, 100)
+    assert times.p99 == 11
+    assert percentiles(times) == f"1.00 / {times.p90:.2f} / 11.00"
+    assert percentiles(Times.of([2.0, 2.0])) == "2.00 / 2.00"
 
 
 def test_the_front_holds_what_nothing_beats():

@@ -27,7 +27,7 @@ class ScriptedWorker:
         time = next(self.times)
         if isinstance(time, Exception):
             raise time
-        return {"ms": time}
+        return {"ms": time, "single_ms": [time - 1, time + 1]}
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,7 @@ def test_turns_rotate():
     measure_in_turns(workers, cells, 2)
     assert turns == ["a", "b", "b", "a"]
     assert [cell.ms for cell in cells] == [[1, 2], [3, 4]]
+    assert [cell.single_ms for cell in cells] == [[0, 2, 1, 3], [2, 4, 3, 5]]
     assert [cell.peak_bytes for cell in cells] == [7, 7]
 
 
@@ -121,6 +122,22 @@ def clocked_round(monkeypatch, seconds):
 
 def test_a_round_is_the_mean_of_steps_that_fill_a_tenth_of_a_second(monkeypatch):
     assert clocked_round(monkeypatch, _LEAST_SECONDS / 16) == (pytest.approx(100 / 16), 1 + 16)
+
+
+def test_single_steps_of_a_round_are_told(monkeypatch):
+    """A tail that the mean hides: every fourth step is eight times as long."""
+    now, runs = [0.0], []
+
+    def run():
+        runs.append(1)
+        now[0] += 2**-4 if len(runs) % 4 == 0 else 2**-7
+
+    monkeypatch.setattr("mpq_export.evaluation.timing.worker.time.perf_counter", lambda: now[0])
+    session = _Session()
+    session.step = Step(run)
+    answer = session.round()
+    assert answer["single_ms"] == [7.8125, 7.8125, 62.5, 7.8125, 7.8125, 7.8125]
+    assert answer["ms"] == pytest.approx(101.5625 / 6)
 
 
 def test_a_long_step_is_timed_once(monkeypatch):

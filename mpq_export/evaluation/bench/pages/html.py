@@ -19,6 +19,7 @@ from .marks import MOST_NAMED, Mark, marks_of
 from .pareto import pareto_plot
 from .svg import DARK, LIGHT, variables
 from .words import (
+    ROUNDS,
     cost_sentences,
     megabytes,
     metrics_of,
@@ -88,6 +89,7 @@ def _context(report: Report, images: Mapping[str, np.ndarray]) -> dict[str, Any]
         "samples": {name: _data_uri(own) for name, own in images.items()},
         "shown_layers": _LAYERS,
         "missing": not_measured(report),
+        "rounds": ROUNDS,
     }
 
 

@@ -8,6 +8,7 @@ from ..metrics import SENSES
 from ..report import Report, RowReport
 from .marks import MOST_NAMED
 from .words import (
+    ROUNDS,
     cost_sentences,
     megabytes,
     metrics_of,
@@ -53,7 +54,8 @@ def _times(report: Report) -> list[str]:
     on_gpu = runs_on_gpu(report)
     gpu = "| GPU MB " if on_gpu else ""
     lines = [
-        "| model | ms per step, p50 (95 %) | p90 / p99 | ms per image, p50 | p90 / p99 | load s "
+        "| model | ms per step, p50 of rounds (95 %) | single steps, p50 / p90 / p99 "
+        "| ms per image, p50 | p90 / p99 | load s "
         f"| peak MB {gpu}| file MB | weight bits | activation bits |",
         "|---" * (11 if on_gpu else 10) + "|",
     ]
@@ -66,7 +68,7 @@ def _times(report: Report) -> list[str]:
             f"| {megabytes(row.peak_bytes)} {taken}| {megabytes(row.file_bytes)} "
             f"| {row.weight_bits:.2f} | {row.activation_bits} |"
         )
-    return [*lines, ""]
+    return [*lines, "", ROUNDS, ""]
 
 
 def _quality(report: Report) -> list[str]:

@@ -9,6 +9,10 @@ from ..report import Report, RowReport, Times
 from ..rows import Kind
 
 _LISTED = 3
+ROUNDS = (
+    "A round is the mean of as many steps as fill a tenth of a second, or one drawing: its median "
+    "is what rows are compared by. Tails of steps are of single steps."
+)
 
 
 def interval(estimate: Estimate, digits: int = 2, factor: float = 1) -> str:
@@ -24,8 +28,11 @@ def milliseconds(times: Times | None) -> str:
 
 
 def percentiles(times: Times | None) -> str:
-    """90th and 99th."""
-    return "" if times is None else f"{times.p90:.2f} / {times.p99:.2f}"
+    """90th and 99th, and before them the median where they are of single steps."""
+    if times is None:
+        return ""
+    tails = f"{times.p90:.2f} / {times.p99:.2f}"
+    return tails if times.single_p50 is None else f"{times.single_p50:.2f} / {tails}"
 
 
 def quality_cell(row: RowReport, metric: Metric) -> str:
