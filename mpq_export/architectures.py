@@ -105,6 +105,13 @@ def model_arguments(
     return arguments
 
 
+def predicted_channels(config: Config) -> int | None:
+    """C of a model's predictions, those of variances included; None where the config does not say.
+    Transformers that name none predict as many as a sample has."""
+    channels = config.get("out_channels") or config.get("in_channels")
+    return channels if type(channels) is int else None
+
+
 def takes_text(config: Config) -> bool:
     """Whether the model is conditioned on an encoded text."""
     conditions = architecture_of(config).conditions(config)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from .architectures import predicted_channels
 from .bundle_config import REBUILD, LayerConfig, QuantizationConfig, quantization_of
 from .bundle_features import (
     MAX_MODULE_NAME,
@@ -161,7 +162,7 @@ def read_bundle(path: str | Path) -> Bundle:
                 channels[name] = own
     with _refused(folder, "The parts of a layer break the format"):
         check_parts(layers, channels)
-    timesteps, output_bias = _take_tables(folder, tensors, layers)
+    timesteps, output_bias = _take_tables(folder, tensors, layers, predicted_channels(config))
     features, removed = None, frozenset[str]()
     if quantization.temporal is not None:
         with _refused(folder, "The table of temporal features breaks the format"):
@@ -247,7 +248,10 @@ def _take_layer(tensors: dict[str, NDArray[Any]], name: str, config: LayerConfig
 
 
 def _take_tables(
-    folder: Path, tensors: dict[str, NDArray[Any]], layers: Mapping[str, PackedLayer]
+    folder: Path,
+    tensors: dict[str, NDArray[Any]],
+    layers: Mapping[str, PackedLayer],
+    channels: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     timesteps, output_bias = tensors.pop(TIMESTEPS, None), tensors.pop(OUTPUT_BIAS, None)
     if (
@@ -262,13 +266,12 @@ def _take_tables(
     if (
         output_bias is None
         or output_bias.dtype != np.float32
-        or output_bias.ndim > 2
-        or output_bias.shape[:1] != timesteps.shape
-        or not output_bias.size
+        or output_bias.shape not in (timesteps.shape, (len(timesteps), channels))
     ):
         raise BundleError(
             "The table of output biases is missing or malformed",
             where=folder / WEIGHTS,
+            why="It has a float32 for every timestep, or one for each channel of a prediction",
             fix=REBUILD,
         )
     if not np.all(np.isfinite(output_bias)):

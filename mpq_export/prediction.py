@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +28,6 @@ def predict(
     arguments = model_arguments(config, sample, timesteps, conditions)
     prediction: torch.Tensor = model(**arguments, return_dict=False)[0]
     return prediction
-
-
-def predicted_channels(model: nn.Module) -> int:
-    """C of a diffusers denoiser's predictions, those of variances included."""
-    config = cast(Mapping[str, Any], model.config)
-    channels: int = config.get("out_channels") or config["in_channels"]
-    return channels
 
 
 def bias_table(output_bias: NDArray[np.float32]) -> torch.Tensor:

@@ -17,7 +17,6 @@ from .core.integer_reference import PackedLayer
 from .core.layers import Quantizable, geometry_of, install_layers, replace_module
 from .empty_model import build_empty_model
 from .errors import BundleError
-from .prediction import predicted_channels
 
 Removable = nn.Linear | nn.Embedding
 """Modules that a table of features may make unread."""
@@ -65,7 +64,6 @@ def build_skeleton(
         + sum(rows * (columns + 1) for rows, columns in removed.values()),
         BundleError("The bundle's config builds no model", where=bundle.path),
     )
-    _require_bias_of(model, bundle)
     modules = dict(model.named_modules())
     for name, layer in bundle.layers.items():
         if name not in bundle.channels and not _fits(modules.get(name), layer):
@@ -95,19 +93,6 @@ def build_skeleton(
             "A parameter has the wrong shape", where=bundle.path, why=str(error)
         ) from error
     return model.eval().requires_grad_(False)
-
-
-def _require_bias_of(model: nn.Module, bundle: Bundle) -> None:
-    """A bias by channel has one for each of the prediction's."""
-    if bundle.output_bias.ndim == 1:
-        return
-    predicted = predicted_channels(model)
-    if bundle.output_bias.shape[1] != predicted:
-        raise BundleError(
-            "The table of output biases is not the model's",
-            where=bundle.path,
-            why=f"It has {bundle.output_bias.shape[1]} channels, a prediction {predicted}",
-        )
 
 
 def _remove(

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from ..architectures import predicted_channels
 from ..core.temporal import unread_layers
 from ..methods.plan import LayerPlan
 from ..methods.recipe import Recipe
-from ..prediction import predicted_channels
 from ..schedulers import sampling_schedule
 from ..temporal.cache_plan import plan_cache
 from .cost import CostForecast, forecast_cost
@@ -61,7 +61,7 @@ def forecast_export(
     """
     schedule = sampling_schedule(scheduler_config, num_steps)
     speed, rows = measure_speed(plan.layers.values()), len(schedule.timesteps)
-    biases = predicted_channels(model) if recipe.bias_correction else None
+    biases = predicted_channels(model_config) if recipe.bias_correction else None
     size = forecast_size(model, plan, rows, bias_channels=biases)
     try:
         cached = cached_shapes(model, model_config, rows, recipe)

@@ -1,14 +1,15 @@
 """The bias of predictions by step and channel, in every runtime."""
 
-from dataclasses import replace
+import shutil
 
 import fixtures
 import numpy as np
 import pytest
 import torch
+from signed_changes import change_tensors
 
 from mpq_export.architectures import architecture_of
-from mpq_export.bundle import WEIGHTS, read_bundle
+from mpq_export.bundle import OUTPUT_BIAS, WEIGHTS, read_bundle
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.errors import BundleError
 from mpq_export.export import export_checkpoint
@@ -20,7 +21,6 @@ from mpq_export.methods.plan import plan_layers
 from mpq_export.precision import BitSpec
 from mpq_export.runtimes.denoiser import open_denoiser
 from mpq_export.runtimes.names import Runtime
-from mpq_export.runtimes.torch_denoiser import TorchDenoiser
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,16 @@ def test_its_bytes_are_forecast(bundles, pipeline_folder):
         assert size.packed_bytes == (bundle.path / WEIGHTS).stat().st_size
 
 
-def test_that_of_another_models_channels_is_refused(bundles):
+def test_that_of_another_models_channels_is_refused(bundles, tmp_path):
     corrected, _ = bundles
-    for wrong in (corrected.output_bias[:, :1], np.repeat(corrected.output_bias, 2, axis=1)):
-        with pytest.raises(BundleError, match="output biases is not the model's"):
-            TorchDenoiser(replace(corrected, output_bias=wrong))
+    for number, wrong in enumerate(
+        (corrected.output_bias[:, :1], np.repeat(corrected.output_bias, 2, axis=1))
+    ):
+        folder = shutil.copytree(corrected.path, tmp_path / str(number))
+
+        def edit(tensors, wrong=wrong):
+            tensors[OUTPUT_BIAS] = wrong
+
+        change_tensors(folder, edit)
+        with pytest.raises(BundleError, match="one for each channel of a prediction"):
+            read_bundle(folder)
