@@ -30,7 +30,7 @@ from ..reconstruction.bias_correction import prediction_bias
 from ..reconstruction.blocks import blocks_of
 from ..reconstruction.finished import NOTHING_KEPT, FinishedParts
 from ..reconstruction.rounding import learn_rounding
-from ..reconstruction.walk import CalibrationWalk
+from ..reconstruction.walk import CalibrationWalk, ChosenImages
 from ..schedulers import SamplingSchedule, sampling_schedule
 from ..temporal.cache import CachedBlock, ExactFeatures, cached_block, exact_features
 from ..temporal.cache_plan import plan_cache
@@ -315,11 +315,9 @@ class _Run:
                 removed = self.model.get_submodule(name)
                 replace_module(self.model, name, features.stand_in(name, width, removed))
 
-        def prepare(
-            entry: int, sample: torch.Tensor, conditions: Mapping[str, torch.Tensor]
-        ) -> None:
-            step.value = entry
-            features.select(torch.tensor([entry]), sample, conditions)
+        def prepare(images: ChosenImages) -> None:
+            step.value = images.step.entry
+            features.select(torch.tensor([step.value]), images.sample, images.conditions)
 
         self.progress.start("correct bias", len(self.walk.steps))
         return prediction_bias(

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..prediction import predict
-from ..training.trajectories import TrajectoryStep, calls_per_step
-from .walk import CalibrationWalk
+from ..training.output_bias import MissedMeans
+from ..training.trajectories import calls_per_step
+from .walk import CalibrationWalk, ChosenImages, replay
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def prediction_bias(
     model_config: Mapping[str, Any],
     walk: CalibrationWalk,
     table_rows: int,
-    prepare: Callable[[int, torch.Tensor, Mapping[str, torch.Tensor]], None],
+    prepare: Callable[[ChosenImages], None],
     on_step: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
     """What is to be added to every channel of the prediction, float32 ``[table_rows, C]``.
@@ -36,28 +36,16 @@ def prediction_bias(
         model_config: its config.
         walk: trajectories of the full-precision model, with its predictions.
         table_rows: T; steps of one entry are taken together.
-        prepare: called before the model with the entry of the tables, a sample ``[B, ...]``, and
-            its conditions.
+        prepare: called before the model with the images of its call.
         on_step: reports progress.
-
-    Channels behind those of a sample, which say variances, get nothing.
     """
-    missed = images = torch.zeros(())
+    means = MissedMeans(table_rows)
     for step in walk.steps:
-        for rows in torch.arange(len(step.sample)).tensor_split(_calls(model_config, step)):
-            sample = step.sample[rows]
-            conditions = {name: value[rows] for name, value in step.conditions.items()}
-            prepare(step.entry, sample, conditions)
-            output = predict(quantized, model_config, sample, step.timestep, conditions)
-            error = (step.prediction[rows] - output).mean(dim=(2, 3)).sum(dim=0)
-            error[sample.shape[1] :] = 0
-            if not missed.dim():
-                missed, images = torch.zeros(table_rows, len(error)), torch.zeros(table_rows, 1)
-            missed[step.entry] += error
-            images[step.entry] += len(rows)
+        count = len(step.sample)
+        for images in torch.arange(count).tensor_split(calls_per_step(model_config, count)):
+            chosen = ChosenImages(step, images)
+            prepare(chosen)
+            missed = step.prediction[images] - replay(quantized, model_config, chosen)
+            means.add(torch.full_like(images, step.entry), chosen.sample, missed)
         on_step()
-    return (missed / images.clamp(min=1)).numpy()
-
-
-def _calls(model_config: Mapping[str, Any], step: TrajectoryStep) -> int:
-    return calls_per_step(model_config, len(step.sample))
+    return means.by_entry()

@@ -33,6 +33,16 @@ class ChosenImages:
     step: TrajectoryStep
     images: torch.Tensor
 
+    @property
+    def sample(self) -> torch.Tensor:
+        """``[n, ...]``, as the model takes it."""
+        return self.step.sample[self.images]
+
+    @property
+    def conditions(self) -> dict[str, torch.Tensor]:
+        """One row for each image."""
+        return {name: value[self.images] for name, value in self.step.conditions.items()}
+
 
 @dataclass
 class CalibrationWalk:
@@ -61,6 +71,5 @@ class CalibrationWalk:
 @torch.no_grad()
 def replay(model: nn.Module, model_config: Mapping[str, Any], chosen: ChosenImages) -> torch.Tensor:
     """The model's prediction for images that were chosen."""
-    step, rows = chosen.step, chosen.images
-    conditions = {name: value[rows] for name, value in step.conditions.items()}
-    return predict(model, model_config, step.sample[rows], step.timestep, conditions)
+    timestep = chosen.step.timestep
+    return predict(model, model_config, chosen.sample, timestep, chosen.conditions)

@@ -1,6 +1,7 @@
 """``mpq-sample`` into a folder, by launched processes; and options that do not fit."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +12,15 @@ from PIL import Image
 def launched(number, count, *words):
     environment = {"RANK": str(number), "WORLD_SIZE": str(count)}
     return run("mpq-sample", *words, environment=environment)
+
+
+def drawn_by_launcher(launcher, bundle, out, count, steps=1):
+    """What a launcher's words and ours say, and how many images there are."""
+    words = [*launcher, "mpq_export.cli.sample", bundle, "--num-images", count, "--steps", steps]
+    words = [str(word) for word in [*words, "--images", out]]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done, len(list((out / "images").iterdir()))
 
 
 def test_launched_processes_share_a_folder(digits_folder, tmp_path):
@@ -33,17 +43,11 @@ def test_launched_processes_share_a_folder(digits_folder, tmp_path):
 
 
 def test_torchrun_starts_processes_that_share_the_work(digits_folder, tmp_path):
-    import subprocess
-
-    words = [
-        str(BIN / "torchrun"), "--nproc-per-node", "2", "-m", "mpq_export.cli.sample",
-        str(digits_folder), "--num-images", "40", "--steps", "2", "--images", str(tmp_path / "out"),
-    ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    torchrun = [BIN / "torchrun", "--nproc-per-node", 2, "-m"]
+    done, drawn = drawn_by_launcher(torchrun, digits_folder, tmp_path / "out", 40, steps=2)
     assert "share 0-of-2" in done.stdout
     assert "share 1-of-2" in done.stdout
-    assert len(list((tmp_path / "out" / "images").iterdir())) == 40
+    assert drawn == 40
     assert sys.executable.startswith(str(BIN))
 
 
@@ -51,38 +55,25 @@ def test_accelerates_launcher_starts_one_process_on_a_processor_which_draws_all(
     digits_folder, tmp_path
 ):
     """It sets no rank there, whatever its --num_processes; with GPUs it is torch's launcher."""
-    import subprocess
-
-    words = [
-        str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "--module",
-        "mpq_export.cli.sample", str(digits_folder), "--num-images", "20", "--steps", "1",
-        "--images", str(tmp_path / "out"),
-    ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    accelerate = [BIN / "accelerate", "launch", "--cpu", "--num_processes", 2, "--module"]
+    done, drawn = drawn_by_launcher(accelerate, digits_folder, tmp_path / "out", 20)
     assert "Only this one process draws" in done.stderr
     assert done.stdout.count("20 of 20 images drawn") == 1
     assert "share 0-of-1" in done.stdout
-    assert len(list((tmp_path / "out" / "images").iterdir())) == 20
+    assert drawn == 20
 
 
 def test_accelerates_launcher_of_several_numbers_its_processes(digits_folder, tmp_path):
     """--multi_gpu is torch's launcher, also where there is no GPU; with several it is taken
     unasked."""
-    import subprocess
-
-    words = [
-        str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2",
-        "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no",
-        "--dynamo_backend", "no", "--module",
-        "mpq_export.cli.sample", str(digits_folder), "--num-images", "40", "--steps", "1",
-        "--images", str(tmp_path / "out"),
+    accelerate = [
+        BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1,
+        "--main_process_port", 0, "--mixed_precision", "no", "--dynamo_backend", "no", "--module",
     ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done, drawn = drawn_by_launcher(accelerate, digits_folder, tmp_path / "out", 40)
     assert "share 0-of-2" in done.stdout
     assert "share 1-of-2" in done.stdout
-    assert len(list((tmp_path / "out" / "images").iterdir())) == 40
+    assert drawn == 40
 
 
 @pytest.mark.parametrize(

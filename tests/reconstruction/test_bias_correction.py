@@ -9,12 +9,14 @@ import torch
 from tiny_walk import CONFIG, SCHEDULER
 from torch import nn
 
+from mpq_export.bundle import read_bundle
 from mpq_export.checkpoints import load_checkpoint
 from mpq_export.methods import recipe_of
 from mpq_export.methods.quantize import quantize_model
 from mpq_export.precision import BitSpec
 from mpq_export.reconstruction.bias_correction import prediction_bias
 from mpq_export.reconstruction.walk import CalibrationWalk
+from mpq_export.runtimes.torch_denoiser import TorchDenoiser
 from mpq_export.training.trajectories import full_precision_trajectory
 
 IMAGES = 5
@@ -28,10 +30,10 @@ class Shifted(nn.Module):
         super().__init__()
         self.model, self.entry, self.asked = model, 0, []
 
-    def prepare(self, entry, sample, conditions):
-        assert len(sample) == len(conditions["class_labels"])
-        self.entry = entry
-        self.asked.append((entry, len(sample)))
+    def prepare(self, images):
+        assert len(images.sample) == len(images.conditions["class_labels"])
+        self.entry = images.step.entry
+        self.asked.append((self.entry, len(images.sample)))
 
     def forward(self, *args, **kwargs):
         (prediction,) = self.model(*args, **kwargs)
@@ -80,6 +82,16 @@ def test_variances_get_none(walk):
     assert not bias[:, 2:].any()
 
 
+FEW = {"iterations": 2}
+
+
+def few_updates(method):
+    """Of all that a method learns, as changes of its recipe."""
+    recipe, names = recipe_of(method), ("scaling", "temporal_rounding", "rounding")
+    stages = {name: stage for name in names if (stage := getattr(recipe, name)) is not None}
+    return {name: stage.model_copy(update=FEW) for name, stage in stages.items()}
+
+
 @pytest.fixture(scope="module")
 def quantized(pipeline_folder):
     """By method, corrected or not."""
@@ -87,18 +99,12 @@ def quantized(pipeline_folder):
 
     def of(method, corrected=True):
         if (method, corrected) not in made:
-            recipe = recipe_of(method)
-            stages = {
-                name: stage.model_copy(update={"iterations": 2})
-                for name in ("temporal_rounding", "rounding")
-                if (stage := getattr(recipe, name)) is not None
-            }
-            changes = {"calibration_images": 4, "bias_correction": corrected, **stages}
+            changes = {"calibration_images": 4, "bias_correction": corrected}
             made[method, corrected] = quantize_model(
                 copy.deepcopy(checkpoint.model), checkpoint.model_config,
                 checkpoint.scheduler_config, BitSpec(2, 4),
-                recipe.model_copy(update=changes), fixtures.NUM_STEPS, 0,
-                fixtures.SilentProgress(),
+                recipe_of(method).model_copy(update=changes | few_updates(method)),
+                fixtures.NUM_STEPS, 0, fixtures.SilentProgress(),
             )  # fmt: skip
         return made[method, corrected]
 
@@ -115,6 +121,23 @@ def test_quantising_ends_with_it_and_changes_nothing_else(quantized, method):
     assert corrected.parameters.keys() == plain.parameters.keys()
     for name, layer in plain.layers.items():
         np.testing.assert_array_equal(layer.weight.planes, corrected.layers[name].weight.planes)
+
+
+@pytest.mark.parametrize("method", ["rtn", "dmq", "tfmq-dm"])
+def test_what_is_deployed_misses_nothing_on_the_mean(pipeline_folder, tmp_path, method):
+    changes = {"calibration_images": 4, "bias_correction": True, **few_updates(method)}
+    folder = fixtures.quantized_bundle(pipeline_folder, tmp_path, method, "w2a4", **changes)
+    bundle = read_bundle(folder)
+    assert (bundle.features is not None) == (method == "tfmq-dm")
+    denoise = TorchDenoiser(bundle)
+    for step in full_precision_trajectory(
+        fixtures.tiny_unet(), CONFIG, SCHEDULER, fixtures.NUM_STEPS, 4, fixtures.SEED
+    ):
+        prediction = denoise(step.sample, float(step.timestep), **step.conditions)
+        missed = (step.prediction - prediction).mean(dim=(0, 2, 3))
+        without = missed + torch.from_numpy(bundle.output_bias[step.entry])
+        assert missed.abs().max() < 1e-6
+        assert without.abs().max() > 1e-3
 
 
 def test_with_training_it_comes_behind_that(pipeline_folder):

@@ -26,13 +26,12 @@ class _Reading:
 
     @classmethod
     def now(cls, stat: Path, processors: Sequence[int]) -> _Reading:
+        lines = (line.split() for line in stat.read_text(encoding="ascii").splitlines() if line)
+        ticks = {name: [float(word) for word in words[:_FIELDS]]
+                 for name, *words in lines if name.startswith("cpu")}  # fmt: skip
         wanted = {f"cpu{number}" for number in processors}
-        lines = [line.split() for line in stat.read_text(encoding="ascii").splitlines() if line]
-        rows = [[float(word) for word in line[1 : 1 + _FIELDS]] for line in lines
-                if line[0] in wanted]  # fmt: skip
-        if len(rows) < len(wanted):  # a system that counts all together
-            rows = [[float(word) for word in line[1 : 1 + _FIELDS]] for line in lines
-                    if line[0] == "cpu"]  # fmt: skip
+        # Some systems count all together.
+        rows = [ticks[name] for name in wanted] if wanted <= ticks.keys() else [ticks["cpu"]]
         every = sum(map(sum, rows))
         idle = sum(row[_IDLE] + row[_WAITING] for row in rows)
         return cls(every, every - idle, sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK"))
