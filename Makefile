@@ -23,7 +23,7 @@ demo: setup
 test: lint pytest
 
 pytest: setup
-	$(BIN)/python -m pytest -n auto --durations 30
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations 30
 
 lint: setup
 	$(BIN)/ruff check .

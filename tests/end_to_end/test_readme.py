@@ -20,34 +20,29 @@ COMMANDS = [
 pytestmark = pytest.mark.slow
 
 
-def test_the_commands_run_in_order(tmp_path):
+def test_the_commands_run_in_order_and_the_python_lines_on_what_they_made(tmp_path):
     """In a folder that holds nothing but a link to the pipelines."""
     assert any(command.startswith("mpq-export") for command in COMMANDS)
     (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in COMMANDS:
-        done = subprocess.run(
-            command, shell=True, cwd=tmp_path, env=os.environ | {"PATH": path},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        typed(["sh", "-c", command], tmp_path)
     assert (tmp_path / "out" / "grid.png").stat().st_size > 1000
 
-
-def test_the_python_lines_run(tmp_path):
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "denoise" in b]
     code = "import numpy as np\nsample = np.zeros((2, 1, 16, 16), np.float32)\n"
     code += "labels = np.array([3, 7])\n" + block + "print(noise_prediction.shape)\n"
-    export = "mpq-export --ckpt pipelines/digits/checkpoint --bits w8a8 --train-steps 0 --out out/b"
+    assert typed([sys.executable, "-c", code], tmp_path).strip() == "(2, 1, 16, 16)"
+
+
+def typed(arguments: list[str], folder: Path) -> str:
+    """What a command prints that is typed in a folder and succeeds."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
-    for arguments in (export.split(), [sys.executable, "-c", code]):
-        done = subprocess.run(
-            arguments, cwd=tmp_path, env=os.environ | {"PATH": path},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "(2, 1, 16, 16)"
+    done = subprocess.run(
+        arguments, cwd=folder, env=os.environ | {"PATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{arguments}\n{done.stderr}"
+    return done.stdout
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([\w-]+)", README, re.M))))
