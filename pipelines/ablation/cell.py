@@ -100,26 +100,24 @@ def _device() -> str:
 @contextmanager
 def _counted(bundle: Path) -> Iterator[None]:
     """Seconds of the block, and those that this process's threads computed in it, are added to
-    those of earlier attempts; a process that is killed outright takes its own with it."""
+    those of earlier attempts; a process that is killed outright takes its own with it, but is an
+    attempt."""
     before, started, computed = _seconds(bundle), time.perf_counter(), time.process_time()
+    before["attempts"] += 1
+    _write_seconds(bundle, before)
     try:
         yield
     finally:
-        seconds = before["making_seconds"] + time.perf_counter() - started
-        computing = before.get("computing_seconds")
-        if computing is not None:
-            computing = round(computing + time.process_time() - computed, 1)
-        attempts = before["attempts"] + 1
-        with staged_file(_seconds_file(bundle)) as stage:
-            write_json(
-                stage,
-                {
-                    "making_seconds": round(seconds, 1),
-                    "computing_seconds": computing,
-                    "attempts": attempts,
-                    "device": _device(),
-                },
-            )
+        before["making_seconds"] += time.perf_counter() - started
+        if before.get("computing_seconds") is not None:
+            before["computing_seconds"] += time.process_time() - computed
+        _write_seconds(bundle, before | {"device": _device()})
+
+
+def _write_seconds(bundle: Path, seconds: dict[str, Any]) -> None:
+    rounded = {k: round(v, 1) if isinstance(v, float) else v for k, v in seconds.items()}
+    with staged_file(_seconds_file(bundle)) as stage:
+        write_json(stage, rounded)
 
 
 def _seconds(bundle: Path) -> dict[str, Any]:

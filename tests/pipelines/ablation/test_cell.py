@@ -1,5 +1,6 @@
 """One cell: cached, stopped and gone on with, judged."""
 
+import json
 import signal
 from dataclasses import replace
 
@@ -14,19 +15,27 @@ from mpq_export.errors import Interrupted
 
 
 class StoppedInTraining(fixtures.SilentProgress):
-    """Asks to stop, as Ctrl-C does, in the second update."""
+    """Asks to stop, as Ctrl-C does, in the second update; reads what a kill there would leave."""
 
     updates = 0
+
+    def __init__(self, bundle):
+        super().__init__()
+        self.bundle = bundle
 
     def note(self, text):
         self.updates += 1
         if self.updates == 2:
+            seconds = self.bundle.with_name(f"{self.bundle.name}.seconds.json")
+            self.left_by_a_kill = json.loads(seconds.read_text())
             signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_stopped_cell_goes_on_and_is_judged(cell, store):
+    stopped = StoppedInTraining(store.bundle(keys_of(cell).bundle))
     with pytest.raises(Interrupted, match="2 of 3 updates"):
-        run_cell(cell, store, StoppedInTraining())
+        run_cell(cell, store, stopped)
+    assert stopped.left_by_a_kill["attempts"] == 1
     assert store.figures(keys_of(cell).result) is None
     again = fixtures.SilentProgress()
     run_cell(cell, store, again)
