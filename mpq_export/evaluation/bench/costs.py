@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ..profiling.peak import FLOAT32, INT8
 from ..profiling.profiles import NodeTime
 from .cost_kinds import Cost, cost_of
 from .engine_remedies import engine_remedy
-from .profile import GPU, INTEGERS, MOST_TAKEN_OFF, LayerCost, Profile, ProfiledCost
+from .profile import GPU, MOST_TAKEN_OFF, LayerCost, Profile, ProfiledCost
 from .rows import Kind
 
 _SHOWN = 3
@@ -38,41 +39,45 @@ def biggest_costs(
     ]
 
 
-def best_rate(profiles: Iterable[Profile]) -> float:
-    """MAC/ns of the processor's integer layer that reached most; 0 where there is none."""
-    layers = [layer for one in profiles if one.device != GPU for layer in one.layers]
-    rates = [layer.macs_per_ns or 0.0 for layer in layers if layer.arithmetic == INTEGERS]
-    return max(rates, default=0.0)
+def best_rates(profiles: Iterable[Profile]) -> dict[str, float]:
+    """MAC/ns of the processor's layer that reached most, by type of product."""
+    best: dict[str, float] = {}
+    for layer in (layer for one in profiles if one.device != GPU for layer in one.layers):
+        if layer.macs_per_ns is not None:
+            best[layer.arithmetic] = max(best.get(layer.arithmetic, 0.0), layer.macs_per_ns)
+    return best
 
 
-def rated(profile: Profile, kind: Kind, peak: float | None) -> Profile:
-    """A profile with its layers' shares of a peak of the processor's in MAC/ns, and what would
-    remove its costs."""
+def rated(profile: Profile, kind: Kind, peaks: Mapping[str, float]) -> Profile:
+    """A profile with its layers' shares of the processor's peaks in MAC/ns, by type of product, and
+    what would remove its costs."""
     if profile.device == GPU:
         costs = [
             cost.model_copy(update={"remedy": engine_remedy(Cost(cost.title), profile)})
             for cost in profile.costs
         ]
         return profile.model_copy(update={"costs": costs})
-    layers = [layer.model_copy(update={"of_peak": _share(layer, peak)}) for layer in profile.layers]
-    nodes = sum(operator.nodes for operator in profile.operators)
+    layers = [
+        layer.model_copy(update={"of_peak": _share(layer, peaks)}) for layer in profile.layers
+    ]
+    held = profile.model_copy(update={"peaks_macs_per_ns": dict(peaks), "layers": layers})
     costs = [
-        cost.model_copy(update={"remedy": _remedy(Cost(cost.title), kind, layers, nodes)})
+        cost.model_copy(update={"remedy": _remedy(Cost(cost.title), kind, held)})
         for cost in profile.costs
     ]
-    return profile.model_copy(update={"peak_macs_per_ns": peak, "layers": layers, "costs": costs})
+    return held.model_copy(update={"costs": costs})
 
 
-def _share(layer: LayerCost, peak: float | None) -> float | None:
-    if layer.arithmetic != INTEGERS or layer.macs_per_ns is None or not peak:
-        return None
-    return layer.macs_per_ns / peak
+def _share(layer: LayerCost, peaks: Mapping[str, float]) -> float | None:
+    peak = peaks.get(layer.arithmetic)
+    return None if layer.macs_per_ns is None or not peak else layer.macs_per_ns / peak
 
 
-def _remedy(cost: Cost, kind: Kind, layers: Sequence[LayerCost], nodes: int) -> str:
+def _remedy(cost: Cost, kind: Kind, profile: Profile) -> str:
     if cost is Cost.PRODUCTS:
-        return _of_products(kind, layers)
+        return _of_products(kind, profile)
     if cost is Cost.BETWEEN:
+        nodes = sum(operator.nodes for operator in profile.operators)
         return (
             f"{nodes} nodes are started one after another. Fewer nodes help, or more work in "
             "each: a larger batch."
@@ -80,22 +85,28 @@ def _remedy(cost: Cost, kind: Kind, layers: Sequence[LayerCost], nodes: int) -> 
     return _REMEDIES[cost][kind is Kind.BUNDLE]
 
 
-def _of_products(kind: Kind, layers: Sequence[LayerCost]) -> str:
-    if kind is Kind.FP32:
-        return (
-            "Products run in float32. Those of integers have a higher peak: the int8 row and the "
-            "bundles say how much of that is reached on this model."
-        )
-    known = [layer for layer in layers if layer.of_peak and layer.macs]
-    unrated = sum(layer.profiler_share > MOST_TAKEN_OFF for layer in layers)
-    short = f"{unrated} of {len(layers)} layers are too short to have a rate. " if unrated else ""
+def _of_products(kind: Kind, profile: Profile) -> str:
+    main = FLOAT32 if kind is Kind.FP32 else INT8
+    known = [
+        layer
+        for layer in profile.layers
+        if layer.of_peak and layer.macs and layer.arithmetic == main
+    ]
+    unrated = sum(layer.profiler_share > MOST_TAKEN_OFF for layer in profile.layers)
+    short = (
+        f"{unrated} of {len(profile.layers)} layers are too short to have a rate. "
+        if unrated
+        else ""
+    )
     if not known:
         return f"{short}Fewer products: a smaller model, fewer steps."
     macs = sum(layer.macs or 0 for layer in known)
     at_peak = sum(_product_ms(layer) * (layer.of_peak or 0) for layer in known)
     reached = at_peak / sum(_product_ms(layer) for layer in known)
-    said = f"They reach {reached:.0%} of the processor's int8 peak over {macs / 1e6:.0f} M MAC. "
+    said = f"They reach {reached:.0%} of the processor's {main} peak over {macs / 1e6:.0f} M MAC. "
     said += short
+    if kind is Kind.FP32:
+        return said + _of_integers(profile.peaks_macs_per_ns)
     if reached >= _NEAR_PEAK:
         return said + "That is near what kernels reach: only fewer products help."
     worst = max(known, key=lambda layer: _product_ms(layer) * (1 - (layer.of_peak or 0)))
@@ -108,6 +119,15 @@ def _of_products(kind: Kind, layers: Sequence[LayerCost]) -> str:
     return said + (
         "The rest goes into what surrounds them in a layer, its activations made integers and its "
         f"weights unpacked, which a larger batch or wider layers share among more. {lost}"
+    )
+
+
+def _of_integers(peaks: Mapping[str, float]) -> str:
+    """What they could give instead of float32."""
+    ratio = peaks[INT8] / peaks[FLOAT32]
+    return (
+        f"The peak of int8 is {ratio:.1f} times as high: the int8 row and the bundles say how much "
+        "of that is reached on this model."
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-INTEGERS = "int8"
-"""The arithmetic whose peak is measured."""
 PROCESSOR, GPU = "processor", "GPU"
 """Where a step runs."""
 MOST_TAKEN_OFF = 0.3
@@ -21,10 +19,10 @@ class LayerCost(_Data):
 
     ``arithmetic`` is the type that its product ran in, ``weights`` how they lie in memory,
     ``macs_per_ns`` the rate of its nodes without those that only move or convert data, which
-    ``copies`` counts, and ``of_peak`` that in units of the processor's int8 peak. ``kernels`` are
-    those that the runtime says it chose. ``profiler_share`` is what of the profiled time of those
-    nodes was the profiler's own and has been taken off; above :data:`MOST_TAKEN_OFF` there is no
-    rate.
+    ``copies`` counts, and ``of_peak`` that in units of the processor's peak in that type.
+    ``kernels`` are those that the runtime says it chose. ``profiler_share`` is what of the profiled
+    time of those nodes was the profiler's own and has been taken off; above
+    :data:`MOST_TAKEN_OFF` there is no rate.
     """
 
     layer: str
@@ -69,13 +67,13 @@ class Profile(_Data):
     start of a node, ``node_cost_ms``, has been taken off. Where it is not, the profiler's own cost
     is in all figures.
 
-    ``peak_macs_per_ns`` is one for all rows that run on the processor; none where other programs
-    ran beside.
+    ``peaks_macs_per_ns``, by type of product, are the same for all rows that run on the processor;
+    none where other programs ran beside.
     """
 
     run_ms: float
     node_ms: float
-    peak_macs_per_ns: float | None
+    peaks_macs_per_ns: dict[str, float]
     kernels: str
     layers: list[LayerCost]
     operators: list[OperatorCost]

@@ -1,4 +1,4 @@
-"""The profiles of all rows, rated against one peak."""
+"""The profiles of all rows, rated against the same peaks."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 
 from ...files import write_json
 from ...progress import ProgressReporter
-from ..profiling.peak import measured_peak
+from ..profiling.peak import measured_peaks
 from ..timing.making import CannotBeMade
 from ..timing.other_work import OtherWork, is_busy
-from .costs import best_rate, rated
+from .costs import best_rates, rated
 from .profile import GPU, Profile
 from .profiling import PROFILE, can_be_profiled, profile_apart
 from .rows import Row
 from .store import Store, read_part, row_parts
 
-_OTHERS, _SHARE = "others.json", "share"
+_OTHERS, _SHARE, _PEAKS = "others.json", "share", "peaks"
 
 
 @dataclass(frozen=True)
 class Profiled:
     """Profiles by the names of rows, and why others have none.
 
-    ``no_peak`` says why no layer has a share of the peak; empty where they have.
+    ``no_peaks`` says why no layer has a share of a peak; empty where they have.
     """
 
     profiles: Mapping[str, Profile]
     missing: Mapping[str, str]
-    no_peak: str
+    no_peaks: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Profiler:
     processors: tuple[int, ...]
 
     def profile(self, rows: Sequence[Row], progress: ProgressReporter) -> Profiled:
-        """Profile those that can be, and measure the peak that all are held against."""
+        """Profile those that can be, and measure the peaks that all are held against."""
         progress.start("profile", len(rows))
         found: dict[str, Profile] = {}
         missing: dict[str, str] = {}
@@ -67,12 +67,12 @@ class Profiler:
                 except CannotBeMade as error:
                     missing[row.name] = str(error)
             progress.advance()
-        peak, no_peak = self._peak(found, shares)
+        peaks, no_peaks = self._peaks(found, shares)
         kinds = {row.name: row.kind for row in rows}
         return Profiled(
-            {name: rated(profile, kinds[name], peak) for name, profile in found.items()},
+            {name: rated(profile, kinds[name], peaks) for name, profile in found.items()},
             missing,
-            no_peak,
+            no_peaks,
         )
 
     def _profiled(self, row: Row) -> tuple[Profile, float]:
@@ -90,27 +90,28 @@ class Profiler:
             _SHARE
         ]
 
-    def _peak(
+    def _peaks(
         self, profiles: Mapping[str, Profile], shares: Sequence[float]
-    ) -> tuple[float | None, str]:
-        """MAC/ns, at least what the best layer reached; or none, and why."""
+    ) -> tuple[dict[str, float], str]:
+        """MAC/ns by type, at least what the best layer reached; or none, and why."""
         if all(profile.device == GPU for profile in profiles.values()):
-            return None, ""
+            return {}, ""
 
         def measure() -> dict[str, Any]:
             others = OtherWork(self.processors)
-            return {"peak": measured_peak(len(self.processors)), _SHARE: others.share()}
+            return {_PEAKS: measured_peaks(len(self.processors)), _SHARE: others.share()}
 
         kept = self.store.kept("peak", self._parts(), measure)
         share = max(kept[_SHARE], *shares)
         if is_busy(share):
-            return None, (
+            return {}, (
                 f"other programs took up to {share:.0%} of the processors' time while layers were "
                 "profiled; to do that again, remove profile-* and peak-* from the cache"
             )
-        if kept["peak"] is None:
-            return None, "there is no native library to measure the peak with"
-        return max(kept["peak"], best_rate(profiles.values())), ""
+        if not kept[_PEAKS]:
+            return {}, "there is no native library to measure peaks with"
+        best = best_rates(profiles.values())
+        return {kind: max(peak, best.get(kind, 0.0)) for kind, peak in kept[_PEAKS].items()}, ""
 
     def _parts(self) -> dict[str, Any]:
         return {**self.parts, "processors": list(self.processors)}

@@ -31,6 +31,7 @@ from ...runtimes.selection import select
 from ..baselines.graph_files import MODULES
 from ..baselines.inputs import draw_inputs
 from ..baselines.onnx_denoiser import OnnxDenoiser
+from ..profiling.peak import FLOAT32, INT8
 from ..profiling.profiles import NodeTime, read_profile, read_time_between
 from ..timing.failures import one_line
 from ..timing.making import make_apart
@@ -38,7 +39,7 @@ from .cost_kinds import is_copy
 from .costs import biggest_costs
 from .measured_step import MeasuredStep, layer_names, quantized_modules
 from .opening import threads_of_process
-from .profile import INTEGERS, MOST_TAKEN_OFF, LayerCost, OperatorCost, Profile
+from .profile import MOST_TAKEN_OFF, LayerCost, OperatorCost, Profile
 from .profiler_cost import Run, time_in_turns, without_profiler
 from .rows import Row
 from .store import read_part
@@ -66,7 +67,7 @@ def profile_apart(row: Row, bundle: Path, batch: int, processors: Sequence[int],
 
 
 def profile_row(folder: str, runtime: str | None, bundle: str, batch: int) -> Profile:
-    """What the process does; ``bundle`` says what the layers are. No peak is known yet."""
+    """What the process does; ``bundle`` says what the layers are. No peaks are known yet."""
     layers = read_bundle(bundle)
     if runtime is None:
         measured = _measured_baseline(Path(folder), layers, batch)
@@ -93,7 +94,7 @@ def profile_of(measured: MeasuredStep, bundle: Bundle) -> Profile:
     return Profile(
         run_ms=run_ms,
         node_ms=sum(node.ms for node in nodes),
-        peak_macs_per_ns=None,
+        peaks_macs_per_ns={},
         kernels=measured.kernels,
         layers=costs,
         operators=_operators(nodes, run_ms),
@@ -210,10 +211,10 @@ def _layer_cost(
 def _arithmetic(node: NodeTime) -> tuple[str, str]:
     """The type that a product runs in, and how its weights lie in memory."""
     if node.op_type.startswith("MPQ"):
-        return INTEGERS, "packed bit planes"
+        return INT8, "packed bit planes"
     if {"int8", "uint8"} & set(node.types):
-        return INTEGERS, "expanded to int8"
-    kind = "float16" if "float16" in node.types else "float32"
+        return INT8, "expanded to int8"
+    kind = "float16" if "float16" in node.types else FLOAT32
     return kind, kind
 
 

@@ -268,8 +268,8 @@ def _judged(
             not_measured[f"layers of {row.title}"] = profiled.missing[row.name]
     if any(one.device == GPU for one in profiled.profiles.values()):
         not_measured["layers' shares of the GPU's peak"] = "its peak is not measured"
-    if profiled.no_peak:
-        not_measured["layers' shares of the processor's peak"] = profiled.no_peak
+    if profiled.no_peaks:
+        not_measured["layers' shares of the processor's peaks"] = profiled.no_peaks
     not_measured |= judging.not_measured
     axis = quality_axis(reports)
     setting = _setting(request)

@@ -17,7 +17,7 @@ from ...runtimes.graph_feeds import graph_feeds
 from ...runtimes.names import Runtime
 from ...runtimes.onnxruntime_denoiser import make_session, run, runnable_graph
 from ..baselines.inputs import draw_inputs
-from .peak import measured_peak
+from .peak import INT8, measured_peaks
 from .profiles import NodeTime, read_profile
 
 _WARM_UP_STEPS = 2
@@ -96,7 +96,7 @@ def assigned(bundle: Bundle, own_nodes: Collection[str], nodes: Sequence[NodeTim
 
 def layer_table(title: str, profile: Profile, threads: int) -> str:
     """Markdown, slowest layer first."""
-    peak = measured_peak(threads)
+    peak = measured_peaks(threads).get(INT8)
     said = "not measured" if peak is None else f"{peak:.0f} MAC/ns"
     lines = [
         f"## {title}, layer by layer",

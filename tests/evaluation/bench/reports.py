@@ -35,7 +35,7 @@ def profile(ms=1.0):
     return Profile(
         run_ms=4 * ms,
         node_ms=3 * ms,
-        peak_macs_per_ns=100.0,
+        peaks_macs_per_ns={"int8": 100.0, "float32": 25.0},
         kernels="ours, avx2",
         layers=layers,
         operators=[OperatorCost(operator="MPQLinear", nodes=20, ms=ms, share=0.25)],

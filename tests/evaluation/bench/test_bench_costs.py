@@ -3,7 +3,7 @@
 import pytest
 
 from mpq_export.evaluation.bench.cost_kinds import Cost, cost_of, is_copy
-from mpq_export.evaluation.bench.costs import best_rate, biggest_costs, rated
+from mpq_export.evaluation.bench.costs import best_rates, biggest_costs, rated
 from mpq_export.evaluation.bench.profile import GPU, LayerCost, OperatorCost, Profile
 from mpq_export.evaluation.bench.rows import Kind
 from mpq_export.evaluation.profiling.profiles import NodeTime
@@ -19,7 +19,7 @@ def layer(name, rate, arithmetic="int8"):
 
 def profile(layers, nodes=(), run_ms=8.0):
     return Profile(
-        run_ms=run_ms, node_ms=1.0, peak_macs_per_ns=None, kernels="", layers=layers,
+        run_ms=run_ms, node_ms=1.0, peaks_macs_per_ns={}, kernels="", layers=layers,
         operators=[OperatorCost(operator="x", nodes=len(nodes), ms=1.0, share=0.1)],
         costs=biggest_costs(nodes, layers, run_ms),
     )  # fmt: skip
@@ -37,8 +37,13 @@ NODES = [
 ]
 
 
+PEAKS = {"int8": 1.0, "float32": 0.25}
+
+
 def costs(kind=Kind.BUNDLE, of_peak=0.1, run_ms=8.0, nodes=NODES):
-    return rated(profile([layer("conv", of_peak)], nodes, run_ms), kind, peak=1.0).costs
+    arithmetic = "float32" if kind is Kind.FP32 else "int8"
+    layers = [layer("conv", of_peak * PEAKS[arithmetic], arithmetic)]
+    return rated(profile(layers, nodes, run_ms), kind, PEAKS).costs
 
 
 def test_the_three_largest_come_first_with_their_shares():
@@ -63,8 +68,9 @@ def test_small_layers_and_full_kernels_are_told_apart():
 
 
 def test_full_precision_is_told_about_integers():
-    found = costs(Kind.FP32)
-    assert "float32" in found[0].remedy
+    found = costs(Kind.FP32, of_peak=0.7)
+    assert "reach 70% of the processor's float32 peak over 1 M MAC" in found[0].remedy
+    assert "int8 is 4.0 times as high" in found[0].remedy
     assert found[1].remedy != costs(Kind.BUNDLE)[1].remedy
 
 
@@ -83,20 +89,24 @@ def test_conversions_and_moves_are_copies():
 
 def test_no_layer_is_beyond_the_peak_that_is_raised_to_the_best():
     profiles = [profile([layer("a", 20.0), layer("b", 50.0)]), profile([layer("c", 30.0)])]
-    peak = max(10.0, best_rate(profiles))
-    shares = [own.of_peak for one in profiles for own in rated(one, Kind.BUNDLE, peak).layers]
+    peaks = {"int8": max(10.0, best_rates(profiles)["int8"])}
+    shares = [own.of_peak for one in profiles for own in rated(one, Kind.BUNDLE, peaks).layers]
     assert shares == pytest.approx([0.4, 1.0, 0.6])
 
 
-def test_layers_in_floating_point_have_no_share_and_raise_no_peak():
-    floats = profile([layer("a", 500.0, "float32"), layer("b", 5.0)])
-    assert best_rate([floats]) == 5
-    assert [own.of_peak for own in rated(floats, Kind.FP32, 10.0).layers] == [None, 0.5]
-    assert best_rate([]) == 0
+def test_layers_are_held_against_the_peak_of_their_own_type():
+    layers = [layer("a", 3.0, "float32"), layer("conv", 5.0), layer("c", 1.0, "float16")]
+    mixed = profile(layers, NODES)
+    assert best_rates([mixed]) == {"float32": 3, "int8": 5, "float16": 1}
+    found = rated(mixed, Kind.BUNDLE, {"int8": 10.0, "float32": 4.0})
+    assert [own.of_peak for own in found.layers] == [0.75, 0.5, None]
+    assert found.peaks_macs_per_ns == {"int8": 10, "float32": 4}
+    assert "reach 50% of the processor's int8 peak over 1 M MAC" in found.costs[0].remedy
+    assert best_rates([]) == {}
 
 
 def test_without_a_peak_nothing_is_said_of_one():
-    found = rated(profile([layer("conv", 1.0)], NODES), Kind.BUNDLE, None)
+    found = rated(profile([layer("conv", 1.0)], NODES), Kind.BUNDLE, {})
     assert found.layers[0].of_peak is None
     assert "peak" not in found.costs[0].remedy
 
@@ -105,7 +115,7 @@ def test_layers_count_by_the_time_of_their_products():
     """Both do as many: at 1 and 0.5 of the peak, they take a third and two thirds of the time."""
     both = [layer("fast", 1.0), layer("slow", 0.5)]
     nodes = [(node("MPQConv", 4.0), "fast"), (node("MPQConv", 4.0), "slow")]
-    said = rated(profile(both, nodes), Kind.BUNDLE, 1.0).costs[0].remedy
+    said = rated(profile(both, nodes), Kind.BUNDLE, PEAKS).costs[0].remedy
     assert "reach 67% of the processor's int8 peak over 2 M MAC" in said
 
 
@@ -126,9 +136,9 @@ def test_several_operators_in_one_are_for_what_leads_them():
 def test_a_gpu_is_not_held_against_the_processors_peak():
     on_gpu = profile([layer("conv", 900.0), layer("slow", 30.0)], NODES, 20.0)
     on_gpu = on_gpu.model_copy(update={"device": GPU})
-    assert best_rate([on_gpu, profile([layer("a", 20.0)])]) == 20
-    found = rated(on_gpu, Kind.BUNDLE, 50.0)
-    assert found.peak_macs_per_ns is None
+    assert best_rates([on_gpu, profile([layer("a", 20.0)])]) == {"int8": 20}
+    found = rated(on_gpu, Kind.BUNDLE, {"int8": 50.0})
+    assert found.peaks_macs_per_ns == {}
     assert {one.of_peak for one in found.layers} == {None}
     assert [cost.title for cost in found.costs] == [Cost.BETWEEN, Cost.PRODUCTS, Cost.NORMS]
     assert "one CUDA graph" in found.costs[0].remedy

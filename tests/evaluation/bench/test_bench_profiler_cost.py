@@ -131,7 +131,7 @@ def test_a_layer_whose_time_was_mostly_the_profilers_has_no_rate(profile):
     assert short.profiler_share == pytest.approx(1 / 3 / 0.6)
     assert short.macs_per_ns is None
     assert rate(short) == "no rate: 56% of its profiled time was the profiler's"
-    said = rated(profile, Kind.BUNDLE, long.macs_per_ns * 2)
+    said = rated(profile, Kind.BUNDLE, {"int8": long.macs_per_ns * 2})
     assert "(50% of peak)" in rate(said.layers[0])
     products = next(cost for cost in said.costs if cost.title == Cost.PRODUCTS)
     assert "1 of 2 layers are too short to have a rate" in products.remedy

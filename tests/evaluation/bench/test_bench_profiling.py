@@ -1,4 +1,4 @@
-"""From nodes to the layers of a report, and one peak for all rows."""
+"""From nodes to the layers of a report, and the same peaks for all rows."""
 
 import json
 from types import SimpleNamespace
@@ -64,14 +64,19 @@ def profiler(tmp_path, monkeypatch):
             "of_peak": None, "copies": 0,
         }  # fmt: skip
         made = Profile(
-            run_ms=2.0, node_ms=1.0, peak_macs_per_ns=None, kernels="", layers=[layer],
+            run_ms=2.0, node_ms=1.0, peaks_macs_per_ns={}, kernels="", layers=[layer],
             operators=[], costs=[],
         )  # fmt: skip
         (out / "profile.json").write_text(made.model_dump_json())
 
     monkeypatch.setattr(profiles, "profile_apart", profile_apart)
     monkeypatch.setattr(profiles, "row_parts", lambda row: {"row": row.name})
-    monkeypatch.setattr(profiles, "measured_peak", lambda threads: spins.append(threads) or 40.0)
+
+    def measured_peaks(threads):
+        spins.append(threads)
+        return {"int8": 40.0, "float32": 10.0}
+
+    monkeypatch.setattr(profiles, "measured_peaks", measured_peaks)
     profiler = Profiler(Store(tmp_path), {}, tmp_path, 1, (0, 1))
     return profiler, spins
 
@@ -82,13 +87,14 @@ def others(monkeypatch, share):
     )
 
 
-def test_all_rows_are_held_against_one_peak_that_none_exceeds(profiler, monkeypatch):
+def test_all_rows_are_held_against_peaks_that_none_exceeds(profiler, monkeypatch):
     others(monkeypatch, 0.01)
     profiler, spins = profiler
     found = profiler.profile(ROWS, Silence())
-    assert [one.peak_macs_per_ns for one in found.profiles.values()] == [50, 50]
+    peaks = {"int8": 50, "float32": 10}
+    assert [one.peaks_macs_per_ns for one in found.profiles.values()] == [peaks, peaks]
     assert [one.layers[0].of_peak for one in found.profiles.values()] == [0.4, 1.0]
-    assert found.no_peak == ""
+    assert found.no_peaks == ""
     profiler.profile(ROWS, Silence())
     assert spins == [2]
 
@@ -97,8 +103,8 @@ def test_a_busy_machine_has_no_shares_of_a_peak(profiler, monkeypatch):
     others(monkeypatch, 0.5)
     profiler, _ = profiler
     found = profiler.profile(ROWS, Silence())
-    assert {one.peak_macs_per_ns for one in found.profiles.values()} == {None}
+    assert [one.peaks_macs_per_ns for one in found.profiles.values()] == [{}, {}]
     assert {one.layers[0].of_peak for one in found.profiles.values()} == {None}
-    assert "50% of the processors' time" in found.no_peak
+    assert "50% of the processors' time" in found.no_peaks
     others(monkeypatch, 0.0)  # what is kept keeps what it was taken beside
-    assert profiler.profile(ROWS, Silence()).no_peak == found.no_peak
+    assert profiler.profile(ROWS, Silence()).no_peaks == found.no_peaks

@@ -1,10 +1,10 @@
-"""The peak of the processor's products, measured."""
+"""Peaks of the processor's products, measured."""
 
 import pytest
 from plugins.onnxruntime.sessions import require_library
 
 from mpq_export.errors import RuntimeUnavailable
-from mpq_export.evaluation.profiling.peak import measured_peak
+from mpq_export.evaluation.profiling.peak import FLOAT32, INT8, measured_peaks
 from mpq_export.runtimes.native_library import KERNELS_VARIABLE, kernel_names
 
 
@@ -17,11 +17,11 @@ def test_every_set_of_kernels_has_a_peak(monkeypatch):
     peaks = {}
     for name in kernel_names():
         monkeypatch.setenv(KERNELS_VARIABLE, name)
-        peaks[name] = measured_peak(1)
-    assert all(peak > 0 for peak in peaks.values())
+        peaks[name] = measured_peaks(1)
+    assert all(set(of) == {INT8, FLOAT32} and min(of.values()) > 0 for of in peaks.values())
 
 
 def test_kernels_that_are_not_there_have_none(monkeypatch):
     monkeypatch.setenv(KERNELS_VARIABLE, "sse9")
     with pytest.raises(RuntimeUnavailable, match="sse9"):
-        measured_peak(1)
+        measured_peaks(1)

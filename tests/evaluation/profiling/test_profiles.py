@@ -66,10 +66,10 @@ def test_a_layer_is_all_nodes_under_its_name(nodes, bundle):
 
 def test_the_share_of_the_peak_is_empty_until_a_peak_is_measured(nodes, bundle, monkeypatch):
     profile = assigned(bundle, {"conv"}, nodes)
-    monkeypatch.setattr(layers, "measured_peak", lambda threads: None)
+    monkeypatch.setattr(layers, "measured_peaks", lambda threads: {})
     assert "not measured" in layer_table("T", profile, 2)
     assert layer_table("T", profile, 2).splitlines()[-1].endswith("|  |")
-    monkeypatch.setattr(layers, "measured_peak", lambda threads: 0.1 * threads)
+    monkeypatch.setattr(layers, "measured_peaks", lambda threads: {"int8": 0.1 * threads})
     assert layer_table("T", profile, 2).splitlines()[-1].endswith("| 46% |")
 
 

@@ -59,7 +59,7 @@ def test_the_library_is_listed_by_the_installed_package(library):
     assert f"mpq_export/native/{library.name}" in files
 
 
-def test_it_exports_three_functions_and_nothing_else(library):
+def test_it_exports_four_functions_and_nothing_else(library):
     tool = shutil.which("nm")
     if tool is None and not os.environ.get("CI"):
         pytest.skip("nm is not installed")
@@ -67,7 +67,7 @@ def test_it_exports_three_functions_and_nothing_else(library):
         [tool, "-D", "--defined-only", library], capture_output=True, text=True, check=True
     ).stdout
     names = {line.split()[2] for line in listing.splitlines() if line.split()[1] == "T"}
-    assert names == {"RegisterCustomOps", "MpqKernelNames", "MpqSpin"}
+    assert names == {"RegisterCustomOps", "MpqKernelNames", "MpqSpin", "MpqSpinFloat"}
 
 
 def test_a_runtime_that_is_too_old_is_told_so(library):

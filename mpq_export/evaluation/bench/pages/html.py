@@ -25,6 +25,7 @@ from .words import (
     metrics_of,
     milliseconds,
     not_measured,
+    peaks,
     percentiles,
     quality_cell,
     rate,
@@ -59,6 +60,7 @@ def html_page(report: Report, images: Mapping[str, np.ndarray], data: str = "rep
         "ms": milliseconds,
         "tails": percentiles,
         "rate": rate,
+        "peaks": peaks,
         "step_times": step_times,
     }
     template = environment.get_template(_TEMPLATE)

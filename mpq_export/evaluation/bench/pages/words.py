@@ -129,6 +129,12 @@ def rate(layer: LayerCost) -> str:
     return said if layer.of_peak is None else f"{said} ({layer.of_peak:.0%} of peak)"
 
 
+def peaks(profile: Profile) -> str:
+    """Of the processor's products, by their type."""
+    of_types = profile.peaks_macs_per_ns.items()
+    return ", ".join(f"{peak:.0f} MAC/ns in {kind}" for kind, peak in of_types)
+
+
 def runs_on_gpu(report: Report) -> bool:
     """Whether some row's memory on a GPU is known, which then has a column."""
     return any(row.gpu_bytes is not None for row in report.rows)

@@ -77,6 +77,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack_256<WidenedBlock>;
   kernels.multiply = multiply_by_tiles<Tile>;
   kernels.spin = spin;
+  kernels.spin_float = spin_float_256;
   kernels.attention = &kAvx2Attention;
   return kernels;
 }

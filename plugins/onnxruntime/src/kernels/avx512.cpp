@@ -204,6 +204,13 @@ void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, floa
   }
 }
 
+int64_t spin_float(int64_t rounds) {
+  return spin_chains<20, 16>(rounds, _mm512_setzero_ps(), _mm512_set1_ps(1.0f),
+                             [](__m512 sum, __m512 inputs, __m512 weights) {
+                               return _mm512_fmadd_ps(inputs, weights, sum);
+                             });
+}
+
 namespace {
 
 constexpr int64_t kTileRows = 8;

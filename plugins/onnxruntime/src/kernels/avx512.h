@@ -22,6 +22,7 @@ void finish_turned(const int32_t* acc, const RowEpilogue& epilogue, const float*
 void transpose(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                int64_t to_stride);
 void normalize_silu(const float* x, int64_t count, const ChannelNorm& norm, float* y);
+int64_t spin_float(int64_t rounds);
 
 namespace {
 
@@ -30,7 +31,7 @@ inline __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1u);
 }
 
-// Has no multiply, spin and attention.
+// Has no multiply, spin of integers and attention.
 constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
   Kernels kernels = generic_kernels<0>(name, piece_products);
   kernels.supported = supported;
@@ -41,6 +42,7 @@ constexpr Kernels shared_kernels(const char* name, int64_t piece_products) {
   kernels.finish_turned = finish_turned;
   kernels.transpose = transpose;
   kernels.normalize_silu = normalize_silu;
+  kernels.spin_float = spin_float;
   return kernels;
 }
 

@@ -409,7 +409,7 @@ inline void for_each_factor(const float* x, const float* factor, int64_t count, 
 }
 
 // What processors have in common; each changes what it does in a way of its own. Has no unpack,
-// multiply, spin and attention.
+// multiply, spins and attention.
 template <uint8_t flip>
 constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
   return {
@@ -427,6 +427,7 @@ constexpr Kernels generic_kernels(const char* name, int64_t piece_products) {
       nullptr,
       generic_finish,
       generic_finish_turned,
+      nullptr,
       nullptr,
       generic_transpose,
       generic_moments,

@@ -128,6 +128,10 @@ struct Kernels {
   // accumulates that were: the most that this processor can do.
   int64_t (*spin)(int64_t rounds);
 
+  // The same of float32 products, which are not these kernels' own: ONNX Runtime's use the same
+  // instructions.
+  int64_t (*spin_float)(int64_t rounds);
+
   // to[column][row] = from[row][column], for 32-bit values; strides in values.
   void (*transpose)(const void* from, int64_t from_stride, int64_t rows, int64_t columns, void* to,
                     int64_t to_stride);

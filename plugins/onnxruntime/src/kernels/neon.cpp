@@ -52,6 +52,13 @@ int64_t spin(int64_t rounds) {
                              });
 }
 
+int64_t spin_float(int64_t rounds) {
+  return spin_chains<20, 4>(rounds, vdupq_n_f32(0.0f), vdupq_n_f32(1.0f),
+                            [](float32x4_t sum, float32x4_t inputs, float32x4_t weights) {
+                              return vfmaq_f32(sum, inputs, weights);
+                            });
+}
+
 // Every loop over `sums` is unrolled: only then do they stay in registers.
 struct Tile {
   static constexpr int64_t kTileRows = 4, kRowBytes = kBlockColumns;
@@ -101,6 +108,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack;
   kernels.multiply = multiply_by_tiles<Tile>;
   kernels.spin = spin;
+  kernels.spin_float = spin_float;
   kernels.attention = &kPortableAttention;
   return kernels;
 }

@@ -48,6 +48,15 @@ int64_t spin(int64_t rounds) {
                                 });
 }
 
+int64_t spin_float(int64_t rounds) {
+  typedef float Floats __attribute__((vector_size(sizeof(IntLanes))));
+  return spin_chains<8, kLanes>(rounds, Floats{}, Floats{} + 1.0f,
+                                [](Floats sum, Floats& inputs, Floats weights) {
+                                  touch(inputs);  // else one product serves all chains
+                                  return sum + inputs * weights;
+                                });
+}
+
 void multiply(const int8_t* weights, const Lines& lines, int64_t blocks, int64_t count,
               int32_t* acc) {
   for (int64_t g = 0; g < count; ++g) {
@@ -71,6 +80,7 @@ constexpr Kernels table() {
   kernels.unpack = unpack;
   kernels.multiply = multiply;
   kernels.spin = spin;
+  kernels.spin_float = spin_float;
   kernels.attention = &kPortableAttention;
   return kernels;
 }

@@ -1,4 +1,4 @@
-// Unpacking rows with 256-bit registers.
+// What processors with 256-bit registers have in common.
 #pragma once
 
 #include <immintrin.h>
@@ -34,6 +34,13 @@ void unpack_256(const RowPlanes* rows, int64_t count, int64_t bytes, int64_t blo
       Block::store(out + (block * kRows + rows[r].place) * Block::kBytes, low, high);
     }
   }
+}
+
+inline int64_t spin_float_256(int64_t rounds) {
+  return spin_chains<12, 8>(rounds, _mm256_setzero_ps(), _mm256_set1_ps(1.0f),
+                            [](__m256 sum, __m256 inputs, __m256 weights) {
+                              return _mm256_fmadd_ps(inputs, weights, sum);
+                            });
 }
 
 }  // namespace

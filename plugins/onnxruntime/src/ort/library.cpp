@@ -92,4 +92,13 @@ MPQ_EXPORT std::int64_t MpqSpin(std::int64_t rounds) noexcept {
   }
 }
 
+// The same of float32 products, by whichever kernels are this processor's best: they are of none.
+MPQ_EXPORT std::int64_t MpqSpinFloat(std::int64_t rounds) noexcept {
+  try {
+    return mpq::available_kernels().front()->spin_float(rounds);
+  } catch (...) {
+    return 0;
+  }
+}
+
 }  // extern "C"
